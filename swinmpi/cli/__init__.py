@@ -1,0 +1,1 @@
+"""Thin entry points: parse, load, dispatch, map errors to exit codes."""

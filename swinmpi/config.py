@@ -1,0 +1,320 @@
+"""Typed, strict configuration: one model per YAML section; load, override, preset, dump.
+
+Later sources win: defaults, what the checkpoint recommends, preset, `--config` files, `--set`.
+"""
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, Mapping, Sequence
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from swinmpi.errors import ConfigError
+
+Positive = Field(gt=0)
+
+
+class Section(BaseModel):
+    """A YAML section: unknown keys and silent type conversions are refused, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """What `swinmpi-prepare` cuts and how it degrades it."""
+
+    size_px: int = Field(192, ge=8, description="side of the HR crops (or of the whole padded images)")
+    mode: Literal["crop", "whole"] = "crop"
+    crops_per_image: int = Field(16, gt=0)
+    scale: float = Field(2.0, gt=1, description="HR size / LR size")
+    kernel: Literal["bicubic", "bilinear"] = "bicubic"
+    flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop is drawn again")
+    flat_threshold: float = Field(0.02, ge=0, description="a crop is flat below this standard deviation (range 0..1)")
+    validate_share: float = Field(0.1, ge=0, lt=1)
+    channels: Literal[1, 3] = 3
+    seed: int = Field(0, ge=0)
+
+
+class AlignedModel(Section):
+    """Each window sees the features that lie under it; lean U-Net. The default family."""
+
+    family: Literal["aligned"] = "aligned"
+    scale: Literal[2, 3, 4] = 2
+    channels: Literal[1, 3] = 3
+    window_px: int = Field(48, ge=16, multiple_of=4)
+    encoder_channels: int = Field(48, gt=0)
+    encoder_blocks: int = Field(8, gt=0)
+    feature_channels: int = Field(16, gt=0, description="channels of the features on the HR grid")
+    global_channels: int = Field(32, gt=0)
+    unet_channels: list[int] = Field([48, 96], min_length=2, max_length=4)
+    unet_blocks: int = Field(1, gt=0, description="residual blocks per level")
+    attention_heads: int = Field(4, gt=0)
+    residual_gain: float = Field(16.0, gt=0, description="x_0 = (HR - regression) * residual_gain, images in -1..1")
+
+
+class ThesisModel(Section):
+    """As published: every window is told the whole LR image and where it lies in it (a Gaussian mask)."""
+
+    family: Literal["thesis"] = "thesis"
+    scale: Literal[2, 3, 4] = 2
+    channels: Literal[1, 3] = 3
+    window_px: int = Field(32, ge=16, multiple_of=8)
+    encoder: Literal["conv", "rrdb", "none"] = "rrdb"
+    condition_on: Literal["lr", "lr+x_t", "x_t"] = Field("lr", description="x_t alone: image synthesis, no LR")
+    rrdb_blocks: int = Field(8, gt=0)
+    rrdb_channels: int = Field(32, gt=0)
+    rrdb_growth: int = Field(32, gt=0)
+    unet_channels: list[int] = Field([64, 128, 256, 256], min_length=4, max_length=4)
+    bottleneck_channels: int = Field(512, gt=0)
+    mask_width: float = Field(1.5, gt=0, description="sigma of the mask over half a window")
+    residual_gain: float = Field(2.0, gt=0, description="x_0 = clip((HR - bicubic) * residual_gain, -1, 1)")
+
+
+ModelConfig = AlignedModel | ThesisModel
+
+
+class DiffusionConfig(Section):
+    """The forward process the network is trained on."""
+
+    schedule: Literal["linear", "cosine", "quadratic", "thesis64", "thesis128"] = "cosine"
+    steps: int = Field(1000, gt=1, description="T")
+    prediction: Literal["eps", "v", "x_0"] = "v"
+    variance: Literal["beta", "posterior"] = "beta"
+
+
+class ShiftConfig(Section):
+    """How the window grid moves between steps."""
+
+    pattern: Literal["none", "circular", "random"] = "circular"
+    max_px: int | None = Field(None, ge=0, description="s; a quarter of the window when absent (thesis table 3.1)")
+    border: Literal["reflect", "wrap"] = "reflect"
+    edge: Literal["roll", "crop_pad", "crop_resize"] = Field("roll", description="crop_*: the thesis's first attempt")
+
+
+class SamplerConfig(Section):
+    """The dial between fidelity and detail."""
+
+    method: Literal["ddpm", "ddim", "dpmpp_2m"] = "ddim"
+    steps: int = Field(10, gt=0)
+    eta: float = Field(0.0, ge=0, le=1, description="DDIM only; 0: probability-flow ODE, 1: as random as DDPM")
+    noise_scale: float = Field(1.0, ge=0, description="factor on x_T and on the noise of every step")
+    clip_x_0: float | None = Field(None, gt=0, description="limit of |x_0| inside a step")
+    shift: ShiftConfig = ShiftConfig()
+    seed: int = Field(0, ge=0)
+
+
+class ParallelConfig(Section):
+    """How the work is laid over ranks, threads and devices."""
+
+    exchange: Literal["root"] = "root"
+    ranks_per_image: int | Literal["all", "auto"] = "all"
+    images_per_step: int | Literal["auto"] = "auto"
+    threads: int | Literal["auto"] = "auto"
+    micro_batch: int | Literal["auto"] = Field("auto", description="windows per call of the U-Net")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    encoder_cache: bool = Field(True, description="false recomputes the encoder every step, for comparison only")
+    channels_last: bool = True
+    fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of explicit softmax")
+
+    @field_validator("ranks_per_image", "images_per_step", "threads", "micro_batch")
+    @classmethod
+    def positive(cls, value):
+        if isinstance(value, int) and value < 1:
+            raise ValueError("must be at least 1")
+        return value
+
+
+class TrainConfig(Section):
+    """Algorithm 2.1 and its surroundings."""
+
+    data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
+    output: str = Field("runs/train", description="folder of checkpoints, log and curves")
+    target: Literal["diffuser", "encoder"] = "diffuser"
+    encoder_checkpoint: str | None = Field(None, description="weights of a pre-trained encoder to start from")
+    freeze_encoder: bool = False
+    updates: int = Field(10000, gt=0)
+    batch_images: int = Field(16, gt=0, description="images per update, all ranks together")
+    crop_px: int = Field(96, gt=0, description="HR crop taken from each stored image")
+    batch: Literal["image", "iid"] = Field("iid", description="all windows of a frame together, or drawn one by one")
+    windows_per_image: int = Field(4, gt=0, description="iid only")
+    accumulate: int = Field(1, gt=0, description="micro steps per update")
+    optimizer: Literal["adam"] = "adam"
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_updates: int = Field(200, ge=0)
+    annealing: Literal["none", "tail", "epoch"] = Field("tail", description="cosine per update over the last part, or "
+                                                        "per epoch as in the thesis")
+    annealing_share: float = Field(0.3, gt=0, le=1, description="tail: part of the updates that anneals")
+    annealing_epochs: int = Field(200, gt=0, description="epoch: T_max")
+    loss: Literal["l1", "smooth_l1"] = "l1"
+    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), aligned family")
+    clip_norm: float | None = Field(1.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="mu of eq. 2.1")
+    ema_ramp: bool = Field(True, description="start from a short average: min(mu, (1 + n) / (10 + n))")
+    augment: bool = Field(True, description="flips and quarter turns")
+    checkpoint_every: int = Field(500, gt=0)
+    keep_last: int = Field(2, gt=0)
+    validate_every: int = Field(500, gt=0)
+    validate_images: int = Field(8, gt=0)
+    log_every: int = Field(50, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class OutputConfig(Section):
+    """What the finished file looks like."""
+
+    backend: Literal["gather"] = "gather"
+    compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
+    value_range: list[float] | None = Field(None, min_length=2, max_length=2,
+                                            description="[low, high] mapped to -1..1; measured when absent")
+
+
+class Config(Section):
+    """Everything but the input and output of one command."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = Field(AlignedModel(), discriminator="family")
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    parallel: ParallelConfig = ParallelConfig()
+    train: TrainConfig = TrainConfig()
+    output: OutputConfig = OutputConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def default_family(cls, values):
+        if isinstance(values, dict) and isinstance(values.get("model"), dict):
+            return values | {"model": {"family": "aligned"} | values["model"]}
+        return values
+
+
+PRESETS: dict[str, dict] = {
+    "faithful": {"sampler": {"method": "ddim", "steps": 5, "noise_scale": 0.3}},
+    "balanced": {"sampler": {"method": "ddim", "steps": 10, "noise_scale": 1.0}},
+    "detailed": {"sampler": {"method": "ddim", "steps": 25, "noise_scale": 1.0}},
+}
+
+
+def load_config(files: Sequence[Path | str] = (), overrides: Sequence[str] = (), preset: str | None = None,
+                base: Mapping[str, Any] | None = None) -> Config:
+    """Merge base, preset, YAML files and `section.key=value` overrides into a validated Config.
+
+    Raises ConfigError naming the source, the key, what was expected and what came.
+    """
+    merged: dict = {}
+    sources = [("checkpoint", dict(base or {}))]
+    if preset is not None:
+        sources.append((f"preset {preset}", PRESETS[preset]))
+    sources += [(str(path), read_yaml(path)) for path in files]
+    sources += [(f"--set {text}", parse_override(text)) for text in overrides]
+    for name, values in sources:
+        merged = merge(merged, values)
+        validate(merged, name)
+    return validate(merged, "configuration")
+
+
+def validate(values: Mapping[str, Any], source: str) -> Config:
+    """Check a nested dict; ConfigError reads `source: key: expected ..., got ...`."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {describe(error)}") from None
+
+
+def dump_yaml(config: Config) -> str:
+    """The resolved configuration as YAML that `--config` accepts."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict:
+    """Nested dicts key by key, anything else replaced by `above`; another model family starts from its own defaults."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            changes_family = "family" in value and value["family"] != merged[key].get("family", "aligned")
+            merged[key] = dict(value) if changes_family else merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def read_yaml(path: Path | str) -> dict:
+    """One YAML mapping by the safe loader; duplicate keys are refused and 1e-4 is a float."""
+    try:
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections such as `sampler:`, got {type(values).__name__}")
+    return values
+
+
+def parse_override(text: str) -> dict:
+    """`sampler.steps=20` -> {"sampler": {"steps": 20}}; the value is YAML."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or len(parts) < 2 or not all(parts):
+        raise ConfigError(f"--set {text}: expected section.key=value, for example --set sampler.steps=20")
+    try:
+        nested: Any = parse_yaml(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: not a YAML value: {' '.join(str(error).split())}") from None
+    for part in reversed(parts):
+        nested = {part: nested}
+    return nested
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Safe loader that refuses duplicate keys and reads 1e-4 as YAML 1.2 does, as a float."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+                                   list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem of a pydantic error in one line."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part not in ("aligned", "thesis")]
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {key}{suggest(where)}"
+    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first.get('input')!r}"
+
+
+def suggest(where: Sequence[str]) -> str:
+    """`; did you mean sampler.steps?` or the keys that exist there."""
+    known = known_keys()
+    close = difflib.get_close_matches(".".join(where), known, n=1, cutoff=0.7)
+    if close:
+        return f"; did you mean {close[0]}?"
+    prefix = ".".join(where[:-1])
+    siblings = [key for key in known if key.rpartition(".")[0] == prefix] or list(Config.model_fields)
+    return f"; known here: {', '.join(siblings)}"
+
+
+def known_keys() -> list[str]:
+    keys = []
+    for section, values in Config().model_dump().items():
+        keys += [f"{section}.{key}" for key in values]
+        keys += [f"{section}.{key}.{inner}" for key, value in values.items() if isinstance(value, dict) for inner in value]
+    keys += [f"model.{key}" for key in ThesisModel.model_fields if f"model.{key}" not in keys]
+    return keys

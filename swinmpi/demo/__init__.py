@@ -1,0 +1,1 @@
+"""The shipped checkpoint, sample stack and their provenance."""

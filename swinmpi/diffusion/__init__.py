@@ -1,0 +1,1 @@
+"""Pure diffusion maths: schedules, the forward process, samplers and keyed noise."""

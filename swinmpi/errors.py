@@ -1,0 +1,49 @@
+"""The errors a user can meet, each with the exit code the command line ends with."""
+
+
+class SwinmpiError(Exception):
+    """Base of all expected errors; its text is the one line the user reads."""
+
+    exit_code = 1
+
+
+class ConfigError(SwinmpiError):
+    """A setting is unknown, of the wrong type, or contradicts another."""
+
+    exit_code = 2
+
+
+class StackError(SwinmpiError):
+    """An input file or dataset is missing, damaged, or not a stack of images."""
+
+    exit_code = 2
+
+
+class CheckpointError(SwinmpiError):
+    """A checkpoint is missing, damaged, or does not fit the configuration."""
+
+    exit_code = 2
+
+
+class OutputError(SwinmpiError):
+    """The output cannot be written where it was asked for."""
+
+    exit_code = 2
+
+
+class LaunchError(SwinmpiError):
+    """The process was started by a launcher that does not fit this MPI, or with an impossible layout of ranks."""
+
+    exit_code = 2
+
+
+class SomeImagesFailed(SwinmpiError):
+    """The run is complete except for the images named in the message."""
+
+    exit_code = 3
+
+
+class Stopped(SwinmpiError):
+    """A signal asked for an end; everything needed to go on is saved."""
+
+    exit_code = 75

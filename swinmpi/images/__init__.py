@@ -1,0 +1,1 @@
+"""Pure image work: degradation, quality figures, pictures."""

@@ -1,0 +1,1 @@
+"""The only home of mpi4py: communicators, ownership of windows, exchange, launch."""

@@ -1,0 +1,1 @@
+"""The only home of h5py: stacks in, stacks out, training pairs, checkpoints."""

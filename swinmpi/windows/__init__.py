@@ -1,0 +1,1 @@
+"""Pure window geometry: grids, shifts, cutting and pasting windows, attention masks."""
