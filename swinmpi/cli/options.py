@@ -1,0 +1,38 @@
+"""What every command shares: common options, configuration from them, and errors turned into exit codes."""
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from swinmpi import __version__
+from swinmpi.config import PRESETS, Config, load_config
+from swinmpi.errors import SwinmpiError
+
+
+def make_parser(command: str, purpose: str, example: str, presets: bool = False) -> argparse.ArgumentParser:
+    """A parser with --config, --set, --dry-run, --version (and --preset); `example` closes the --help text."""
+    parser = argparse.ArgumentParser(prog=f"swinmpi-{command}", description=purpose, epilog=f"example:\n  {example}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML configuration (repeatable)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
+                        help="override one setting (repeatable)")
+    if presets:
+        parser.add_argument("--preset", choices=sorted(PRESETS), help="dial between fidelity and detail")
+    parser.add_argument("--dry-run", action="store_true", help="validate everything, print the plan, do nothing")
+    parser.add_argument("--version", action="version", version=f"swinmpi {__version__}")
+    return parser
+
+
+def config_from(options: argparse.Namespace, base: dict | None = None) -> Config:
+    """The resolved configuration of a parsed command line."""
+    return load_config(options.config, options.overrides, preset=getattr(options, "preset", None), base=base)
+
+
+def run_command(action: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `action`; an expected error becomes one line on stderr and its exit code."""
+    try:
+        return action(argv) or 0
+    except SwinmpiError as error:
+        print(f"swinmpi: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
