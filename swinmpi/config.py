@@ -26,7 +26,11 @@ class DataConfig(Section):
 
     size_px: int = Field(192, ge=8, description="side of the HR crops (or of the whole padded images)")
     mode: Literal["crop", "whole"] = "crop"
-    crops_per_image: int = Field(16, gt=0)
+    crops_per_image: int = Field(16, gt=0, description="from each training image, at most")
+    validate_crops: int | None = Field(None, gt=0, description="from each validation image; as training when absent")
+    coverage: float | None = Field(None, gt=0, description="at most this many crops over each pixel of a (reduced) image; "
+                                                           "gives small images fewer crops")
+    reduce_spread: float = Field(1.0, ge=1, description="shrink by a factor drawn from reduce .. reduce * this")
     scale: float = Field(2.0, gt=1, description="HR size / LR size")
     kernel: Literal["bicubic", "bilinear"] = "bicubic"
     flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop is drawn again")
@@ -67,8 +71,17 @@ class ThesisModel(Section):
     rrdb_growth: int = Field(32, gt=0)
     unet_channels: list[int] = Field([64, 128, 256, 256], min_length=4, max_length=4)
     bottleneck_channels: int = Field(512, gt=0)
+    attention_heads: int = Field(4, gt=0, validate_default=True, description="must divide all of unet_channels")
     mask_width: float = Field(1.5, gt=0, description="sigma of the mask over half a window")
     residual_gain: float = Field(2.0, gt=0, description="x_0 = clip((HR - bicubic) * residual_gain, -1, 1)")
+
+    @field_validator("attention_heads")
+    @classmethod
+    def divides_widths(cls, value, info):
+        widths = info.data.get("unet_channels", [])
+        if any(width < 1 or width % value for width in widths):
+            raise ValueError(f"must divide every one of unet_channels {widths}")
+        return value
 
 
 ModelConfig = AlignedModel | ThesisModel

@@ -1,0 +1,39 @@
+"""swinmpi-prepare: photographs or an HR stack -> one HDF5 file of training pairs."""
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from swinmpi.cli.options import config_from, make_parser, run_command
+from swinmpi.errors import SomeImagesFailed
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return run_command(prepare_command, argv)
+    except KeyboardInterrupt:
+        print("swinmpi: stopped; nothing was written", file=sys.stderr)
+        return 1
+
+
+def prepare_command(argv: Sequence[str] | None) -> None:
+    parser = make_parser("prepare", __doc__.partition(": ")[2], "swinmpi-prepare photos/ --output pairs.h5 "
+                         "--set data.scale=2 --set data.crops_per_image=50")
+    parser.add_argument("input", metavar="INPUT", help="folder of images (PNG, JPEG, TIFF, WebP), HDF5 stack as "
+                        "file.h5::/path, or list .tsv with the columns path, reduce, split")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="HDF5 file to write")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where the paths of a list start (its own folder)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    options = parser.parse_args(argv)
+    config = config_from(options).data
+
+    from swinmpi.pipelines.prepare import plan, prepare  # torch takes seconds to import; --help must not
+    arguments = (options.input, options.output, config, options.root, options.overwrite)
+    if options.dry_run:
+        print(plan(*arguments))
+        return
+    summary = prepare(*arguments)
+    print(f"{options.output}: {summary.num_train} pairs to train, {summary.num_validate} to validate")
+    if summary.failed:
+        raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")

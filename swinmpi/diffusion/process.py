@@ -1,0 +1,109 @@
+"""The forward process, what a network may be trained to predict about it, and its exact posterior (thesis 1.2).
+
+Shapes: x_0, x_t, eps and outputs are (N, C, H, W), float; t is 0-based, an int for the whole batch or (N,) int64.
+Write a = sqrt(abar_t), s = sqrt(1 - abar_t): the amplitudes of signal and noise in x_t = a x_0 + s eps.
+Coefficients are worked out in float64 and applied element by element, so a part of an image gets the bits of the whole.
+"""
+import math
+
+from torch import Tensor
+
+from swinmpi.diffusion.schedule import Schedule
+
+PREDICTIONS = ("eps", "v", "x_0")
+VARIANCES = ("beta", "posterior")
+
+
+def q_sample(x_0: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
+    """Draw x_t ~ q(x_t | x_0) with the noise eps ~ N(0, 1) (thesis eq. 1.2)."""
+    a, s = _amplitudes(t, schedule)
+    return _combine(a, x_0, s, eps)
+
+
+def v_target(x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+    """v = a eps - s x_0, how x_t turns from signal to noise (Salimans and Ho 2022, appendix D)."""
+    a, s = _amplitudes(t, schedule)
+    return _combine(a, eps, -s, x_0)
+
+
+def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+    """What a network of this kind (eps, v, x_0) should answer to x_t; eps is thesis eq. 1.8."""
+    _check("prediction", kind, PREDICTIONS)
+    if kind == "v":
+        return v_target(x_0, eps, t, schedule)
+    return eps if kind == "eps" else x_0
+
+
+def to_x_0(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+    """The x_0 that an output of this kind stands for, in the dtype of its x_t (the output's may be lower)."""
+    _check("prediction", kind, PREDICTIONS)
+    output = output.to(x_t.dtype)
+    if kind == "x_0":
+        return output
+    a, s = _amplitudes(t, schedule)
+    return _combine(a, x_t, -s, output) if kind == "v" else _combine(1 / a, x_t, -s / a, output)
+
+
+def to_eps(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+    """The eps that an output of this kind stands for, in the dtype of its x_t (the output's may be lower)."""
+    _check("prediction", kind, PREDICTIONS)
+    output = output.to(x_t.dtype)
+    if kind == "eps":
+        return output
+    a, s = _amplitudes(t, schedule)
+    return _combine(s, x_t, a, output) if kind == "v" else _combine(1 / s, x_t, -a / s, output)
+
+
+def posterior_mean_variance(x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule,
+                            variance: str) -> tuple[Tensor, Tensor | float]:
+    """Mean (N, C, H, W) and variance ((N, 1, 1, 1) float64, or a float for an int t) of q(x_{t-1} | x_t, x_0).
+
+    Thesis eqs. 1.5, 1.6. `variance` is "posterior" for the one of eq. 1.6, or "beta" for its upper bound beta_t.
+    """
+    of_x_0, of_x_t, spread = posterior_coefficients(_at(schedule.alphas_cumprod, t),
+                                                    _at(schedule.alphas_cumprod_prev, t), variance)
+    return _combine(of_x_0, x_0, of_x_t, x_t), spread
+
+
+def posterior_coefficients(abar_t, abar_prev, variance: str):
+    """Factors of x_0 and x_t in the posterior mean, and the variance, from any earlier, less noisy time `prev` to t.
+
+    Scalars or float64 tensors. One step apart it is thesis eq. 1.6; further apart beta_t is that of the whole stride.
+    """
+    _check("variance", variance, VARIANCES)
+    alpha_t = abar_t / abar_prev
+    beta_t = 1 - alpha_t
+    shrink = (1 - abar_prev) / (1 - abar_t)
+    spread = beta_t if variance == "beta" else beta_t * shrink
+    return abar_prev ** 0.5 * beta_t / (1 - abar_t), alpha_t ** 0.5 * shrink, spread
+
+
+def _amplitudes(t: Tensor | int, schedule: Schedule):
+    """a = sqrt(abar_t), s = sqrt(1 - abar_t); floats for an int t, else (N, 1, 1, 1) float64 on t's device."""
+    abar = _at(schedule.alphas_cumprod, t)
+    if isinstance(abar, float):
+        return math.sqrt(abar), math.sqrt(1 - abar)
+    return abar.sqrt(), (1 - abar).sqrt()
+
+
+def _at(table: Tensor, t: Tensor | int):
+    """table[t], shaped to be multiplied with images. A negative int is an error, not an index from the end."""
+    if isinstance(t, Tensor):
+        return table.to(t.device)[t].view(-1, 1, 1, 1)
+    if not 0 <= t < len(table):
+        raise ValueError(f"t: expected 0..{len(table) - 1}, got {t}")
+    return table[t].item()
+
+
+def _combine(first, x: Tensor, second, y: Tensor) -> Tensor:
+    """first x + second y; one rounding per operation, so neither vector width nor fused multiply-add shows."""
+    return _round(first, x) * x + _round(second, y) * y
+
+
+def _round(factor, x: Tensor):
+    return factor.to(x.dtype) if isinstance(factor, Tensor) else factor
+
+
+def _check(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{what}: expected one of {', '.join(known)}, got {value!r}")

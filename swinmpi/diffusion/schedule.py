@@ -1,0 +1,101 @@
+"""Noise schedules: how fast the forward process turns an image into noise. Tables are float64 on the CPU."""
+import math
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+MAX_BETA = 0.999
+MAX_LAST_ALPHAS_CUMPROD = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """The tables that follow from betas (T,), float64, 0 < beta < 1; their index t is 0-based (thesis eqs. 1.1, 1.2).
+
+    Raises ValueError where betas are not such a table.
+    """
+
+    betas: Tensor
+
+    def __post_init__(self):
+        if self.betas.dtype != torch.float64 or self.betas.ndim != 1 or not len(self.betas):
+            raise ValueError(f"betas: expected float64 of shape (T,), got {self.betas.dtype} {tuple(self.betas.shape)}")
+        if not bool(((self.betas > 0) & (self.betas < 1)).all()):
+            raise ValueError(f"betas: expected 0 < beta < 1, got {self.betas.min():.3g}..{self.betas.max():.3g}")
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.betas)
+
+    @cached_property
+    def alphas(self) -> Tensor:
+        """alpha_t = 1 - beta_t, (T,)."""
+        return 1 - self.betas
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """abar_t = alpha_0 ... alpha_t, the share of x_0 in the variance of x_t, (T,), falling."""
+        return self.alphas.cumprod(0)
+
+    @cached_property
+    def alphas_cumprod_prev(self) -> Tensor:
+        """abar_{t-1}, (T,), with 1 before the first step: x_0 itself holds no noise."""
+        return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+
+
+def make_schedule(name: str, steps: int) -> Schedule:
+    """The named schedule with T = steps; warns where x_T would still show the image. Names as in `betas`."""
+    schedule = Schedule(betas(name, steps))
+    last = schedule.alphas_cumprod[-1].item()
+    if last > MAX_LAST_ALPHAS_CUMPROD:
+        warnings.warn(f"schedule {name} with {steps} steps ends at alphas_cumprod {last:.2g}, above "
+                      f"{MAX_LAST_ALPHAS_CUMPROD}: x_T still holds some of the image, so samples start off "
+                      "the training distribution; diffusion.schedule=cosine avoids this", stacklevel=2)
+    return schedule
+
+
+def betas(name: str, steps: int) -> Tensor:
+    """beta_0..beta_{T-1}, (T,) float64, at most 0.999.
+
+    linear: 1e-4..0.02 for T = 1000 (Ho et al. 2020), scaled by 1000 / T so that x_T is equally noisy for any T.
+    quadratic: the same ends, the square root of beta rises linearly.
+    cosine: abar falls as cos^2 (Nichol and Dhariwal 2021, eq. 17).
+    thesis64, thesis128: linear 0.007..0.02 and 0.001..0.015 whatever T, as published.
+    Raises ValueError for another name or steps < 1.
+    """
+    if name not in BETAS:
+        raise ValueError(f"schedule: expected one of {', '.join(BETAS)}, got {name!r}")
+    if steps < 1:
+        raise ValueError(f"schedule {name}: expected at least 1 step, got {steps}")
+    return BETAS[name](steps).clamp(max=MAX_BETA)
+
+
+def _rising(first: float, last: float, steps: int) -> Tensor:
+    return torch.linspace(first, last, steps, dtype=torch.float64)
+
+
+def _linear(steps: int) -> Tensor:
+    return _rising(1e-4, 0.02, steps) * (1000 / steps)
+
+
+def _quadratic(steps: int) -> Tensor:
+    return _rising(math.sqrt(1e-4), math.sqrt(0.02), steps) ** 2 * (1000 / steps)
+
+
+def _cosine(steps: int, offset: float = 0.008) -> Tensor:
+    time = torch.arange(steps + 1, dtype=torch.float64) / steps
+    abar = torch.cos((time + offset) / (1 + offset) * math.pi / 2) ** 2
+    return 1 - abar[1:] / abar[:-1]
+
+
+BETAS = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "quadratic": _quadratic,
+    "thesis64": lambda steps: _rising(0.007, 0.02, steps),
+    "thesis128": lambda steps: _rising(0.001, 0.015, steps),
+}

@@ -1,0 +1,112 @@
+"""Quality figures of an SR image against its HR image. NaN pixels, of either image, count nowhere.
+
+Images are numpy, (H, W) or (H, W, C), any real type, both in the same units; `data_range` is the span of possible
+values in those units (255 for 8 bit). A figure that cannot be computed (all NaN, image too small) is NaN.
+"""
+import numpy as np
+from skimage.metrics import structural_similarity
+from skimage.morphology import erosion
+
+from swinmpi.images.degrade import imresize
+
+SSIM_WINDOW_PX = 7
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+
+
+def psnr(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB, all channels together; inf when equal."""
+    a, b = float_pair(a, b)
+    squared = (a - b) ** 2
+    valid = np.isfinite(squared)
+    if not valid.any():
+        return float("nan")
+    mean = squared[valid].mean()
+    return float("inf") if mean == 0 else float(10 * np.log10(data_range ** 2 / mean))
+
+
+def ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
+    """Structural similarity, -1..1, scikit-image's defaults (uniform 7 x 7 window), mean over channels.
+
+    Windows that touch a NaN pixel are left out.
+    """
+    a, b = float_pair(a, b)
+    if min(a.shape[:2]) < SSIM_WINDOW_PX:
+        return float("nan")
+    valid = valid_pixels(a, b)
+    a, b = (np.where(np.isfinite(image), image, 0.0) for image in (a, b))
+    _, similarity = structural_similarity(a, b, win_size=SSIM_WINDOW_PX, data_range=data_range, full=True,
+                                          channel_axis=2 if a.ndim == 3 else None)
+    whole_window = erosion(valid.astype(np.uint8), np.ones((SSIM_WINDOW_PX, SSIM_WINDOW_PX))) > 0
+    pad = SSIM_WINDOW_PX // 2
+    inside = np.s_[pad:-pad, pad:-pad]
+    return mean_or_nan(similarity[inside][whole_window[inside]])
+
+
+def lr_psnr(sr: np.ndarray, lr: np.ndarray, data_range: float) -> float:
+    """PSNR in dB between the LR image and the SR image shrunk to its size (MATLAB imresize, bicubic): consistency.
+
+    LR pixels to which a NaN pixel of the SR image contributes are left out.
+    """
+    sr = np.asarray(sr, dtype=np.float64)
+    missing = ~np.isfinite(sr)
+    shrunk = imresize(np.where(missing, 0.0, sr), size=lr.shape[:2])
+    shrunk[imresize(missing.astype(np.float64), size=lr.shape[:2]) != 0] = np.nan
+    return psnr(shrunk, lr, data_range)
+
+
+def detail(sr: np.ndarray, hr: np.ndarray) -> float:
+    """Mean |Laplacian| of the SR image's luma over that of the HR image's: 1 is as much fine detail, 0 is none."""
+    sharp, true = (laplacian(luma(image)) for image in float_pair(sr, hr))
+    valid = np.isfinite(sharp) & np.isfinite(true)
+    return ratio_of_means(np.abs(sharp[valid]), np.abs(true[valid]))
+
+
+def seam_score(sr: np.ndarray, reference: np.ndarray, window_px: int) -> float:
+    """How much steeper the error is across the borders of the unshifted windows than elsewhere: 1 is no seam.
+
+    `reference`: the HR image, or the same image made with one window. Taken from the error, because gradients of the
+    image itself say nothing. NaN when no window border lies inside the image. One image is noisy: use the mean of many.
+    """
+    error = np.subtract(*float_pair(sr, reference))
+    across, elsewhere = [], []
+    for axis in (0, 1):
+        steps = np.moveaxis(np.abs(np.diff(error, axis=axis)), axis, 0)
+        on_border = np.arange(1, error.shape[axis]) % window_px == 0
+        across.append(steps[on_border].ravel())
+        elsewhere.append(steps[~on_border].ravel())
+    across, elsewhere = (values[np.isfinite(values)] for values in (np.concatenate(across), np.concatenate(elsewhere)))
+    return ratio_of_means(across, elsewhere)
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) or (H, W, 1) or (H, W) -> (H, W) in the same units."""
+    if image.ndim == 2:
+        return image
+    return image @ LUMA if image.shape[2] == 3 else image.mean(axis=2)
+
+
+def laplacian(image: np.ndarray) -> np.ndarray:
+    """Five-point Laplacian of the interior, (H, W) -> (H - 2, W - 2)."""
+    return image[:-2, 1:-1] + image[2:, 1:-1] + image[1:-1, :-2] + image[1:-1, 2:] - 4 * image[1:-1, 1:-1]
+
+
+def valid_pixels(*images: np.ndarray) -> np.ndarray:
+    """(H, W) bool: finite in every channel of every image."""
+    planes = [np.isfinite(image) if image.ndim == 2 else np.isfinite(image).all(axis=2) for image in images]
+    return np.logical_and.reduce(planes)
+
+
+def float_pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64; ValueError unless they have one shape."""
+    if a.shape != b.shape:
+        raise ValueError(f"expected two images of one shape, got {a.shape} and {b.shape}")
+    return np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+
+
+def mean_or_nan(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
+
+
+def ratio_of_means(above: np.ndarray, below: np.ndarray) -> float:
+    denominator = mean_or_nan(below)
+    return mean_or_nan(above) / denominator if denominator else float("nan")

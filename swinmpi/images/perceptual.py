@@ -1,0 +1,85 @@
+"""LPIPS, a learned perceptual distance. Its AlexNet backbone is read from a file, never downloaded."""
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from swinmpi.errors import CheckpointError
+
+BACKBONE = "alexnet-owt-7be5be79.pth"
+BACKBONE_URL = f"https://download.pytorch.org/models/{BACKBONE}"
+SMALLEST_PX = 31  # below, AlexNet's second pooling has nothing left to pool
+
+Distance = Callable[[np.ndarray, np.ndarray], float]
+
+
+def default_backbone() -> Path:
+    """Where torch.hub keeps AlexNet's weights: under TORCH_HOME, else the user's cache. The file may not exist."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
+
+
+def how_to_fetch() -> str:
+    """One line for a user without the backbone."""
+    return (f"LPIPS is unavailable: no backbone at {default_backbone()}; fetch {BACKBONE_URL} into that folder "
+            "or name a copy with --lpips-backbone FILE")
+
+
+def load_lpips(backbone: Path) -> Distance:
+    """A function of two images (H, W) or (H, W, C) in -1..1 -> LPIPS (0: alike), for small images NaN.
+
+    NaN pixels are taken from the other image, or as 0 where both lack them. Raises CheckpointError when `backbone` is
+    missing or not the state dict of torchvision's AlexNet.
+    """
+    network = make_network()
+    fill_backbone(network.net, backbone)
+    network.requires_grad_(False).eval()
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        if min(a.shape[:2]) < SMALLEST_PX:
+            return float("nan")
+        a, b = np.where(np.isnan(a), b, a), np.where(np.isnan(b), a, b)
+        with torch.inference_mode():
+            return network(as_rgb(a), as_rgb(b)).item()
+
+    return distance
+
+
+def make_network() -> torch.nn.Module:
+    """LPIPS v0.1 with its own calibration and an AlexNet still to be filled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision by its old names
+        import lpips
+        return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+
+
+def fill_backbone(alexnet: torch.nn.Module, backbone: Path) -> None:
+    """Copy torchvision's `features.N.*` into lpips's slices, whose layers keep the number N."""
+    weights = read_state_dict(backbone)
+    for name, parameter in alexnet.named_parameters():
+        theirs = f"features.{name.partition('.')[2]}"
+        expected, came = tuple(parameter.shape), tuple(getattr(weights.get(theirs), "shape", ()))
+        if came != expected:
+            raise CheckpointError(f"{backbone}: expected torchvision's AlexNet with {theirs} of shape {expected}, got "
+                                  f"{came or 'none'}; fetch {BACKBONE_URL}")
+        parameter.data.copy_(weights[theirs])
+
+
+def read_state_dict(backbone: Path) -> dict:
+    """Nothing but tensors is unpickled."""
+    if not backbone.is_file():
+        raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; fetch {BACKBONE_URL}")
+    try:
+        weights = torch.load(backbone, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+        raise CheckpointError(f"{backbone}: not a readable weights file ({type(error).__name__}); "
+                              f"fetch {BACKBONE_URL} again") from None
+    return weights if isinstance(weights, dict) else {}
+
+
+def as_rgb(image: np.ndarray) -> torch.Tensor:
+    """(H, W) or (H, W, 1 or 3), NaN as 0 -> (1, 3, H, W) float32."""
+    x = torch.from_numpy(np.nan_to_num(image, nan=0.0).astype(np.float32))
+    x = x[..., None] if x.ndim == 2 else x
+    return x.permute(2, 0, 1).expand(3, -1, -1)[None]

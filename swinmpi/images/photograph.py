@@ -1,0 +1,122 @@
+"""Photographs as arrays: decoding at full bit depth, cutting crops shrunk by any factor out of one decoded image."""
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+MAX_PIXELS = 2**29  # Pillow's own limit of 89 Mpx is below large photographs and microscope slides
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as MATLAB's rgb2gray
+# Pillow decodes 16-bit colour to one byte per sample, the high one; with the byte orders exchanged, to the low one.
+OTHER_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A decoded image as Pillow planes, because Pillow can resample any part of them without touching the rest.
+
+    8 bit: one plane of mode L or RGB. 16 bit: one plane of mode F for each channel.
+    """
+
+    planes: tuple[Image.Image, ...]
+    dtype: np.dtype
+
+    @property
+    def height_px(self) -> int:
+        return self.planes[0].height
+
+    @property
+    def width_px(self) -> int:
+        return self.planes[0].width
+
+    def cut(self, top_px: float, left_px: float, reduce: float, height_px: int, width_px: int) -> np.ndarray:
+        """A (height, width, C) part of the image shrunk by `reduce` (Lanczos); the origin is in full-size pixels.
+
+        Equal to shrinking the whole image and then cropping: the filter reads beyond the edges of the part.
+        """
+        box = (left_px, top_px, left_px + width_px * reduce, top_px + height_px * reduce)
+        box = (box[0], box[1], min(box[2], self.width_px), min(box[3], self.height_px))
+        parts = [plane.resize((width_px, height_px), Image.Resampling.LANCZOS, box=box) for plane in self.planes]
+        return to_dtype(stack_channels([np.asarray(part) for part in parts]), self.dtype)
+
+
+def to_photograph(image: np.ndarray) -> Photograph:
+    """Wrap an (H, W, C) array of uint8 or uint16 and 1 or 3 channels."""
+    if image.dtype == np.uint8:
+        return Photograph((Image.fromarray(image[..., 0] if image.shape[2] == 1 else image),), image.dtype)
+    planes = [Image.fromarray(np.ascontiguousarray(image[..., c], dtype=np.float32)) for c in range(image.shape[2])]
+    return Photograph(tuple(planes), image.dtype)
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """Decode to (H, W, C), uint8 or uint16, C of 1 or 3: EXIF orientation applied, palette resolved, alpha dropped.
+
+    Raises whatever the decoder raises for a damaged file, ValueError for a kind of image it cannot keep the depth of.
+    """
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    image, rawmode = load(path)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        return np.asarray(image).astype(np.uint16)[..., None]
+    if image.mode in ("I", "F") or "32" in rawmode:
+        raise ValueError(f"expected 8 or 16 bit per channel, got {rawmode}; put such images into an HDF5 stack")
+    if "16" not in rawmode:
+        return colours(image)
+    if rawmode.partition(";")[0] not in ("RGB", "RGBA", "RGBX") or rawmode[-3:] not in OTHER_BYTE:
+        raise ValueError(f"16-bit layout {rawmode} would lose its depth; save it as 16-bit grey or RGB")
+    low_bytes, _ = load(path, rawmode[:-3] + OTHER_BYTE[rawmode[-3:]])
+    return colours(image).astype(np.uint16) * 256 + colours(low_bytes)
+
+
+def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
+    """(H, W, 1 or 3) -> (H, W, channels): grey is copied, colours are weighted to luma; same dtype."""
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=2)
+    return to_dtype(np.einsum("hwc,c->hw", image, np.asarray(LUMA, np.float32))[..., None], image.dtype)
+
+
+def with_depth(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Between uint8 and uint16, full range to full range (255 <-> 65535)."""
+    if image.dtype == dtype:
+        return image
+    return image.astype(np.uint16) * 257 if dtype == np.uint16 else to_dtype(image / 257, dtype)
+
+
+def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Round and clip floats to an unsigned integer type; integers of that type pass."""
+    if image.dtype == dtype:
+        return image
+    return np.clip(np.rint(image), 0, np.iinfo(dtype).max).astype(dtype)
+
+
+def load(path: Path, rawmode: str | None = None) -> tuple[Image.Image, str]:
+    """The decoded, upright image and how Pillow unpacked its samples; a given `rawmode` replaces Pillow's choice."""
+    with Image.open(path) as image:
+        if rawmode is not None:
+            image.tile = [tile._replace(args=with_rawmode(tile.args, rawmode)) for tile in image.tile]
+        args = image.tile[0].args if image.tile else ""
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        upright.format = image.format
+    return upright, str(args if isinstance(args, str) else args[0] if args else "")
+
+
+def with_rawmode(args, rawmode: str):
+    """Arguments of a Pillow tile, a raw mode or a tuple that starts with one, with that raw mode replaced."""
+    return rawmode if isinstance(args, str) else (rawmode, *args[1:])
+
+
+def colours(image: Image.Image) -> np.ndarray:
+    """(H, W, 1) of grey or (H, W, 3) of any other Pillow mode with 8 bits per sample; alpha dropped."""
+    grey = image.mode in ("1", "L", "LA", "La")
+    return stack_channels([np.asarray(image.convert("L" if grey else "RGB"))])
+
+
+def stack_channels(parts: list[np.ndarray]) -> np.ndarray:
+    """One (H, W) or (H, W, C) array, or several (H, W), as one (H, W, C)."""
+    if len(parts) > 1:
+        return np.stack(parts, axis=-1)
+    return parts[0] if parts[0].ndim == 3 else parts[0][..., None]

@@ -1,0 +1,134 @@
+"""The `aligned` family: an encoder that also regresses the HR image, and a lean U-Net told what lies under its window."""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from swinmpi.config import AlignedModel
+from swinmpi.models.blocks import SelfAttention, sinusoidal_embedding
+
+EMBEDDING_CHANNELS = 192
+
+
+class AlignedEncoder(nn.Module):
+    """LR image -> features and regression residual on the HR grid, and the image's global vector.
+
+    EDSR body (Lim et al. 2017, no normalisation) at LR size, then sub-pixel convolution (Shi et al. 2016).
+    """
+
+    def __init__(self, config: AlignedModel):
+        super().__init__()
+        width = config.encoder_channels
+        self.scale, self.image_channels = config.scale, config.channels
+        self.head = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.body = nn.Sequential(*[EdsrBlock(width) for _ in range(config.encoder_blocks)],
+                                  nn.Conv2d(width, width, 3, padding=1))
+        self.tail = nn.Conv2d(width, (config.feature_channels + config.channels) * config.scale**2, 3, padding=1)
+        self.to_global = nn.Linear(width, config.global_channels)
+
+    @property
+    def radius_px(self) -> int:
+        """How far, in LR px, an output can see: one pixel per 3x3 convolution on the way."""
+        return sum(module.kernel_size[0] // 2 for module in self.modules() if isinstance(module, nn.Conv2d))
+
+    def trunk(self, lr: Tensor) -> Tensor:
+        """lr: (N, C, h, w) in -1..1 -> (N, width, h, w)."""
+        shallow = self.head(lr)
+        return shallow + self.body(shallow)
+
+    def upsample(self, trunk: Tensor) -> Tensor:
+        """(N, width, h, w) -> (N, F + C, h * scale, w * scale): F features, then the regression residual."""
+        return functional.pixel_shuffle(self.tail(trunk), self.scale)
+
+    def global_vector(self, trunk_mean: Tensor) -> Tensor:
+        """Mean of the trunk over the image, (N, width) -> (N, G)."""
+        return self.to_global(trunk_mean)
+
+    def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole image at once: (features and residual, global vector)."""
+        trunk = self.trunk(lr)
+        return self.upsample(trunk), self.global_vector(trunk.mean(dim=(2, 3)))
+
+
+class EdsrBlock(nn.Module):
+    """x + conv(relu(conv(x)))."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(functional.relu(self.conv1(x)))
+
+
+class AlignedUNet(nn.Module):
+    """Predicts eps, v or x_0 of a window from x_t, the aligned features, the border channel, t and the global vector.
+
+    Works on the window unshuffled by 2, one resolution per entry of `unet_channels`, attention at the lowest only.
+    """
+
+    def __init__(self, config: AlignedModel):
+        super().__init__()
+        widths = config.unet_channels
+        inputs = config.channels + config.feature_channels + config.channels + 1
+        self.embed = nn.Sequential(nn.Linear(EMBEDDING_CHANNELS + config.global_channels, EMBEDDING_CHANNELS),
+                                   nn.SiLU(), nn.Linear(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS), nn.SiLU())
+        self.entry = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.encoders = nn.ModuleList(Stage(width, width, config.unet_blocks) for width in widths)
+        self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.attention = SelfAttention(widths[-1], config.attention_heads)
+        self.middle = Stage(widths[-1], widths[-1], 2)
+        self.ups = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in reversed(pairs))
+        self.decoders = nn.ModuleList(Stage(2 * width, width, config.unet_blocks) for width in reversed(widths))
+        self.exit = nn.Conv2d(widths[0], 4 * config.channels, 3, padding=1)
+        nn.init.zeros_(self.exit.weight)
+        nn.init.zeros_(self.exit.bias)
+
+    def forward(self, x_t: Tensor, t: Tensor, features: Tensor, border: Tensor, global_vector: Tensor) -> Tensor:
+        """x_t: (n, C, w, w); t: (n,) 0-based; features: (n, F + C, w, w); border: (n, 1, w, w); global: (n, G)."""
+        embedding = self.embed(torch.cat([sinusoidal_embedding(t, EMBEDDING_CHANNELS), global_vector], dim=1))
+        x = self.entry(functional.pixel_unshuffle(torch.cat([x_t, features, border], dim=1), 2))
+        skips = []
+        for level, stage in enumerate(self.encoders):
+            x = stage(x if level == 0 else self.downs[level - 1](x), embedding)
+            skips.append(x)
+        x = self.middle(self.attention(x), embedding)
+        for level, stage in enumerate(self.decoders):
+            x = x if level == 0 else functional.pixel_shuffle(self.ups[level - 1](x), 2)
+            x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
+        return functional.pixel_shuffle(self.exit(x), 2)
+
+
+class Stage(nn.Module):
+    """Residual blocks of one resolution; the first joins `inputs` channels into `outputs`."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int):
+        super().__init__()
+        self.blocks = nn.ModuleList(ModulatedBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, embedding)
+        return x
+
+
+class ModulatedBlock(nn.Module):
+    """Residual double convolution whose normalised middle is scaled and shifted by the embedding (FiLM)."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulate = nn.Linear(EMBEDDING_CHANNELS, 2 * outputs)
+        self.norm2 = nn.GroupNorm(8, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(functional.silu(self.norm1(x)))
+        h = self.conv2(functional.silu(self.norm2(h) * (1 + scale) + shift))
+        return self.skip(x) + h

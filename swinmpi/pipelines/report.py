@@ -1,0 +1,18 @@
+"""Plain text for the end of a command: aligned tables."""
+from collections.abc import Sequence
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, the first to the left, the others to the right, a rule under the header.
+
+    >>> print(format_table(["image", "PSNR"], [["0", "28.19"], ["mean", "9.5"]]))
+    image   PSNR
+    -----  -----
+    0      28.19
+    mean     9.5
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(cell.rjust(width) if column else cell.ljust(width)
+                               for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+                     for line in lines)

@@ -1,0 +1,52 @@
+"""HDF5 attributes: read as text, and copied from one file to another with their exact types."""
+import h5py
+import numpy as np
+
+
+def text_attribute(item, name: str) -> str | None:
+    """A string attribute (scalar or one element) as str; None when it is absent or not a string."""
+    values = text_list(item, name)
+    return values[0] if len(values) == 1 else None
+
+
+def text_list(item, name: str) -> list[str]:
+    """A string attribute as a list; [] when it is absent or not made of strings."""
+    value = item.attrs.get(name)
+    if value is None or isinstance(value, h5py.Empty):
+        return []
+    values = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part
+              for part in np.asarray(value, dtype=object).ravel()]
+    return values if all(isinstance(part, str) for part in values) else []
+
+
+def readable_attributes(item) -> dict:
+    """All portable attributes."""
+    return {name: item.attrs[name] for name in item.attrs if is_portable(open_attribute(item, name))}
+
+
+def copy_attributes(source, target, skip: tuple[str, ...] = ()) -> None:
+    """Copy every portable attribute but `skip`, with its HDF5 type (string kind, character set, byte order)."""
+    for name in source.attrs:
+        attribute = open_attribute(source, name)
+        if name in skip or not is_portable(attribute):
+            continue
+        kind, space = attribute.get_type().copy(), attribute.get_space()
+        copy = h5py.h5a.create(target.id, name.encode("utf-8", "surrogateescape"), kind, space)
+        if space.get_simple_extent_type() != h5py.h5s.NULL:
+            values = np.empty(attribute.shape, dtype=attribute.dtype)
+            attribute.read(values, mtype=kind)
+            copy.write(values, mtype=kind)
+
+
+def open_attribute(item, name: str):
+    return h5py.h5a.open(item.id, name.encode("utf-8", "surrogateescape"))
+
+
+def is_portable(attribute) -> bool:
+    """False for references, also inside lists and compounds (DIMENSION_LIST, REFERENCE_LIST), which mean nothing in
+    another file, and for the few types that numpy cannot hold."""
+    try:
+        attribute.dtype  # noqa: B018 - h5py raises here
+    except TypeError:
+        return False
+    return not attribute.get_type().detect_class(h5py.h5t.REFERENCE)

@@ -1,0 +1,141 @@
+"""Checkpoints: weights as safetensors with their configuration in the header, training state, both written atomically."""
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from swinmpi.errors import CheckpointError, OutputError
+
+FORMAT = "swinmpi-1"
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping) -> None:
+    """Write weights so that `path` either keeps its old content or holds all of the new; header: JSON-serialisable."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, save(plain, metadata={"format": FORMAT, "header": json.dumps(header)}))
+
+
+def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict]:
+    """(tensors on the CPU, header); CheckpointError when the file is missing, damaged or not ours."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), found nothing there")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected weights written by swinmpi-train (format {FORMAT}), got "
+                              f"{metadata.get('format', 'none')}")
+    try:
+        return tensors, json.loads(metadata["header"])
+    except (KeyError, ValueError):
+        raise CheckpointError(f"{path}: its header is damaged; copy or download it again") from None
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Strict load; CheckpointError names the first difference instead of listing hundreds."""
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    came = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sorted(own.keys() | came.keys()):
+        if own.get(name) != came.get(name):
+            raise CheckpointError(f"{source}: does not fit the configured model: {name} should be "
+                                  f"{own.get(name, 'absent')}, is {came.get(name, 'absent')}; remove `model` settings "
+                                  "to use the checkpoint's own")
+    module.load_state_dict(dict(tensors))
+
+
+def file_sha256(path: Path | str) -> str:
+    """Hexadecimal digest of a file, for provenance and fingerprints."""
+    digest = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class CheckpointFolder:
+    """A training run's folder: `update-00001000/` holds one complete state, newest last; `best.safetensors` the best EMA.
+
+    One process writes. A folder under its final name is complete: it was filled under another name, then renamed.
+    """
+
+    def __init__(self, root: Path, keep_last: int):
+        self.root, self.keep_last = root, keep_last
+
+    def create(self) -> None:
+        """OutputError when the folder cannot be made or written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".writable"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(f"{self.root}: cannot write here: {error.strerror}; choose --set train.output=FOLDER") from None
+
+    def latest(self) -> Path | None:
+        """The newest complete state, or None."""
+        states = sorted(self.root.glob("update-*"))
+        return states[-1] if states else None
+
+    def save(self, update: int, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], state: dict, header: dict) -> None:
+        """Write everything a resume needs, then forget states older than the last `keep_last`."""
+        final = self.root / f"update-{update:08d}"
+        filling = self.root / f".filling-{update:08d}"
+        shutil.rmtree(filling, ignore_errors=True)
+        filling.mkdir()
+        save_weights(filling / "weights.safetensors", weights, header)
+        save_weights(filling / "ema.safetensors", ema, header)
+        torch.save(state, filling / "state.pt")
+        sync(filling / "state.pt")
+        sync(filling)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(filling, final)
+        sync(self.root)
+        for old in sorted(self.root.glob("update-*"))[:-self.keep_last]:
+            shutil.rmtree(old)
+
+    def save_best(self, ema: Mapping[str, Tensor], header: dict) -> None:
+        save_weights(self.root / "best.safetensors", ema, header)
+
+
+def load_state(folder: Path) -> dict:
+    """The training state of one `update-*` folder; nothing is unpickled but tensors and plain values."""
+    try:
+        return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+        raise CheckpointError(f"{folder / 'state.pt'}: not a readable training state ({type(error).__name__}); remove "
+                              "this folder to resume from the one before") from None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Temporary file beside it, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot write: {error.strerror}") from None
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,79 @@
+"""The finished file: images compressed one by one, NeXus groups, and where they came from."""
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+import swinmpi
+from swinmpi.storage.attributes import copy_attributes, text_list
+from swinmpi.storage.partial import DATA, PER_IMAGE, nexus_group
+
+CHUNK_BYTES = 1 << 20
+
+
+def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[str, Any]) -> None:
+    """Write the finished form of OUT.partial to `path`, image by image; an older file there is overwritten."""
+    done = np.flatnonzero(partial[PER_IMAGE]["done"][:])
+    with h5py.File(path, "w", libver="earliest", locking=False) as packed:
+        copy_attributes(partial, packed, skip=("fingerprint",))
+        packed.attrs["NX_class"] = "NXroot"
+        packed.attrs["creator"] = f"swinmpi {swinmpi.__version__}"
+        packed.create_group("entry")
+        copy_attributes(partial["entry"], packed["entry"])
+        for name in (DATA, PER_IMAGE):
+            group = packed.create_group(name)
+            copy_attributes(partial[name], group)
+            for source in partial[name].values():
+                copy_dataset(source, group, compression, done)
+        attach_scales(packed[DATA])
+        write_process(packed["entry"], provenance)
+
+
+def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done: np.ndarray) -> None:
+    """One dataset with its attributes: images chunked and compressed, axes and figures as they are."""
+    name = source.name.rpartition("/")[2]
+    if source.ndim < 3:
+        target = group.create_dataset(name, data=source[()], dtype=source.dtype)
+    else:
+        filters = {"compression": "gzip", "compression_opts": compression, "shuffle": True} if compression else {}
+        target = group.create_dataset(name, source.shape, source.dtype, chunks=chunk_shape(source.shape, source.dtype),
+                                      fillvalue=np.nan if source.dtype.kind == "f" else 0, **filters)
+        for image_index in done:
+            target[image_index] = source[image_index]
+    copy_attributes(source, target)
+
+
+def chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
+    """One image, or a tile of it: the longest side is halved until a chunk is at most 1 MiB."""
+    sides = list(shape[1:])
+    while np.prod(sides, dtype=np.int64) * dtype.itemsize > CHUNK_BYTES:
+        longest = int(np.argmax(sides))
+        sides[longest] = -(-sides[longest] // 2)
+    return (1, *sides)
+
+
+def attach_scales(data: h5py.Group) -> None:
+    """Make the axes dimension scales of `sr` too, for readers that know HDF5 but not NeXus."""
+    for dimension, name in enumerate(text_list(data, "axes")):
+        if name != "." and len(data[name]) == data["sr"].shape[dimension]:
+            data[name].make_scale(name)
+            data["sr"].dims[dimension].attach_scale(data[name])
+
+
+def write_process(entry: h5py.Group, provenance: Mapping[str, Any]) -> None:
+    """NXprocess: the program, its version, the date, and every entry of `provenance`."""
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_entries(nexus_group(entry, "process", "NXprocess"),
+                  {"program": "swinmpi", "version": swinmpi.__version__, "date": date} | dict(provenance))
+
+
+def write_entries(group: h5py.Group, entries: Mapping[str, Any]) -> None:
+    """Each entry a dataset, a mapping an NXcollection of its entries, None nothing."""
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            write_entries(nexus_group(group, name, "NXcollection"), value)
+        elif value is not None:
+            group[name] = str(value) if isinstance(value, Path) else value

@@ -1,0 +1,186 @@
+"""Training pairs: the file that swinmpi-prepare writes image by image and swinmpi-train reads crop by crop.
+
+Layout: /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,) uint8 (0 train,
+1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config (JSON), creator.
+"""
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from swinmpi.errors import OutputError, StackError
+
+TRAIN, VALIDATE = 0, 1
+DATASETS = ("hr", "lr", "split", "source")
+
+
+class PairWriter:
+    """Append pairs to FILE.partial; leaving the block renames it to FILE, or deletes it when an exception passes.
+
+    Memory does not grow with the number of pairs: shapes and dtype come from the first one, each is written at once.
+    """
+
+    def __init__(self, path: Path | str, attributes: Mapping[str, str | float], overwrite: bool = False):
+        self.path = Path(path)
+        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.attributes = dict(attributes)
+        check_output(self.path, overwrite)
+
+    def __enter__(self) -> "PairWriter":
+        try:
+            self.file = h5py.File(self.partial, "w")
+        except OSError as error:
+            raise OutputError(f"{self.partial}: cannot write: {error}; choose another --output") from None
+        self.file.attrs.update(self.attributes)
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            if kind is None:
+                self.file.flush()
+                self.file.close()
+                with open(self.partial, "rb") as written:
+                    os.fsync(written.fileno())
+                os.replace(self.partial, self.path)
+        finally:
+            if self.file:
+                self.file.close()
+            self.partial.unlink(missing_ok=True)
+
+    @property
+    def num_images(self) -> int:
+        return len(self.file["hr"]) if "hr" in self.file else 0
+
+    def append(self, hr: np.ndarray, lr: np.ndarray, split: int, source: str) -> None:
+        """Write one pair, (H, W, C) and (h, w, C) of the first pair's shapes and dtype."""
+        try:
+            if "hr" not in self.file:
+                self.create(hr, lr)
+            index = self.num_images
+            for name, value in zip(DATASETS, (hr, lr, split, source), strict=True):
+                dataset = self.file[name]
+                dataset.resize(index + 1, axis=0)
+                dataset[index] = value
+        except OSError as error:
+            raise OutputError(f"{self.partial}: cannot write: {error}; free space or choose another --output") from None
+
+    def create(self, hr: np.ndarray, lr: np.ndarray) -> None:
+        for name, image in (("hr", hr), ("lr", lr)):
+            self.file.create_dataset(name, (0, *image.shape), image.dtype, chunks=(1, *image.shape),
+                                     maxshape=(None, *image.shape))
+        self.file.create_dataset("split", (0,), np.uint8, chunks=(4096,), maxshape=(None,))
+        self.file["split"].attrs["meaning"] = f"{TRAIN}: train, {VALIDATE}: validate"
+        self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,), maxshape=(None,))
+        link_nexus(self.file)
+
+
+class PairReader:
+    """Open a file of pairs (context manager). Every problem is a StackError before the first pixel is read.
+
+    num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the stored dtype (255 or
+    65535); train_indices and validate_indices, int64 image indices.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = str(path)
+        self.file = open_pairs(self.path)
+        try:
+            self.check()
+        except BaseException:
+            self.file.close()
+            raise
+
+    def __enter__(self) -> "PairReader":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.file.close()
+
+    def read_pair(self, image_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(hr, lr) as stored: (H, W, C) and (h, w, C)."""
+        return self.read(self.hr, image_index, ...), self.read(self.lr, image_index, ...)
+
+    def read_crop(self, image_index: int, y_lr: int, x_lr: int, lr_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The LR square at (y_lr, x_lr) of side lr_size and the HR square over it; positions in LR pixels."""
+        y_hr, x_hr, hr_size = (self.to_hr(length) for length in (y_lr, x_lr, lr_size))
+        height, width = self.lr.shape[1:3]
+        if min(y_lr, x_lr) < 0 or y_lr + lr_size > height or x_lr + lr_size > width:
+            raise ValueError(f"crop at ({y_lr}, {x_lr}) of {lr_size} px leaves the LR image of {height} x {width}")
+        hr = self.read(self.hr, image_index, np.s_[y_hr:y_hr + hr_size, x_hr:x_hr + hr_size])
+        return hr, self.read(self.lr, image_index, np.s_[y_lr:y_lr + lr_size, x_lr:x_lr + lr_size])
+
+    def read(self, dataset: h5py.Dataset, image_index: int, part) -> np.ndarray:
+        try:
+            return dataset[(int(image_index), *(part if isinstance(part, tuple) else (part,)))]
+        except OSError as error:
+            raise StackError(f"{self.path}: {dataset.name}[{image_index}] is damaged ({error}); "
+                             "make the file again with swinmpi-prepare") from None
+
+    def to_hr(self, length_lr: int) -> int:
+        length_hr = round(length_lr * self.scale)
+        if abs(length_hr - length_lr * self.scale) > 1e-6:
+            raise ValueError(f"{length_lr} LR pixels are not a whole number of HR pixels at scale {self.scale:g}")
+        return length_hr
+
+    def check(self) -> None:
+        """Refuse anything that swinmpi-prepare could not have written; set the attributes."""
+        self.hr, self.lr, split = (self.dataset(name) for name in DATASETS[:3])
+        scale = self.file.attrs.get("scale")
+        if not np.isscalar(scale) or not isinstance(scale, (int, float, np.number)) or not scale > 1:
+            self.refuse(f"attribute scale above 1, got {scale!r}")
+        self.scale = float(scale)
+        if self.hr.dtype not in (np.uint8, np.uint16) or self.hr.dtype != self.lr.dtype:
+            self.refuse(f"hr and lr of one type, uint8 or uint16, got {self.hr.dtype} and {self.lr.dtype}")
+        if self.hr.ndim != 4 or self.lr.ndim != 4 or self.hr.shape[3] not in (1, 3) or 0 in self.lr.shape:
+            self.refuse(f"hr and lr of (N, H, W, 1 or 3), got {self.hr.shape} and {self.lr.shape}")
+        self.num_images, height, width, self.channels = self.hr.shape
+        expected = (self.num_images, round(height / self.scale), round(width / self.scale), self.channels)
+        if self.lr.shape != expected or split.shape != (self.num_images,):
+            self.refuse(f"lr of {expected} and split of ({self.num_images},), got {self.lr.shape} and {split.shape}")
+        self.size_px = height
+        self.value_max = int(np.iinfo(self.hr.dtype).max)
+        self.train_indices = np.flatnonzero(split[:] == TRAIN)
+        self.validate_indices = np.flatnonzero(split[:] == VALIDATE)
+
+    def dataset(self, name: str) -> h5py.Dataset:
+        found = self.file.get(name)
+        if not isinstance(found, h5py.Dataset):
+            self.refuse(f"a dataset /{name}, got {', '.join(sorted(self.file)) or 'an empty file'}")
+        return found
+
+    def refuse(self, text: str) -> None:
+        raise StackError(f"{self.path}: expected {text}; make the file with swinmpi-prepare")
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """OutputError unless `path` can be created (or replaced, with `overwrite`)."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: its folder does not exist; create it or choose another --output")
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: its folder is not writable; choose another --output")
+    if path.is_dir():
+        raise OutputError(f"{path}: expected a file name, got a folder")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: exists already; give --overwrite to replace it")
+
+
+def open_pairs(path: str) -> h5py.File:
+    if not os.path.isfile(path):
+        raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise StackError(f"{path}: not a complete HDF5 file ({' '.join(str(error).split())}); "
+                         "make it with swinmpi-prepare") from None
+
+
+def link_nexus(file: h5py.File) -> None:
+    """/entry/data shows hr as the file's default image and lr beside it, without copies."""
+    file.attrs.update({"NX_class": "NXroot", "default": "entry"})
+    entry = file.create_group("entry")
+    entry.attrs.update({"NX_class": "NXentry", "default": "data"})
+    data = entry.create_group("data")
+    data.attrs.update({"NX_class": "NXdata", "signal": "hr"})
+    data["hr"], data["lr"] = file["hr"], file["lr"]

@@ -1,0 +1,194 @@
+"""OUT.partial: created complete or not at all, locked while in use, resumed only by the run that began it."""
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from swinmpi.errors import OutputError
+from swinmpi.storage.address import DAMAGE, reason_of
+from swinmpi.storage.attributes import copy_attributes
+from swinmpi.storage.axes import sr_coordinates
+from swinmpi.storage.layout import scaled_shape
+from swinmpi.storage.stack import Stack
+
+FORMAT = 1  # of OUT.partial
+DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
+FIGURES = ("lr_psnr", "seam_score")
+# Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
+STRUCTURE = ("signal", "axes", "CLASS", "NAME")
+
+
+def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype], fingerprint: Mapping[str, Any]) -> dict:
+    """The fingerprint with all that decides the file's shape, as JSON keeps it."""
+    output = {"format": FORMAT, "scale": scale, "shape": list(stack.shape), "layout": stack.layout,
+              "datasets": {name: np.dtype(dtype).str for name, dtype in pixels.items()}}
+    return json.loads(json.dumps({**fingerprint, "output_file": output}))
+
+
+def resume_partial(partial: Path, description: dict, overwrite: bool) -> tuple[h5py.File, int] | None:
+    """(open file, lock) of the OUT.partial that `description` began; None when there is none (any more).
+
+    OutputError when another run holds it, or when it is damaged or another run's and not `overwrite`.
+    """
+    lock = lock_file(partial)
+    if lock is None:
+        return None
+    try:
+        file = h5py.File(partial, "r+", locking=False)
+        differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
+        problem = f"was begun with other settings ({shortened(differing)} differ)" if differing else None
+    except DAMAGE as error:
+        file, problem = None, f"is not a resumable output ({reason_of(error)})"
+    if problem is None:
+        return file, lock
+    if file is not None:
+        file.close()
+    if overwrite:
+        partial.unlink()
+    os.close(lock)
+    if not overwrite:
+        raise OutputError(f"{partial}: {problem}; delete it, or start afresh with --overwrite")
+    return None
+
+
+def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
+                   description: dict) -> tuple[h5py.File, int]:
+    """(open file, lock) of a new OUT.partial, filled under another name and renamed when it is whole."""
+    check_room(partial, stack, scale, pixels)
+    new = partial.with_name(partial.name + ".new")
+    lock = lock_file(new, create=True)
+    try:
+        if partial.exists():  # another run was faster
+            raise_busy(partial)
+        # the earliest superblock has no mark "open for writing", which a kill would leave set
+        with h5py.File(new, "w", libver="earliest", locking=False) as file:
+            allocate(file, stack, scale, pixels)
+            file.attrs["fingerprint"] = json.dumps(description)
+        os.fsync(lock)
+        os.replace(new, partial)
+        sync_folder(partial.parent)
+        return h5py.File(partial, "r+", locking=False), lock
+    except BaseException:
+        new.unlink(missing_ok=True)
+        os.close(lock)
+        raise
+
+
+def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.dtype]) -> None:
+    """Every group, dataset and attribute of the output, in the NeXus layout of the finished file."""
+    file.attrs["default"] = "entry"
+    nexus_group(file, "entry", "NXentry").attrs["default"] = "data"
+    data = nexus_group(file, DATA, "NXdata")
+    for name, dtype in pixels.items():
+        allocate_dataset(data, name, scaled_shape(stack.shape, stack.layout, scale), dtype)
+    copy_attributes(stack.dataset, data["sr"], skip=("signal", "axes"))
+    data.attrs["signal"] = "sr"
+    if len(pixels) > 1:
+        data.attrs["auxiliary_signals"] = [name for name in pixels if name != "sr"]
+    data.attrs["axes"] = carry_axes(data, stack, scale)
+    per_image = nexus_group(file, PER_IMAGE, "NXcollection")
+    allocate_dataset(per_image, "done", (stack.num_images,), np.dtype("uint8"))[:] = 0
+    for name in FIGURES:
+        allocate_dataset(per_image, name, (stack.num_images,), np.dtype("float32"))[:] = np.nan
+
+
+def allocate_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype) -> h5py.Dataset:
+    """A contiguous dataset whose place in the file is fixed now, so that writing it later changes no metadata."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.CONTIGUOUS)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    return group.create_dataset(name, shape=shape, dtype=dtype, dcpl=creation)
+
+
+def carry_axes(data: h5py.Group, stack: Stack, scale: int) -> list[str]:
+    """Store the stack's axes beside `sr`, pixel axes on the SR grid; returns NeXus `axes`, "." where there is none."""
+    names = []
+    for dimension, (axis, kind) in enumerate(zip(stack.axes, stack.layout, strict=True)):
+        values = None
+        if axis is not None and axis.name not in data:
+            size = stack.shape[dimension]
+            values = sr_coordinates(axis.values, size, scale) if kind in "HW" else axis.values
+        names.append("." if values is None else axis.name)
+        if values is not None:
+            copied = data.create_dataset(axis.name, data=values, dtype=axis.dataset.dtype if kind in "NC" else None)
+            copy_attributes(axis.dataset, copied, skip=STRUCTURE)
+            data.attrs[f"{axis.name}_indices"] = dimension
+    return names
+
+
+def nexus_group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nexus_class
+    return group
+
+
+def check_room(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype]) -> None:
+    """OutputError when the disk cannot even hold OUT.partial."""
+    num_pixels = int(np.prod(scaled_shape(stack.shape, stack.layout, scale), dtype=np.int64))
+    needed = num_pixels * sum(np.dtype(dtype).itemsize for dtype in pixels.values())
+    free = shutil.disk_usage(partial.parent).free
+    if needed > free:
+        raise OutputError(f"{partial}: needs {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free; "
+                          "make room or choose another --output")
+
+
+def lock_file(path: Path, create: bool = False) -> int | None:
+    """A descriptor of `path` that holds an advisory lock until it is closed; None when there is no such file.
+
+    OutputError when another process holds the lock. On a file system without locks the descriptor comes without one.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+        except FileNotFoundError:
+            if create:
+                raise
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise_busy(path)
+        except OSError:
+            return descriptor
+        try:
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # the file was renamed or removed between opening and locking: look again
+
+
+def raise_busy(path: Path) -> None:
+    raise OutputError(f"{path}: another run is writing it; wait for that run, or choose another --output")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def differing_keys(before: Mapping, after: Mapping, prefix: str = "") -> list[str]:
+    """Dotted names of all leaves that differ between two nested dicts."""
+    names = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            names += differing_keys(old, new, f"{prefix}{key}.")
+        elif old != new or (key in before) != (key in after):
+            names.append(prefix + key)
+    return names
+
+
+def shortened(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -1,0 +1,134 @@
+"""Pixel values: the range that is mapped to -1..1, how it is measured, and pixels that hold no number."""
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+from swinmpi.errors import ConfigError
+
+# One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so few that the darkest
+# and brightest structures stay inside (values beyond the range are not clipped, they only map beyond -1..1).
+LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999
+SAMPLED_VALUES = 1 << 22  # floats kept of a whole stack (16 MiB): 4000 of them lie beyond each quantile
+UINT16_VALUES = 1 << 16
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """The raw values mapped to -1 and 1, the same for every image of a stack."""
+
+    low: float
+    high: float
+
+    def __post_init__(self):
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ConfigError(f"value range: expected two finite numbers low < high, got [{self.low}, {self.high}]; "
+                              "set output.value_range=[low, high]")
+
+    def to_unit(self, raw: np.ndarray) -> np.ndarray:
+        """Raw values -> float32, low to -1 and high to 1, not clipped."""
+        return (np.asarray(raw, np.float64) * self.gain + self.offset).astype(np.float32)
+
+    def from_unit(self, unit: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """-1..1 -> raw values of `dtype`: integers are rounded half to even and clipped to their type's limits, floats
+        are neither. Finite input only."""
+        raw = (np.asarray(unit, np.float64) - self.offset) / self.gain
+        if np.dtype(dtype).kind == "f":
+            return raw.astype(dtype)
+        limits = np.iinfo(dtype)
+        return np.clip(np.rint(raw), limits.min, limits.max).astype(dtype)
+
+    @property
+    def gain(self) -> float:
+        return 2 / (self.high - self.low)
+
+    @property
+    def offset(self) -> float:
+        return -1 - self.low * self.gain
+
+
+def measure_range(stack) -> ValueRange:
+    """The range of a whole stack: (0, 255) for uint8, else its 0.1 % and 99.9 % quantiles.
+
+    `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16 exactly, by histogram;
+    float32 from up to SAMPLED_VALUES finite pixels whose places depend on the image index alone, so the result does not
+    depend on order or ranks. A stack too sparse for its quantiles to differ gets its extremes; a constant one v..v+1.
+    """
+    kind = np.dtype(stack.dtype).newbyteorder("=")
+    if kind == np.uint8:
+        return ValueRange(0.0, 255.0)
+    return range_of_counts(stack) if kind == np.uint16 else range_of_samples(stack)
+
+
+def mask_invalid(image: np.ndarray, fill_value: float = 0.0) -> tuple[np.ndarray, np.ndarray | None]:
+    """Give every non-finite pixel the value of the nearest finite one of its channel.
+
+    image: (C, H, W) float. Returns (filled, mask), mask (C, H, W) bool and true where a pixel was not finite; (image,
+    None) when all are. A channel without a finite pixel becomes `fill_value` (the low end of the range, say).
+    """
+    mask = ~np.isfinite(image)
+    if not mask.any():
+        return image, None
+    filled = image.copy()
+    for channel, invalid in zip(filled, mask, strict=True):
+        if invalid.all():
+            channel[:] = fill_value
+        elif invalid.any():
+            rows, cols = distance_transform_edt(invalid, return_distances=False, return_indices=True)
+            channel[:] = channel[rows, cols]
+    return filled, mask
+
+
+def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int) -> np.ndarray:
+    """Put the input's non-finite pixels back: SR pixels over one take its value again, all others stay as they are.
+
+    sr: (C, scale * H, scale * W) float; lr_raw: (C, H, W) as read, before `mask_invalid`.
+    """
+    mask = ~np.isfinite(lr_raw)
+    if not mask.any():
+        return sr
+    above = [np.repeat(np.repeat(plane, scale, axis=1), scale, axis=2) for plane in (mask, lr_raw)]
+    return np.where(above[0], above[1], sr).astype(sr.dtype)
+
+
+def range_of_counts(stack) -> ValueRange:
+    """Quantiles of a uint16 stack from its exact histogram."""
+    counts = np.zeros(UINT16_VALUES, np.int64)
+    for index in range(stack.num_images):
+        counts += np.bincount(stack.read(index).astype(np.int64).ravel(), minlength=UINT16_VALUES)
+    cumulative = np.cumsum(counts)
+    low, high = (int(np.searchsorted(cumulative, math.ceil(share * cumulative[-1])))
+                 for share in (LOW_QUANTILE, HIGH_QUANTILE))
+    present = np.flatnonzero(counts)
+    return first_range((low, high), (present[0], present[-1]))
+
+
+def range_of_samples(stack) -> ValueRange:
+    """Quantiles of a float32 stack from an equal number of pixels of every image."""
+    per_image = max(1, SAMPLED_VALUES // stack.num_images)
+    samples, extremes = [], []
+    for index in range(stack.num_images):
+        pixels = stack.read(index).ravel()
+        finite = pixels[np.isfinite(pixels)]
+        if finite.size:
+            extremes += [finite.min(), finite.max()]
+            samples.append(finite if finite.size <= per_image else finite[sample_places(index, finite.size, per_image)])
+    if not samples:
+        return ValueRange(0.0, 1.0)
+    quantiles = np.quantile(np.concatenate(samples), (LOW_QUANTILE, HIGH_QUANTILE), method="inverted_cdf")
+    return first_range(tuple(quantiles), (min(extremes), max(extremes)))
+
+
+def sample_places(image_index: int, num_pixels: int, num_samples: int) -> np.ndarray:
+    """Places of the sampled pixels of one image, drawn by a counter-based generator keyed by the image index."""
+    return np.random.Generator(np.random.Philox(key=image_index)).integers(num_pixels, size=num_samples)
+
+
+def first_range(*candidates: tuple[float, float]) -> ValueRange:
+    """The first candidate that is not empty, else one as wide as its value allows starting at the last."""
+    for low, high in candidates:
+        if low < high:
+            return ValueRange(float(low), float(high))
+    low = float(candidates[-1][0])
+    return ValueRange(low, low + max(1.0, abs(low) * 1e-3))
