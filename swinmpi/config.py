@@ -4,8 +4,9 @@ Later sources win: defaults, what the checkpoint recommends, preset, `--config` 
 """
 import difflib
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Mapping, Sequence
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -114,7 +115,7 @@ class SamplerConfig(Section):
     noise_scale: float = Field(1.0, ge=0, description="factor on x_T and on the noise of every step")
     clip_x_0: float | None = Field(None, gt=0, description="limit of |x_0| inside a step")
     shift: ShiftConfig = ShiftConfig()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class ParallelConfig(Section):
@@ -179,6 +180,7 @@ class OutputConfig(Section):
 
     backend: Literal["gather"] = "gather"
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
+    regression: bool = Field(False, description="also keep the encoder's regression, as dataset `regression`")
     value_range: list[float] | None = Field(None, min_length=2, max_length=2,
                                             description="[low, high] mapped to -1..1; measured when absent")
 

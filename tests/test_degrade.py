@@ -1,4 +1,4 @@
-"""imresize against MATLAB's documented algorithm, written out sample by sample, and against values worked out by hand."""
+"""imresize against MATLAB's documented algorithm, written out sample by sample, and against values found by hand."""
 import math
 
 import numpy as np
@@ -41,7 +41,7 @@ def slow_line(line, length, scale, kernel, width):
 
 
 def slow_imresize(image, scales, sizes, kernel):
-    """(H, W, C), the axis with the smaller scale first; integers are rounded (halves up) and clipped after each axis."""
+    """(H, W, C), the axis of the smaller scale first; integers are rounded (halves up) and clipped after each axis."""
     function, width = {"bicubic": (keys_kernel, 4), "bilinear": (triangle_kernel, 2)}[kernel]
     result = image.astype(np.float64)
     for axis in sorted((0, 1), key=lambda axis: scales[axis]):
@@ -92,25 +92,29 @@ def test_uint8_noise_is_rounded_after_each_axis():
 def test_impulse_shows_the_kernel():
     line = np.zeros((1, 17))
     line[0, 8] = 1
-    half = [FAR_TAIL, NEAR_TAIL, FAR, NEAR, NEAR, FAR, NEAR_TAIL, FAR_TAIL]
-    np.testing.assert_allclose(imresize(line, size=(1, 34))[0, 13:21], half, atol=1e-15)
-    np.testing.assert_allclose(imresize(line[:, :16], size=(1, 8))[0, 2:6], [FAR_TAIL / 2, FAR / 2, NEAR / 2, NEAR_TAIL / 2],
-                               atol=1e-15)
+    weights = [FAR_TAIL, NEAR_TAIL, FAR, NEAR, NEAR, FAR, NEAR_TAIL, FAR_TAIL]
+    np.testing.assert_allclose(imresize(line, size=(1, 34))[0, 13:21], weights, atol=1e-15)
+    weights = np.array([FAR_TAIL, FAR, NEAR, NEAR_TAIL]) / 2  # widened to 8 taps, every second one for this sample
+    np.testing.assert_allclose(imresize(line[:, :16], size=(1, 8))[0, 2:6], weights, atol=1e-15)
 
 
 def test_edges_are_mirrored_with_the_edge_pixel_repeated():
     first = imresize(np.array([[100.0, 0, 0, 0]]), size=(1, 8))[0, :3]
-    np.testing.assert_allclose(first, [100 * (NEAR + FAR), 100 * (NEAR + NEAR_TAIL), 100 * (FAR + FAR_TAIL)], atol=1e-12)
-    np.testing.assert_allclose(imresize(np.array([[0.0, 4]]), size=(1, 4), kernel="bilinear"), [[0, 1, 3, 4]], atol=1e-12)
+    weights = np.array([NEAR + FAR, NEAR + NEAR_TAIL, FAR + FAR_TAIL])
+    np.testing.assert_allclose(first, 100 * weights, atol=1e-12)
+    linear = imresize(np.array([[0.0, 4]]), size=(1, 4), kernel="bilinear")
+    np.testing.assert_allclose(linear, [[0, 1, 3, 4]], atol=1e-12)
 
 
 def test_small_uint8_image_by_hand():
-    """Rows: 255 * (NEAR + FAR + NEAR_TAIL + FAR_TAIL = 1) splits as .8203 / .2031 near the mirrored edge."""
+    """A line (a, b) gives a + (b - a) * w with w = -.09375, .203125, .796875, 1.09375 (mirrored taps added up).
+
+    Columns first: (0, 255) -> 0, 52, 203, 255 rounded and clipped; then (52, 203) -> 37.84, 82.67, 172.33, 217.16.
+    Were the other axis first, the result would be the transpose.
+    """
+    assert NEAR_TAIL + FAR_TAIL == -0.09375 and FAR + FAR_TAIL == 0.203125
     enlarged = imresize(np.array([[0, 255], [255, 0]], np.uint8), scale=2)
-    near = NEAR_TAIL + FAR  # weight of the other pixel at 1/4 px from the edge pixel's centre, mirrored taps included
-    far = NEAR_TAIL + FAR_TAIL + FAR
-    assert enlarged[0, 0] == 0 and enlarged[0, 3] == 255
-    assert 0 < near and 0 < far and (enlarged == enlarged.T).all()
+    assert enlarged.tolist() == [[0, 52, 203, 255], [38, 83, 172, 217], [217, 172, 83, 38], [255, 203, 52, 0]]
 
 
 def test_equals_torch_away_from_and_at_the_border():
@@ -139,7 +143,8 @@ def test_an_image_does_not_depend_on_its_batch():
     assert torch.equal(imresize_tensor(batch, scale=2)[1:2], imresize_tensor(batch[1:2], scale=2))
 
 
-@pytest.mark.parametrize("arguments", [{}, {"scale": 2, "size": (4, 4)}, {"scale": 2, "kernel": "box"}, {"size": (0, 4)}])
+@pytest.mark.parametrize("arguments", [{}, {"scale": 2, "size": (4, 4)}, {"scale": 2, "kernel": "box"},
+                                       {"size": (0, 4)}])
 def test_wrong_use_is_refused(arguments):
     with pytest.raises(ValueError, match="imresize: expected"):
         imresize(np.zeros((4, 4)), **arguments)

@@ -1,11 +1,14 @@
 """What every command shares: common options, configuration from them, and errors turned into exit codes."""
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 
 from swinmpi import __version__
 from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.errors import SwinmpiError
+from swinmpi.parallel.launch import launcher_rank
 
 
 def make_parser(command: str, purpose: str, example: str, presets: bool = False) -> argparse.ArgumentParser:
@@ -22,6 +25,14 @@ def make_parser(command: str, purpose: str, example: str, presets: bool = False)
     return parser
 
 
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse; under a launcher only its first process says what is wrong or helps, all end alike."""
+    if launcher_rank():
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            return parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
 def config_from(options: argparse.Namespace, base: dict | None = None) -> Config:
     """The resolved configuration of a parsed command line."""
     return load_config(options.config, options.overrides, preset=getattr(options, "preset", None), base=base)
@@ -32,7 +43,8 @@ def run_command(action: Callable[[Sequence[str] | None], int | None], argv: Sequ
     try:
         return action(argv) or 0
     except SwinmpiError as error:
-        print(f"swinmpi: {error}", file=sys.stderr, flush=True)
+        if not getattr(error, "echo", False):
+            print(f"swinmpi: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except BrokenPipeError:
         return 1

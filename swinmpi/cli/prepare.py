@@ -1,7 +1,6 @@
 """swinmpi-prepare: photographs or an HR stack -> one HDF5 file of training pairs."""
 import signal
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from swinmpi.cli.options import config_from, make_parser, run_command
@@ -9,12 +8,7 @@ from swinmpi.errors import SomeImagesFailed
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return run_command(prepare_command, argv)
-    except KeyboardInterrupt:
-        print("swinmpi: stopped; nothing was written", file=sys.stderr)
-        return 1
+    return run_command(prepare_command, argv)
 
 
 def prepare_command(argv: Sequence[str] | None) -> None:
@@ -33,7 +27,23 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     if options.dry_run:
         print(plan(*arguments))
         return
-    summary = prepare(*arguments)
+    summary = prepare(*arguments, stopping=catch_signals())
     print(f"{options.output}: {summary.num_train} pairs to train, {summary.num_validate} to validate")
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
+
+
+def catch_signals() -> Callable[[], bool]:
+    """Whether TERM or Ctrl-C came; a second one ends the process at once.
+
+    A flag, because an exception out of a signal handler is lost when it lands in a destructor.
+    """
+    came = []
+
+    def note(number, _frame):
+        came.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return lambda: bool(came)

@@ -20,20 +20,15 @@ def default_backbone() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
 
 
-def how_to_fetch() -> str:
-    """One line for a user without the backbone."""
-    return (f"LPIPS is unavailable: no backbone at {default_backbone()}; fetch {BACKBONE_URL} into that folder "
-            "or name a copy with --lpips-backbone FILE")
-
-
 def load_lpips(backbone: Path) -> Distance:
     """A function of two images (H, W) or (H, W, C) in -1..1 -> LPIPS (0: alike), for small images NaN.
 
     NaN pixels are taken from the other image, or as 0 where both lack them. Raises CheckpointError when `backbone` is
     missing or not the state dict of torchvision's AlexNet.
     """
+    weights = read_state_dict(backbone)
     network = make_network()
-    fill_backbone(network.net, backbone)
+    fill_backbone(network.net, weights, backbone)
     network.requires_grad_(False).eval()
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,9 +49,8 @@ def make_network() -> torch.nn.Module:
         return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
 
 
-def fill_backbone(alexnet: torch.nn.Module, backbone: Path) -> None:
+def fill_backbone(alexnet: torch.nn.Module, weights: dict, backbone: Path) -> None:
     """Copy torchvision's `features.N.*` into lpips's slices, whose layers keep the number N."""
-    weights = read_state_dict(backbone)
     for name, parameter in alexnet.named_parameters():
         theirs = f"features.{name.partition('.')[2]}"
         expected, came = tuple(parameter.shape), tuple(getattr(weights.get(theirs), "shape", ()))
@@ -69,7 +63,8 @@ def fill_backbone(alexnet: torch.nn.Module, backbone: Path) -> None:
 def read_state_dict(backbone: Path) -> dict:
     """Nothing but tensors is unpickled."""
     if not backbone.is_file():
-        raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; fetch {BACKBONE_URL}")
+        raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; fetch {BACKBONE_URL} "
+                              "into that folder")
     try:
         weights = torch.load(backbone, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file

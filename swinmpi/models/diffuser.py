@@ -28,6 +28,12 @@ class Diffuser(nn.Module):
 
 
 def thesis_condition(config: ThesisModel, lr: Tensor | None, masks: Tensor, x_t: Tensor | None) -> Tensor:
-    """Join what the thesis's encoder sees, all (n, ., w, w): LR image and/or current x_t, then the Gaussian mask."""
-    parts = {"lr": [lr], "lr+x_t": [lr, x_t], "x_t": [x_t]}[config.condition_on]
-    return torch.cat([*parts, masks], dim=1)
+    """What the thesis's encoder sees, (n, ., w, w): LR image (x_t in synthesis mode), Gaussian mask, x_t where asked for."""
+    parts = {"lr": [lr, masks], "lr+x_t": [lr, masks, x_t], "x_t": [x_t, masks]}[config.condition_on]
+    return torch.cat(parts, dim=1)
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision by name (fp32, bf16, fp16) around a network call; fp32 leaves everything as it is."""
+    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, dtype=kinds[precision], enabled=precision != "fp32")

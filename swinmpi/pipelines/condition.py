@@ -1,13 +1,15 @@
 """What the U-Net is told about each window besides x_t and t, made once per image and handed out window by window."""
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from swinmpi.config import Config
 from swinmpi.images.degrade import imresize_tensor
-from swinmpi.models.diffuser import Diffuser, thesis_condition
-from swinmpi.pipelines.exchange import Exchange
+from swinmpi.models.diffuser import Diffuser, autocast, thesis_condition
+from swinmpi.parallel.comm import Group
+from swinmpi.parallel.ownership import block_range
 from swinmpi.pipelines.objective import BORDER_REACH_PX
 from swinmpi.windows.grid import WindowGrid, window_origin
 from swinmpi.windows.mask import border_distance_at, gaussian_masks
@@ -24,6 +26,9 @@ class AlignedCondition:
         self.features, self.global_vector, self.grid = features, global_vector, grid
         self.residual = features[-num_channels:]
 
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Nothing to do: features depend neither on the shift nor on x_t."""
+
     def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
         """(features and residual (F + C, w, w), border channel (1, w, w), global vector (G,)) of one window."""
         grid = self.grid
@@ -33,34 +38,39 @@ class AlignedCondition:
 
 
 class ThesisCondition:
-    """The encoder's answer to (LR image, mask of the window), once per distinct shift and window."""
+    """The encoder's answer to (LR image, mask of the window), made once per distinct shift and window and kept."""
 
-    def __init__(self, config: Config, model: Diffuser, lr: Tensor, grid: WindowGrid):
-        self.config, self.model, self.grid = config, model, grid
+    def __init__(self, config: Config, model: Diffuser, lr: Tensor, grid: WindowGrid, micro_batch: int):
+        self.config, self.model, self.grid, self.micro_batch = config, model, grid, micro_batch
         side = config.model.window_px
         self.lr = imresize_tensor(lr[None], size=(side, side)) if lr.shape[-2:] != (side, side) else lr[None]
         self.kept: dict[tuple[Shift, int], Tensor] = {}
 
-    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Tensor | None) -> None:
-        """Encode the windows not known yet; with x_t in the condition or `encoder_cache: false` nothing is kept."""
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Encode the windows not known yet, in padded micro-batches; with x_t in the condition nothing can be kept."""
+        model, side = self.config.model, self.config.model.window_px
         if self.model.encoder is None:
             return
-        model = self.config.model
-        if x_t is not None or not self.config.parallel.encoder_cache:
+        small = None
+        if model.condition_on != "lr":
             self.kept.clear()
-        missing = [k for k in positions if (shift, k) not in self.kept]
-        side = model.window_px
-        for k in missing:
-            mask = gaussian_masks(self.grid, shift, [k], model.mask_width, side, side).to(self.lr)
-            small = None if x_t is None else imresize_tensor(x_t[None], size=(side, side))
-            self.kept[shift, k] = self.model.encoder(thesis_condition(model, self.lr, mask, small))[0]
+            small = imresize_tensor(x_t()[None].to(self.lr), size=(side, side)).expand(self.micro_batch, -1, -1, -1)
+        missing = [position for position in positions if (shift, position) not in self.kept]
+        for first in range(0, len(missing), self.micro_batch):
+            part = missing[first:first + self.micro_batch]
+            padded = [*part, *[part[-1]] * (self.micro_batch - len(part))]
+            masks = gaussian_masks(self.grid, shift, padded, model.mask_width, side, side).to(self.lr)
+            condition = thesis_condition(model, self.lr.expand(self.micro_batch, -1, -1, -1), masks, small)
+            with autocast(self.lr.device, self.config.parallel.precision):
+                encoded = self.model.encoder(condition)
+            self.kept |= {(shift, position): features.float() for position, features in zip(part, encoded, strict=False)}
 
     def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
         """(features (unet_channels[0], w, w),) of one window; nothing without an encoder."""
         return (self.kept[shift, position],) if self.model.encoder is not None else ()
 
 
-def encode_aligned(model: Diffuser, images: Sequence[Tensor], exchange: Exchange) -> list[tuple[Tensor, Tensor]]:
+def encode_aligned(model: Diffuser, images: Sequence[Tensor], group: Group, precision: str) -> list[tuple[Tensor, Tensor]]:
     """(features (F + C, H, W), global vector (G,)) of each LR image (C, h, w), the work shared by the ranks. Collective.
 
     An image is encoded in blocks of its own unshifted grid with a halo as wide as the receptive field: the answer is
@@ -69,18 +79,33 @@ def encode_aligned(model: Diffuser, images: Sequence[Tensor], exchange: Exchange
     """
     encoder, scale = model.encoder, model.config.scale
     blocks = [(i, *block) for i, lr in enumerate(images) for block in blocks_of(*lr.shape[-2:])]
-    parts = []
-    for i, *block in blocks[len(blocks) * exchange.rank // exchange.size:len(blocks) * (exchange.rank + 1) // exchange.size]:
-        parts += encode_block(encoder, images[i], block, scale)
+    shares = [block_range(len(blocks), group.size, rank) for rank in range(group.size)]
     channels, width = encoder.tail.out_channels // scale**2, encoder.head.out_channels
-    shapes = [shape for *_, height, w in blocks for shape in ((channels, height * scale, w * scale), (width,))]
-    parts = exchange.allgather(parts, shapes)
-    results = [(lr.new_empty(channels, lr.shape[-2] * scale, lr.shape[-1] * scale), lr.new_zeros(width)) for lr in images]
-    for (i, y, x, height, w), features, total in zip(blocks, parts[::2], parts[1::2], strict=True):
-        results[i][0][:, y * scale:(y + height) * scale, x * scale:(x + w) * scale] = features
-        results[i][1].add_(total)
-    means = [total / (lr.shape[-2] * lr.shape[-1]) for lr, (_, total) in zip(images, results, strict=True)]
-    return [(features, encoder.global_vector(mean[None])[0].float()) for (features, _), mean in zip(results, means, strict=True)]
+    shapes = [(channels, height * scale, across * scale) for *_, height, across in blocks]
+    with autocast(images[0].device, precision):
+        encoded = [encode_block(encoder, images[blocks[k][0]], blocks[k][1:], scale) for k in shares[group.rank]]
+    features = share_all(group, [part for part, _ in encoded], shapes, shares)
+    sums = share_all(group, [total for _, total in encoded], [(width,)] * len(blocks), shares)
+    results = []
+    for slot, lr in enumerate(images):
+        height, across = lr.shape[-2:]
+        whole, total = torch.empty(channels, height * scale, across * scale), torch.zeros(width)
+        for (i, y, x, h, w), part, block_sum in zip(blocks, features, sums, strict=True):
+            if i == slot:
+                whole[:, y * scale:(y + h) * scale, x * scale:(x + w) * scale] = part
+                total += block_sum
+        vector = encoder.global_vector((total / (height * across))[None].to(lr.device))[0]
+        results.append((whole.to(lr.device), vector.float()))
+    return results
+
+
+def share_all(group: Group, own: Sequence[Tensor], shapes: Sequence[tuple[int, ...]],
+              shares: Sequence[range]) -> list[Tensor]:
+    """Tensors of known shapes, each made by one rank, on every rank (CPU). Collective."""
+    sizes = [math.prod(shape) for shape in shapes]
+    flat = torch.cat([part.flatten().cpu() for part in own]) if own else torch.empty(0)
+    everything = torch.from_numpy(group.allgather_arrays(flat.numpy(), [sum(sizes[k] for k in share) for share in shares]))
+    return [part.view(shape) for part, shape in zip(everything.split(sizes), shapes, strict=True)]
 
 
 def blocks_of(height: int, width: int) -> list[tuple[int, int, int, int]]:

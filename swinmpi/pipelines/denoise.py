@@ -1,6 +1,6 @@
 """The reverse process on windows (thesis algorithm 2.2): every step a new frame, every window its own prediction."""
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,12 +9,12 @@ from torch import Tensor
 from swinmpi.config import Config, SamplerConfig
 from swinmpi.diffusion.noise import X_T_STEP, random_shift, window_noise
 from swinmpi.diffusion.samplers import Sampler, initial_std
-from swinmpi.models.diffuser import Diffuser
+from swinmpi.models.diffuser import Diffuser, autocast
+from swinmpi.parallel.exchange import RootExchange, plan_exchange
 from swinmpi.pipelines.condition import Shift
-from swinmpi.pipelines.exchange import Exchange
-from swinmpi.windows.grid import WindowGrid, live_positions
+from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
 from swinmpi.windows.patchify import from_frame, to_frame
-from swinmpi.windows.shift import circular_shift, default_max_shift
+from swinmpi.windows.shift import circular_shift, crop_shift, default_max_shift, uncrop_shift
 
 
 @dataclass
@@ -52,7 +52,7 @@ def frame_noise(seed: int, image_index: int, step: int, channels: int, grid: Win
     side = grid.window_px
     frame = torch.zeros(channels, grid.frame_height_px, grid.frame_width_px)
     for position in live_positions(grid, shift):
-        row, col = divmod(position, grid.cols)
+        row, col = row_and_col(grid, position)
         frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side] = window_noise(
             seed, image_index, step, position, (channels, side, side))
     return from_frame(frame, grid, shift)
@@ -61,82 +61,103 @@ def frame_noise(seed: int, image_index: int, step: int, channels: int, grid: Win
 class Denoiser:
     """Samples images of one size, a few at a time, on all ranks of a group at once.
 
-    Every rank calls the same methods with the same arguments; x_t lives on the root, the predictions of a window
-    where the window is owned. The U-Net always sees micro-batches of one size, the last one padded: a prediction then
-    does not depend on how many windows a rank owns.
+    Every rank calls the same methods with the same arguments; x_t lives on the root, a prediction is made where its
+    window is owned. The U-Net always sees micro-batches of one size, the last one padded: a prediction then does not
+    depend on how many windows a rank owns. `make_conditions` (collective) is called once, or before every step with
+    `encoder_cache: false`.
     """
 
-    def __init__(self, config: Config, model: Diffuser, grid: WindowGrid, sampler: Sampler, exchange: Exchange,
+    def __init__(self, config: Config, model: Diffuser, grid: WindowGrid, sampler: Sampler, exchange: RootExchange,
                  micro_batch: int, device: torch.device, seconds: Seconds):
         self.config, self.model, self.grid, self.sampler, self.exchange = config, model, grid, sampler, exchange
         self.micro_batch, self.device, self.seconds = micro_batch, device, seconds
-        self.max_shift_px, self.owned = max_shift(config), exchange.owned(grid.num_positions)
+        self.max_shift_px, self.edge = max_shift(config), config.sampler.shift.edge
 
-    def sample(self, image_indices: Sequence[int], conditions: Sequence, seed: int) -> Tensor | None:
+    def sample(self, image_indices: Sequence[int], make_conditions: Callable[[], list], seed: int) -> Tensor | None:
         """x_0 of the images, (N, C, height, width) in the diffused scale, on the root; None elsewhere. Collective."""
-        channels, settings, sampler = self.config.model.channels, self.config.sampler, self.sampler
-        x_t, history = None, None
-        if self.exchange.rank == 0:
-            std = initial_std(sampler.schedule) * settings.noise_scale
-            x_t = std * self.noise(image_indices, seed, X_T_STEP, channels)
+        sampler, x_t, history = self.sampler, None, None
+        if self.exchange.group.is_root:
+            std = initial_std(sampler.schedule) * self.config.sampler.noise_scale
+            x_t = std * self.noise(image_indices, seed, X_T_STEP)
+        conditions = make_conditions()
         for step, t in enumerate(sampler.timesteps):
-            output = self.predict(x_t, t, step, image_indices, conditions)
+            if step and not self.config.parallel.encoder_cache:
+                conditions = make_conditions()
+            output = self.predict(x_t, t, [self.shift(i, step) for i in image_indices], conditions)
             if x_t is not None:
-                noise = self.noise(image_indices, seed, step, channels) if sampler.needs_noise(step) else None
+                noise = self.noise(image_indices, seed, step) if sampler.needs_noise(step) else None
                 x_t, history = sampler.step(step, x_t, output, noise, history)
         return x_t
-
-    def noise(self, image_indices: Sequence[int], seed: int, step: int, channels: int) -> Tensor:
-        shifts = [(0, 0) if step == X_T_STEP else self.shift(i, step) for i in image_indices]
-        return torch.stack([frame_noise(seed, i, step, channels, self.grid, shift)
-                            for i, shift in zip(image_indices, shifts, strict=True)])
 
     def shift(self, image_index: int, step: int) -> Shift:
         return shift_of(self.config.sampler, self.max_shift_px, image_index, step)
 
-    def predict(self, x_t: Tensor | None, t: int, step: int, image_indices: Sequence[int],
-                conditions: Sequence) -> Tensor | None:
-        """The network's output on whole images, (N, C, height, width), on the root. Collective."""
-        grid, channels = self.grid, self.config.model.channels
-        shifts = [self.shift(i, step) for i in image_indices]
-        live = [live_positions(grid, shift) for shift in shifts]
-        frames = None if x_t is None else torch.stack([to_frame(x, grid, shift) for x, shift in zip(x_t, shifts, strict=True)])
-        frames = self.exchange.broadcast(frames, (len(shifts), channels, grid.frame_height_px, grid.frame_width_px))
-        own = [(slot, k) for slot, positions in enumerate(live) for k in positions if k in self.owned]
-        windows = self.evaluate(frames, own, t, shifts, conditions)
-        gathered = self.exchange.gather(windows, live)
-        if gathered is None:
-            return None
-        return torch.stack([from_frame(self.assemble(gathered[slot], live[slot]), grid, shifts[slot])
-                            for slot in range(len(shifts))])
+    def noise(self, image_indices: Sequence[int], seed: int, step: int) -> Tensor:
+        """N(0, 1), (N, C, height, width), keyed by the windows of the step's frame."""
+        rolls = step != X_T_STEP and self.edge == "roll"
+        return torch.stack([frame_noise(seed, i, step, self.config.model.channels, self.grid,
+                                        self.shift(i, step) if rolls else (0, 0)) for i in image_indices])
 
-    def evaluate(self, frames: Tensor, own: list[tuple[int, int]], t: int, shifts: Sequence[Shift],
+    def predict(self, x_t: Tensor | None, t: int, shifts: Sequence[Shift], conditions: Sequence) -> Tensor | None:
+        """The network's output on whole images, (N, C, height, width), on the root. Collective."""
+        grid, group = self.grid, self.exchange.group
+        live = [live_positions(grid, shift if self.edge == "roll" else (0, 0)) for shift in shifts]
+        plan = plan_exchange(grid.num_positions, group.size, live)
+        frames = None
+        if x_t is not None:
+            frames = torch.stack([self.frame_of(x, shift) for x, shift in zip(x_t, shifts, strict=True)]).numpy()
+        shape = (len(shifts), self.config.model.channels, grid.frame_height_px, grid.frame_width_px)
+        frames = torch.from_numpy(self.exchange.broadcast(frames, shape))
+        own = self.evaluate(frames, plan.own(group.rank), t, shifts, conditions)
+        windows = self.exchange.gather(own.numpy(), plan)
+        return None if windows is None else self.assemble(torch.from_numpy(windows), plan.items, shifts)
+
+    def evaluate(self, frames: Tensor, own: Sequence[tuple[int, int]], t: int, shifts: Sequence[Shift],
                  conditions: Sequence) -> Tensor:
-        """The U-Net on windows (slot, position) of the frames: (len(own), C, w, w) on the CPU, micro-batch by micro-batch."""
+        """The U-Net on windows (slot, position): (len(own), C, w, w) float32 on the CPU, micro-batch by micro-batch."""
         started = time.perf_counter()
-        side = self.grid.window_px
-        predictions = torch.empty(len(own), frames.shape[1], side, side)
+        seen = [shift if self.edge == "roll" else (-shift[0], -shift[1]) for shift in shifts]
+        for slot, condition in enumerate(conditions):
+            mine = [position for at, position in own if at == slot]
+            condition.prepare(seen[slot], mine, lambda slot=slot: self.image_of(frames[slot], shifts[slot]))
+        encoded = time.perf_counter()
+        predictions = torch.empty(len(own), frames.shape[1], self.grid.window_px, self.grid.window_px)
+        times = torch.full((self.micro_batch,), t, device=self.device)
         for first in range(0, len(own), self.micro_batch):
             part = own[first:first + self.micro_batch]
-            padded = part + [part[-1]] * (self.micro_batch - len(part))
-            inputs = [self.window(frames, slot, k, shifts[slot], conditions[slot]) for slot, k in padded]
+            padded = [*part, *[part[-1]] * (self.micro_batch - len(part))]
+            inputs = [(self.window(frames[slot], position), *conditions[slot].inputs(seen[slot], position))
+                      for slot, position in padded]
             x_t, *told = (torch.stack(parts).to(self.device) for parts in zip(*inputs, strict=True))
-            times = torch.full((self.micro_batch,), t, device=self.device)
-            predictions[first:first + len(part)] = self.model.unet(x_t, times, *told)[:len(part)].float().cpu()
-        self.seconds.network += time.perf_counter() - started
+            with autocast(self.device, self.config.parallel.precision):
+                output = self.model.unet(x_t, times, *told)
+            predictions[first:first + len(part)] = output[:len(part)].float().cpu()
+        self.seconds.encoder += encoded - started
+        self.seconds.network += time.perf_counter() - encoded
         return predictions
 
-    def window(self, frames: Tensor, slot: int, position: int, shift: Shift, condition) -> tuple[Tensor, ...]:
+    def window(self, frame: Tensor, position: int) -> Tensor:
+        """(C, w, w), a view."""
         side = self.grid.window_px
-        row, col = divmod(position, self.grid.cols)
-        x_t = frames[slot, :, row * side:(row + 1) * side, col * side:(col + 1) * side]
-        return x_t, *condition.inputs(shift, position)
+        row, col = row_and_col(self.grid, position)
+        return frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side]
 
-    def assemble(self, windows: Tensor, positions: Sequence[int]) -> Tensor:
-        """(len(positions), C, w, w) -> a frame (C, frame height, frame width); dead windows stay zero."""
-        grid, side = self.grid, self.grid.window_px
-        frame = windows.new_zeros(windows.shape[1], grid.frame_height_px, grid.frame_width_px)
-        for window, position in zip(windows, positions, strict=True):
-            row, col = divmod(position, grid.cols)
-            frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side] = window
-        return frame
+    def frame_of(self, image: Tensor, shift: Shift) -> Tensor:
+        """(C, height, width) -> the step's frame: rolled, or cropped as in the thesis's first attempt."""
+        if self.edge == "roll":
+            return to_frame(image, self.grid, shift)
+        return to_frame(crop_shift(image, shift, self.edge.removeprefix("crop_")), self.grid, (0, 0))
+
+    def image_of(self, frame: Tensor, shift: Shift) -> Tensor:
+        """The inverse of `frame_of`."""
+        if self.edge == "roll":
+            return from_frame(frame, self.grid, shift)
+        return uncrop_shift(from_frame(frame, self.grid, (0, 0)), shift, self.edge.removeprefix("crop_"))
+
+    def assemble(self, windows: Tensor, items: Sequence[tuple[int, int]], shifts: Sequence[Shift]) -> Tensor:
+        """Windows (len(items), C, w, w) of (slot, position) -> images (N, C, height, width)."""
+        grid = self.grid
+        frames = windows.new_zeros(len(shifts), windows.shape[1], grid.frame_height_px, grid.frame_width_px)
+        for window, (slot, position) in zip(windows, items, strict=True):
+            self.window(frames[slot], position).copy_(window)
+        return torch.stack([self.image_of(frame, shift) for frame, shift in zip(frames, shifts, strict=True)])

@@ -86,11 +86,14 @@ class RegressionObjective(nn.Module):
 
     def regress(self, lr: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, C, H, W)."""
+        residual = self.residual(lr).float()
+        return imresize_tensor(lr, size=tuple(residual.shape[-2:])) + residual
+
+    def residual(self, lr: Tensor) -> Tensor:
+        """What to add to the bicubic image."""
         if self.image_channels:
-            residual = self.model.upsample(self.model.trunk(lr))[:, -self.image_channels:]
-        else:
-            residual = self.model(lr)
-        return imresize_tensor(lr, size=tuple(residual.shape[-2:])) + residual.float()
+            return self.model.upsample(self.model.trunk(lr))[:, -self.image_channels:]
+        return self.model(lr)
 
 
 class AlignedObjective(nn.Module):

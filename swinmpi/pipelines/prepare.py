@@ -4,7 +4,7 @@ Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresiz
 """
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
-from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
 from swinmpi.images.degrade import imresize
 from swinmpi.images.photograph import Photograph, to_photograph, with_channels, with_depth
 from swinmpi.pipelines.progress import Progress
@@ -38,14 +38,18 @@ class Summary:
     failed: tuple[str, ...]
 
 
-def prepare(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False) -> Summary:
-    """Cut and degrade every image of `text` (a folder, a .tsv list, an HDF5 address) into the file `output`."""
+def prepare(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False,
+            stopping: Callable[[], bool] = lambda: False) -> Summary:
+    """Cut and degrade every image of `text` (a folder, a .tsv list, an HDF5 address) into the file `output`.
+
+    Ends with a SwinmpiError, and without a file, once `stopping()` is true.
+    """
     with ExitStack() as opened:
         sources = validated_sources(text, output, config, root, overwrite, opened)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
                       "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
         writer = opened.enter_context(PairWriter(output, attributes, overwrite))
-        return write_pairs(sources, config, writer)
+        return write_pairs(sources, config, writer, stopping)
 
 
 def plan(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False) -> str:
@@ -61,7 +65,8 @@ def plan(text: str, output: Path, config: DataConfig, root: Path | None = None, 
         f"output   {output}: at most {num_bytes / 2**20:.0f} MiB (8 bit; twice that for 16 bit)"])
 
 
-def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter) -> Summary:
+def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter,
+                stopping: Callable[[], bool]) -> Summary:
     """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
     counts, failed, depth = {TRAIN: 0, VALIDATE: 0}, [], CommonDepth(config.channels)
     with Progress(len(sources), "images") as progress:
@@ -71,6 +76,8 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
                 for hr in cut_crops(photograph, source, config, image_index):
                     writer.append(hr, degrade(hr, config), source.split, source.name)
                     counts[source.split] += 1
+                    if stopping():
+                        raise SwinmpiError("stopped by a signal; nothing was written")
             except ImageUnusable as reason:
                 failed.append(f"{source.name}: {reason}")
                 say(f"skipped {failed[-1]}")

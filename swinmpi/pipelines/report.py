@@ -2,8 +2,9 @@
 from collections.abc import Sequence
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, the first to the left, the others to the right, a rule under the header.
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """Columns as wide as their widest cell, the first `text_columns` to the left, the others to the right, a rule under
+    the header.
 
     >>> print(format_table(["image", "PSNR"], [["0", "28.19"], ["mean", "9.5"]]))
     image   PSNR
@@ -13,6 +14,6 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join("  ".join(cell.rjust(width) if column else cell.ljust(width)
+    return "\n".join("  ".join(cell.ljust(width) if column < text_columns else cell.rjust(width)
                                for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
                      for line in lines)

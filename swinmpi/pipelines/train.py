@@ -15,7 +15,9 @@ from swinmpi import __version__
 from swinmpi.config import Config, TrainConfig
 from swinmpi.errors import ConfigError, Stopped, SwinmpiError
 from swinmpi.models.blocks import set_fused_attention
+from swinmpi.models.diffuser import autocast
 from swinmpi.models.ema import Ema
+from swinmpi.models.encoders import RRDBEncoder
 from swinmpi.pipelines.batches import BatchSource, to_device
 from swinmpi.pipelines.objective import make_objective
 from swinmpi.pipelines.progress import Progress
@@ -153,19 +155,16 @@ def rate_factor(settings: TrainConfig, update: int, updates_per_epoch: int) -> f
 
 
 def start_encoder(model: nn.Module, settings: TrainConfig) -> None:
-    """Load a pre-trained encoder and freeze it, where asked for."""
+    """Load a pre-trained encoder and freeze it, where asked for; of an RRDB encoder that is the trunk."""
+    encoder = getattr(model, "encoder", None)
     if settings.encoder_checkpoint is not None:
-        tensors, _ = load_weights(settings.encoder_checkpoint)
-        model.encoder.load_pretrained(tensors) if hasattr(model.encoder, "load_pretrained") else load_into(
-            model.encoder, tensors, settings.encoder_checkpoint)
+        weights, _ = load_weights(settings.encoder_checkpoint)
+        if isinstance(encoder, RRDBEncoder):
+            encoder.load_trunk(weights)
+        else:
+            load_into(encoder, weights, settings.encoder_checkpoint)
     if settings.freeze_encoder:
-        model.encoder.requires_grad_(False)
-
-
-def autocast(device: torch.device, precision: str):
-    """Mixed precision by name; fp32 leaves everything as it is."""
-    kinds = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, dtype=kinds[precision], enabled=precision != "fp32")
+        (encoder.trunk if isinstance(encoder, RRDBEncoder) else encoder).requires_grad_(False)
 
 
 class Log:

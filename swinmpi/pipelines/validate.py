@@ -10,8 +10,9 @@ from swinmpi.config import Config
 from swinmpi.images.degrade import imresize_tensor
 from swinmpi.images.metrics import psnr, ssim
 from swinmpi.models.diffuser import Diffuser
+from swinmpi.parallel.comm import Group
+from swinmpi.parallel.exchange import RootExchange
 from swinmpi.pipelines.batches import to_unit
-from swinmpi.pipelines.exchange import Alone
 from swinmpi.pipelines.objective import make_objective
 from swinmpi.pipelines.superresolve import SuperResolver
 from swinmpi.storage.pairs import PairReader
@@ -45,12 +46,12 @@ def make_answer(config: Config, device: torch.device, ema: Mapping[str, Tensor])
     model = Diffuser(config.model)
     model.load_state_dict(dict(ema))
     model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
-    resolver = SuperResolver(config, model, Alone(), MICRO_BATCH, device)
+    resolver = SuperResolver(config, model, RootExchange(Group()), MICRO_BATCH, device)
 
     def sample(lr: Tensor, image_index: int) -> dict[str, Tensor]:
-        result = resolver([lr], [image_index], config.sampler.seed)
-        named = {"sample": result.samples[0]}
-        return named | ({"regression": result.regression[0]} if config.model.family == "aligned" else {})
+        result = resolver([lr], [image_index], [config.sampler.seed])
+        named = {"sample": result.samples[0, 0]}
+        return named | ({"regression": result.base[0]} if config.model.family == "aligned" else {})
 
     return sample
 

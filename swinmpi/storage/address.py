@@ -133,14 +133,14 @@ def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
         part = parts.popleft()
         if part in ("", "."):
             continue
-        links = getattr(file[group].id, "links", None)  # only groups have links
-        if links is None or not links.exists(part.encode()):
+        parent = file[group]
+        if not isinstance(parent, h5py.Group) or not parent.id.links.exists(part.encode()):
             raise KeyError(f"{part!r} is not in {group}")
-        kind = links.get_info(part.encode()).type
+        kind = parent.id.links.get_info(part.encode()).type
         if kind == h5py.h5l.TYPE_HARD:
             group = posixpath.join(group, part)
         elif kind == h5py.h5l.TYPE_SOFT and (hops := hops + 1) <= 32:
-            target = links.get_val(part.encode()).decode()
+            target = parent.id.links.get_val(part.encode()).decode()
             group = "/" if target.startswith("/") else group
             parts.extendleft(reversed(target.split("/")))
         else:

@@ -24,13 +24,13 @@ def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple
     Taken from `axes` of the group or the dataset (NXdata, new and old), else from attached HDF5 dimension scales.
     """
     stack = open_object(file, path, allow_external)
-    group = posixpath.dirname(path)
-    names = axis_names(open_object(file, group, allow_external)) or axis_names(stack) or ["."] * stack.ndim
+    group = open_object(file, posixpath.dirname(path), allow_external)
+    names = axis_names(group) or axis_names(stack)
     found = []
     for dimension, size in enumerate(stack.shape):
         name = names[dimension] if len(names) == stack.ndim else "."
-        if name in open_object(file, group, allow_external) and "/" not in name:
-            dataset = open_object(file, posixpath.join(group, name), allow_external)
+        if name in group.keys() and name != ".":
+            dataset = open_object(file, posixpath.join(posixpath.dirname(path), name), allow_external)
         else:
             scales = stack.dims[dimension]
             dataset = scales[0] if len(scales) else None

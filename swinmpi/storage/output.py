@@ -19,6 +19,7 @@ from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.layout import from_chw
 from swinmpi.storage.packing import pack
 from swinmpi.storage.partial import DATA, FIGURES, PER_IMAGE, create_partial, describe, resume_partial, sync_folder
+from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
 
@@ -35,34 +36,34 @@ class OutputPlan:
 class StackOutput:
     """The one writer of an output file; made by `StackOutput.open`, a context manager. For one process (rank 0)."""
 
-    def __init__(self, path: Path, partial: Path, file: h5py.File, lock: int, layout: str, plan: OutputPlan):
+    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan):
         self.path = path
         self.partial = partial
         self.plan = plan
         self.layout = layout
-        self._file = file
-        self._lock = lock
+        self._sink = sink
+        self._file = h5py.File(sink, "r+")
 
     @classmethod
     def open(cls, path: Path | str, stack: Stack, plan: OutputPlan, fingerprint: Mapping[str, Any],
              overwrite: bool = False) -> "StackOutput":
         """Create OUT.partial, or resume it when it was begun with the same fingerprint.
 
-        fingerprint: JSON values that decide the pixels (input, checkpoint, configuration, seed). OutputError when
-        OUT exists and not `overwrite`, when it cannot be written here, when another run is writing it, or when OUT.partial
-        was begun with another fingerprint; with `overwrite` that OUT.partial is discarded, a matching one still resumed.
+        fingerprint: JSON values that decide the pixels (input, checkpoint, configuration, seed). OutputError when OUT
+        exists and not `overwrite`, cannot be written here, is being written by another run, or when OUT.partial was
+        begun with another fingerprint; with `overwrite` that one is discarded, a matching one is still resumed.
         """
         path = check_output(path, stack.address.path, overwrite)
         partial = beside(path, ".partial")
         description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
         try:
-            opened = resume_partial(partial, description, overwrite)
-            if opened is None:
-                opened = create_partial(partial, stack, plan.scale, pixel_datasets(plan, stack.dtype), description)
+            sink = resume_partial(partial, description, overwrite)
+            if sink is None:
+                sink = create_partial(partial, stack, plan.scale, pixel_datasets(plan, stack.dtype), description)
         except OSError as error:
             raise OutputError(f"{partial}: cannot write here ({error.strerror or reason_of(error)}); "
                               "choose another --output") from None
-        return cls(path, partial, *opened, stack.layout, plan)
+        return cls(path, partial, sink, stack.layout, plan)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
@@ -104,8 +105,6 @@ class StackOutput:
         packing = beside(self.path, ".packing")
         try:
             pack(self._file, packing, self.plan.compression, provenance)
-            with packing.open("rb") as written:
-                os.fsync(written.fileno())
             os.replace(packing, self.path)
             sync_folder(self.path.parent)
         except DAMAGE as error:
@@ -118,14 +117,12 @@ class StackOutput:
 
     def close(self) -> None:
         """Let go of OUT.partial; it stays resumable."""
-        if self._lock >= 0:
-            self._file.close()
-            os.close(self._lock)
-            self._lock = -1
+        self._file.close()
+        self._sink.close()
 
     def _flush(self) -> None:
         self._file.flush()
-        os.fsync(self._lock)
+        self._sink.sync()
 
     def __enter__(self) -> "StackOutput":
         return self
@@ -135,7 +132,7 @@ class StackOutput:
 
 
 def check_output(path: Path | str, input_path: Path, overwrite: bool = False) -> Path:
-    """The path to write, symbolic links resolved; OutputError when it cannot or must not be written. Touches nothing."""
+    """The path to write, symbolic links resolved; OutputError when it cannot or must not be written."""
     path = Path(os.path.realpath(path))
     if os.path.exists(path) and not os.path.isfile(path):
         raise OutputError(f"{path}: expected a file name, got a folder or a device; use --output FILE")
@@ -164,8 +161,8 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
 def checked_image(name: str, image: np.ndarray, dataset: h5py.Dataset, layout: str) -> np.ndarray:
     """One (C, H, W) image in the layout of its dataset; ValueError when shape or dtype would have to be changed."""
     fits_layout = image.ndim == 3 and (layout != "NHW" or len(image) == 1)
-    stored = from_chw(image, layout) if fits_layout else image
-    if stored.shape != dataset.shape[1:] or image.dtype.newbyteorder("=") != dataset.dtype.newbyteorder("="):
+    stored = from_chw(image, layout) if fits_layout else None
+    if stored is None or stored.shape != dataset.shape[1:] or image.dtype.newbyteorder("=") != dataset.dtype.newbyteorder("="):
         raise ValueError(f"{name}: expected (C, H, W) of {dataset.dtype} that fits {layout} {dataset.shape}, "
                          f"got {image.shape} of {image.dtype}")
     return stored

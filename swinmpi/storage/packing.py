@@ -10,29 +10,38 @@ import numpy as np
 import swinmpi
 from swinmpi.storage.attributes import copy_attributes, text_list
 from swinmpi.storage.partial import DATA, PER_IMAGE, nexus_group
+from swinmpi.storage.sink import Sink
 
 CHUNK_BYTES = 1 << 20
 
 
 def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[str, Any]) -> None:
-    """Write the finished form of OUT.partial to `path`, image by image; an older file there is overwritten."""
+    """Write the finished form of OUT.partial to `path`, image by image and safe from a power cut; an older file there
+    is overwritten. OSError when the disk is full."""
+    with Sink(path, "w+b") as sink:
+        with h5py.File(sink, "w", libver="earliest") as packed:
+            fill(packed, partial, compression, provenance, sink)
+        sink.sync()
+
+
+def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Mapping[str, Any], sink: Sink) -> None:
+    """Everything that is in the finished file."""
     done = np.flatnonzero(partial[PER_IMAGE]["done"][:])
-    with h5py.File(path, "w", libver="earliest", locking=False) as packed:
-        copy_attributes(partial, packed, skip=("fingerprint",))
-        packed.attrs["NX_class"] = "NXroot"
-        packed.attrs["creator"] = f"swinmpi {swinmpi.__version__}"
-        packed.create_group("entry")
-        copy_attributes(partial["entry"], packed["entry"])
-        for name in (DATA, PER_IMAGE):
-            group = packed.create_group(name)
-            copy_attributes(partial[name], group)
-            for source in partial[name].values():
-                copy_dataset(source, group, compression, done)
-        attach_scales(packed[DATA])
-        write_process(packed["entry"], provenance)
+    copy_attributes(partial, packed, skip=("fingerprint",))
+    packed.attrs["NX_class"] = "NXroot"
+    packed.attrs["creator"] = f"swinmpi {swinmpi.__version__}"
+    packed.create_group("entry")
+    copy_attributes(partial["entry"], packed["entry"])
+    for name in (DATA, PER_IMAGE):
+        group = packed.create_group(name)
+        copy_attributes(partial[name], group)
+        for source in partial[name].values():
+            copy_dataset(source, group, compression, done, sink)
+    attach_scales(packed[DATA])
+    write_process(packed["entry"], provenance)
 
 
-def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done: np.ndarray) -> None:
+def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done: np.ndarray, sink: Sink) -> None:
     """One dataset with its attributes: images chunked and compressed, axes and figures as they are."""
     name = source.name.rpartition("/")[2]
     if source.ndim < 3:
@@ -43,6 +52,7 @@ def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done
                                       fillvalue=np.nan if source.dtype.kind == "f" else 0, **filters)
         for image_index in done:
             target[image_index] = source[image_index]
+            sink.check()
     copy_attributes(source, target)
 
 

@@ -4,13 +4,15 @@ Layout: /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one imag
 1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config (JSON), creator.
 """
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from swinmpi.errors import OutputError, StackError
+from swinmpi.storage.partial import open_locked, sync_folder
 
 TRAIN, VALIDATE = 0, 1
 DATASETS = ("hr", "lr", "split", "source")
@@ -29,25 +31,24 @@ class PairWriter:
         check_output(self.path, overwrite)
 
     def __enter__(self) -> "PairWriter":
-        try:
-            self.file = h5py.File(self.partial, "w")
-        except OSError as error:
-            raise OutputError(f"{self.partial}: cannot write: {error}; choose another --output") from None
-        self.file.attrs.update(self.attributes)
+        with self.writing():
+            self.sink = open_locked(self.partial, create=True)
+            self.sink.truncate(0)  # what a killed run may have left
+            self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)  # uncached: a full disk shows at once, not at the end
+            self.file.attrs.update(self.attributes)
         return self
 
     def __exit__(self, kind, error, trace) -> None:
         try:
+            self.file.close()
             if kind is None:
-                self.file.flush()
-                self.file.close()
-                with open(self.partial, "rb") as written:
-                    os.fsync(written.fileno())
-                os.replace(self.partial, self.path)
+                with self.writing():
+                    self.sink.sync()
+                    os.replace(self.partial, self.path)
+                    sync_folder(self.path.parent)
         finally:
-            if self.file:
-                self.file.close()
             self.partial.unlink(missing_ok=True)
+            self.sink.close()
 
     @property
     def num_images(self) -> int:
@@ -55,7 +56,7 @@ class PairWriter:
 
     def append(self, hr: np.ndarray, lr: np.ndarray, split: int, source: str) -> None:
         """Write one pair, (H, W, C) and (h, w, C) of the first pair's shapes and dtype."""
-        try:
+        with self.writing():
             if "hr" not in self.file:
                 self.create(hr, lr)
             index = self.num_images
@@ -63,8 +64,7 @@ class PairWriter:
                 dataset = self.file[name]
                 dataset.resize(index + 1, axis=0)
                 dataset[index] = value
-        except OSError as error:
-            raise OutputError(f"{self.partial}: cannot write: {error}; free space or choose another --output") from None
+            self.sink.check()
 
     def create(self, hr: np.ndarray, lr: np.ndarray) -> None:
         for name, image in (("hr", hr), ("lr", lr)):
@@ -74,6 +74,14 @@ class PairWriter:
         self.file["split"].attrs["meaning"] = f"{TRAIN}: train, {VALIDATE}: validate"
         self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,), maxshape=(None,))
         link_nexus(self.file)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"{self.partial}: cannot write: {error.strerror or error}; "
+                              "free space or choose another --output") from None
 
 
 class PairReader:

@@ -15,6 +15,7 @@ from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.attributes import copy_attributes
 from swinmpi.storage.axes import sr_coordinates
 from swinmpi.storage.layout import scaled_shape
+from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
 FORMAT = 1  # of OUT.partial
@@ -31,52 +32,50 @@ def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype], fingerpri
     return json.loads(json.dumps({**fingerprint, "output_file": output}))
 
 
-def resume_partial(partial: Path, description: dict, overwrite: bool) -> tuple[h5py.File, int] | None:
-    """(open file, lock) of the OUT.partial that `description` began; None when there is none (any more).
+def resume_partial(partial: Path, description: dict, overwrite: bool) -> Sink | None:
+    """The locked OUT.partial that `description` began; None when there is none (any more).
 
     OutputError when another run holds it, or when it is damaged or another run's and not `overwrite`.
     """
-    lock = lock_file(partial)
-    if lock is None:
+    sink = open_locked(partial)
+    if sink is None:
         return None
     try:
-        file = h5py.File(partial, "r+", locking=False)
-        differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
+        with h5py.File(sink, "r") as file:
+            differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
         problem = f"was begun with other settings ({shortened(differing)} differ)" if differing else None
     except DAMAGE as error:
-        file, problem = None, f"is not a resumable output ({reason_of(error)})"
+        problem = f"is not a resumable output ({reason_of(error)})"
     if problem is None:
-        return file, lock
-    if file is not None:
-        file.close()
-    if overwrite:
+        return sink
+    with sink:
+        if not overwrite:
+            raise OutputError(f"{partial}: {problem}; delete it, or start afresh with --overwrite")
         partial.unlink()
-    os.close(lock)
-    if not overwrite:
-        raise OutputError(f"{partial}: {problem}; delete it, or start afresh with --overwrite")
     return None
 
 
 def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
-                   description: dict) -> tuple[h5py.File, int]:
-    """(open file, lock) of a new OUT.partial, filled under another name and renamed when it is whole."""
+                   description: dict) -> Sink:
+    """A new, locked OUT.partial, filled under another name and renamed when it is whole."""
     check_room(partial, stack, scale, pixels)
     new = partial.with_name(partial.name + ".new")
-    lock = lock_file(new, create=True)
+    sink = open_locked(new, create=True)
     try:
         if partial.exists():  # another run was faster
             raise_busy(partial)
         # the earliest superblock has no mark "open for writing", which a kill would leave set
-        with h5py.File(new, "w", libver="earliest", locking=False) as file:
+        sink.truncate(0)
+        with h5py.File(sink, "w", libver="earliest") as file:
             allocate(file, stack, scale, pixels)
             file.attrs["fingerprint"] = json.dumps(description)
-        os.fsync(lock)
+        sink.sync()
         os.replace(new, partial)
         sync_folder(partial.parent)
-        return h5py.File(partial, "r+", locking=False), lock
+        return sink
     except BaseException:
         new.unlink(missing_ok=True)
-        os.close(lock)
+        sink.close()
         raise
 
 
@@ -138,31 +137,28 @@ def check_room(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.
                           "make room or choose another --output")
 
 
-def lock_file(path: Path, create: bool = False) -> int | None:
-    """A descriptor of `path` that holds an advisory lock until it is closed; None when there is no such file.
+def open_locked(path: Path, create: bool = False) -> Sink | None:
+    """`path`, open and under an advisory lock until it is closed; None when there is no such file.
 
-    OutputError when another process holds the lock. On a file system without locks the descriptor comes without one.
+    OutputError when another process holds the lock. On a file system without locks it comes without one.
     """
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
+            sink = Sink(os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666))
         except FileNotFoundError:
             if create:
                 raise
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(descriptor)
+            sink.close()
             raise_busy(path)
         except OSError:
-            return descriptor
-        try:
-            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)  # the file was renamed or removed between opening and locking: look again
+            return sink
+        if path.exists() and os.path.samestat(os.fstat(sink.fileno()), os.stat(path)):
+            return sink
+        sink.close()  # the file was renamed or removed between opening and locking: look again
 
 
 def raise_busy(path: Path) -> None:

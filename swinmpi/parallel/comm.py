@@ -1,0 +1,289 @@
+"""What pipelines need of a communicator: pixels without pickling, shared failures, waiting that spares the cores.
+
+A `Group` without communicator is one process on its own; the same program runs without any MPI.
+"Collective" means: called by every rank of the group, in the same order, outside of branches on the rank.
+"""
+import fcntl
+import os
+import pickle
+import signal
+import struct
+import sys
+import termios
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from swinmpi.errors import SwinmpiError
+from swinmpi.parallel.ownership import group_of
+
+TAG_ARRIVED, TAG_GO = 1, 2
+SPIN_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 50e-6, 50e-6, 1e-3
+HEAD_START_S, ECHO_PATIENCE_S, ABORT_PATIENCE_S = 0.5, 30.0, 10
+DRAIN_PATIENCE_S, FORWARD_S = 2.0, 0.1
+
+
+@dataclass(frozen=True)
+class Node:
+    """A rank's place on its machine: node-local rank, ranks on the node, cores all of them together may use."""
+
+    rank: int
+    ranks: int
+    cores: int
+
+
+@dataclass
+class Stats:
+    """What collective calls cost this rank: payload bytes sent and received, seconds including the wait for others."""
+
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+class Group:
+    """The ranks that work on one image at a time. `polite`: wait asleep, because ranks outnumber cores."""
+
+    def __init__(self, comm=None, polite: bool = False):
+        self.comm = comm
+        self.rank = comm.Get_rank() if comm is not None else 0
+        self.size = comm.Get_size() if comm is not None else 1
+        self.polite = polite and self.size > 1
+        self.stats = Stats()
+
+    @property
+    def is_root(self) -> bool:
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Collective; return when every rank is here."""
+        with self._counted(0):
+            if self.size > 1 and not self.polite:
+                self.comm.Barrier()
+
+    def bcast_object(self, value: Any = None) -> Any:
+        """Collective; root's `value` (small, picklable) on every rank."""
+        if self.size == 1:
+            return value
+        payload = self._bcast_bytes(pickle.dumps(value) if self.is_root else b"")
+        return value if self.is_root else pickle.loads(payload)
+
+    def bcast_array(self, array: np.ndarray) -> np.ndarray:
+        """Collective; fill `array` (contiguous, same shape and dtype everywhere) with root's values and return it."""
+        if self.size > 1:
+            with self._counted(array.nbytes):
+                self.comm.Bcast(array, root=0)
+        return array
+
+    def gather_arrays(self, own: np.ndarray, counts: Sequence[int], out: np.ndarray | None = None) -> np.ndarray | None:
+        """Collective; root gets (sum(counts), ...) in rank order, the others None.
+
+        own: (counts[rank], ...), same trailing shape and dtype everywhere. counts: known to all. out: filled if given.
+        """
+        own = self._checked(own, counts)
+        if self.size == 1:
+            return _copied(own, out)
+        if not self.is_root:
+            with self._counted(own.nbytes):
+                self.comm.Gatherv(own, None, root=0)
+            return None
+        out = np.empty((sum(counts), *own.shape[1:]), own.dtype) if out is None else out
+        with self._counted(out.nbytes - own.nbytes):
+            self.comm.Gatherv(own, [out, _layout(own, counts)], root=0)
+        return out
+
+    def allgather_arrays(self, own: np.ndarray, counts: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Collective; like `gather_arrays`, but every rank gets all of it."""
+        own = self._checked(own, counts)
+        if self.size == 1:
+            return _copied(own, out)
+        out = np.empty((sum(counts), *own.shape[1:]), own.dtype) if out is None else out
+        with self._counted(out.nbytes):
+            self.comm.Allgatherv(own, [out, _layout(own, counts)])
+        return out
+
+    def any(self, flag: bool) -> bool:
+        """Collective; True where any rank says so."""
+        return bool(self.allgather_arrays(np.array([flag], np.uint8), [1] * self.size).any())
+
+    def on_root(self, action: Callable[[], Any]) -> Any:
+        """Collective; run `action` on root and share its result (small, picklable) or its exception with every rank."""
+        if self.size == 1:
+            return action()
+        failure = result = None
+        payload = b""
+        if self.is_root:
+            try:
+                result = action()
+                payload = pickle.dumps((result, None))
+            except Exception as error:
+                failure, payload = error, _pickled_failure(error)
+        payload = self._bcast_bytes(payload)
+        if self.is_root:
+            if failure is not None:
+                raise failure
+            return result
+        result, failure = pickle.loads(payload)
+        if failure is not None:
+            failure.echo = True
+            raise failure
+        return result
+
+    def _bcast_bytes(self, payload: bytes) -> bytes:
+        length = self.bcast_array(np.array([len(payload)], np.int64))
+        buffer = np.frombuffer(payload, np.uint8).copy() if self.is_root else np.empty(length[0], np.uint8)
+        return self.bcast_array(buffer).tobytes()
+
+    def _checked(self, own: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+        if len(counts) != self.size or len(own) != counts[self.rank]:
+            raise ValueError(f"rank {self.rank} of {self.size}: expected counts of every rank and own items to match, "
+                             f"got counts {list(counts)} and {len(own)} items")
+        return np.ascontiguousarray(own)
+
+    @contextmanager
+    def _counted(self, num_bytes: int) -> Iterator[None]:
+        started = time.perf_counter()
+        if self.polite:
+            self._meet()
+        yield
+        self.stats.bytes += num_bytes
+        self.stats.seconds += time.perf_counter() - started
+
+    def _meet(self) -> None:
+        """Wait asleep until every rank is here, so that the blocking call after it is short.
+
+        The obvious way, a non-blocking collective polled between naps, moves large data a few KiB per poll (mpich over
+        shared memory: 1.5 s instead of 20 ms for 12 MB), and MPI_Ibarrier needs several naps in a row.
+        """
+        nothing = np.empty(0, np.uint8)
+        if self.is_root:
+            others = range(1, self.size)
+            complete_asleep([self.comm.Irecv(nothing, source=rank, tag=TAG_ARRIVED) for rank in others])
+            complete_asleep([self.comm.Isend(nothing, dest=rank, tag=TAG_GO) for rank in others])
+        else:
+            complete_asleep([self.comm.Isend(nothing, dest=0, tag=TAG_ARRIVED),
+                             self.comm.Irecv(nothing, source=0, tag=TAG_GO)])
+
+
+class World(Group):
+    """All ranks of the run. `with start_mpi() as world:` ends every rank when one leaves the block by an exception."""
+
+    def __init__(self, comm=None, node: Node = Node(0, 1, 1)):
+        super().__init__(comm)
+        self.node = node
+
+    def split(self, groups: Sequence[range]) -> Group:
+        """Collective; this rank's group out of `split_groups`."""
+        if self.size == 1:
+            return Group()
+        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite)
+
+    def __enter__(self) -> "World":
+        return self
+
+    def __exit__(self, kind, error: BaseException | None, trace) -> None:
+        if self.size == 1:
+            return
+        if error is not None and exit_code(error):
+            self.fail(error)
+        self.barrier()
+        from mpi4py import MPI
+        MPI.Finalize()
+
+    def fail(self, error: BaseException) -> None:
+        """End all ranks with this rank's message and exit code (promise 8); alone, raise `error`. Never returns."""
+        if self.size == 1:
+            raise error
+        if self.rank:
+            # What all ranks meet is told by root alone: it gets a head start, and for what it shared all its time.
+            time.sleep(ECHO_PATIENCE_S if getattr(error, "echo", False) else HEAD_START_S)
+        print(failure_text(error, f"rank {self.rank}: " if self.rank else ""), file=sys.stderr)
+        hand_over_output()
+        # All is said; what MPI adds to stderr about its own abort would only hide it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        # Should the launcher not act on the abort, death by a signal is what it cannot overlook.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(ABORT_PATIENCE_S)
+        from mpi4py import MPI
+        MPI.COMM_WORLD.Abort(exit_code(error))
+
+
+def wait_asleep(done: Callable[[], bool]) -> None:
+    """Return when `done()`; nap between polls, the longer the longer it took so far, so that others can compute."""
+    started = time.perf_counter()
+    while not done():
+        waited = time.perf_counter() - started
+        if waited > SPIN_S:
+            time.sleep(min(max(waited / 20, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))
+        else:
+            os.sched_yield()
+
+
+def complete_asleep(requests: Sequence) -> None:
+    """Complete MPI requests by `wait_asleep`."""
+    wait_asleep(lambda: all([request.Test() for request in requests]))
+
+
+def hand_over_output() -> None:
+    """Flush, and wait until the launcher has read it: on abort mpich's drops what is still in its pipes."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    deadline = time.monotonic() + DRAIN_PATIENCE_S
+    with suppress(OSError):
+        while any(bytes_in_pipe(number) for number in (1, 2)) and time.monotonic() < deadline:
+            time.sleep(SHORTEST_PAUSE_S)
+    time.sleep(FORWARD_S)
+
+
+def bytes_in_pipe(file_number: int) -> int:
+    """Bytes written to this end of a pipe and not yet read at the other."""
+    return struct.unpack("i", fcntl.ioctl(file_number, termios.FIONREAD, b"    "))[0]
+
+
+def exit_code(error: BaseException) -> int:
+    """What the process ends with because of `error`; 0 for `sys.exit()` and `sys.exit(0)`."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return getattr(error, "exit_code", 1)
+
+
+def failure_text(error: BaseException, who: str = "") -> str:
+    """One line for an expected end, the traceback for the rest."""
+    if isinstance(error, SwinmpiError):
+        return f"swinmpi: {who}{error}"
+    if isinstance(error, KeyboardInterrupt):
+        return f"swinmpi: {who}interrupted"
+    if isinstance(error, SystemExit):
+        return f"swinmpi: {who}{error.code if isinstance(error.code, str) else f'ended with exit code {error.code}'}"
+    return f"swinmpi: {who}unexpected failure\n{''.join(traceback.format_exception(error))}".rstrip()
+
+
+def _pickled_failure(error: Exception) -> bytes:
+    """(None, error) pickled; an exception that cannot travel is replaced by a RuntimeError with its text."""
+    try:
+        payload = pickle.dumps((None, error))
+        pickle.loads(payload)
+        return payload
+    except Exception:
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
+
+
+def _layout(own: np.ndarray, counts: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Counts and displacements in array elements, as MPI wants them."""
+    item = int(np.prod(own.shape[1:], dtype=np.int64))
+    elements = [count * item for count in counts]
+    return elements, [sum(elements[:rank]) for rank in range(len(elements))]
+
+
+def _copied(own: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return own.copy()
+    np.copyto(out, own)
+    return out

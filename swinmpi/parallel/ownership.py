@@ -1,0 +1,51 @@
+"""Who owns what: window positions over the ranks of a group, ranks over groups, images over groups. Pure arithmetic."""
+from collections.abc import Sequence
+
+
+def block_range(num_items: int, num_ranks: int, rank: int) -> range:
+    """Contiguous share of `rank` (0 <= rank < num_ranks); earlier ranks take one leftover item each."""
+    share, extra = divmod(num_items, num_ranks)
+    start = rank * share + min(rank, extra)
+    return range(start, start + share + (rank < extra))
+
+
+def owner_of(item: int, num_items: int, num_ranks: int) -> int:
+    """The rank whose `block_range` holds `item` (0 <= item < num_items)."""
+    if not 0 <= item < num_items:
+        raise ValueError(f"expected an item of 0..{num_items - 1}, got {item}")
+    share, extra = divmod(num_items, num_ranks)
+    in_larger_blocks = extra * (share + 1)
+    if item < in_larger_blocks:
+        return item // (share + 1)
+    return extra + (item - in_larger_blocks) // share
+
+
+def split_groups(num_ranks: int, ranks_per_image: int) -> list[range]:
+    """World ranks of every group: as many groups as have `ranks_per_image` ranks, leftover ranks spread one by one.
+
+    7 ranks, 2 per image: [0..2], [3..4], [5..6]. Fewer ranks than `ranks_per_image`: one group of all.
+    """
+    if ranks_per_image < 1:
+        raise ValueError(f"expected at least 1 rank per image, got {ranks_per_image}")
+    num_groups = max(1, num_ranks // ranks_per_image)
+    return [block_range(num_ranks, num_groups, group) for group in range(num_groups)]
+
+
+def group_of(groups: Sequence[range], rank: int) -> int:
+    """Index of the group that holds world rank `rank`."""
+    return next(index for index, ranks in enumerate(groups) if rank in ranks)
+
+
+def images_of_group(image_indices: Sequence[int], num_groups: int, group: int) -> list[int]:
+    """The image indices that `group` works on, dealt in turn so that every group starts near the front of the stack."""
+    return list(image_indices[group::num_groups])
+
+
+def auto_ranks_per_image(num_images: int, num_ranks: int) -> tuple[int, str]:
+    """(ranks per image, the reason in words). Few ranks per image exchange least, so throughput is best with the fewest
+    that still keep every rank busy: one when there are images enough, else the ranks divided by the images."""
+    if num_images >= num_ranks:
+        return 1, f"{num_images} images for {num_ranks} ranks: one rank per image, so that nothing is exchanged"
+    ranks_per_image = num_ranks // max(1, num_images)
+    return ranks_per_image, (f"{num_images} images for {num_ranks} ranks: {ranks_per_image} ranks per image, "
+                             "so that all images are worked on at once")
