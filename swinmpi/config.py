@@ -3,7 +3,6 @@
 Later sources win: defaults, what the checkpoint recommends, preset, `--config` files, `--set`.
 """
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from swinmpi.errors import ConfigError
+from swinmpi.yamltext import parse_override, read_yaml
 
 Positive = Field(gt=0)
 
@@ -136,7 +136,7 @@ class ParallelConfig(Section):
     @classmethod
     def positive(cls, value):
         if isinstance(value, int) and value < 1:
-            raise ValueError("must be at least 1")
+            raise ValueError("at least 1")
         return value
 
 
@@ -254,65 +254,25 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict:
     return merged
 
 
-def read_yaml(path: Path | str) -> dict:
-    """One YAML mapping by the safe loader; duplicate keys are refused and 1e-4 is a float."""
-    try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections such as `sampler:`, got {type(values).__name__}")
-    return values
-
-
-def parse_override(text: str) -> dict:
-    """`sampler.steps=20` -> {"sampler": {"steps": 20}}; the value is YAML."""
-    key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts):
-        raise ConfigError(f"--set {text}: expected section.key=value, for example --set sampler.steps=20")
-    try:
-        nested: Any = parse_yaml(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: not a YAML value: {' '.join(str(error).split())}") from None
-    for part in reversed(parts):
-        nested = {part: nested}
-    return nested
-
-
-class StrictLoader(yaml.SafeLoader):
-    """Safe loader that refuses duplicate keys and reads 1e-4 as YAML 1.2 does, as a float."""
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-                                   list("-+0123456789"))
-
-
-def parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
-
-
 def describe(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one line."""
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part not in ("aligned", "thesis")]
+    """The first problem of a pydantic error in one line; the alternatives of a union are joined by `or`."""
+    problems = error.errors()
+    where = key_of(problems[0])
     key = ".".join(where)
-    if first["type"] == "extra_forbidden":
+    if problems[0]["type"] == "extra_forbidden":
         return f"unknown key {key}{suggest(where)}"
-    return f"{key}: {first['msg'][0].lower()}{first['msg'][1:]}, got {first.get('input')!r}"
+    messages = []
+    for problem in problems:
+        if key_of(problem) == where:
+            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
+            messages.append(message[0].lower() + message[1:])
+    return f"{key}: expected {' or '.join(dict.fromkeys(messages))}, got {problems[0].get('input')!r}"
+
+
+def key_of(problem: Mapping) -> list[str]:
+    """The YAML key of a pydantic error, without the tags of unions."""
+    tags = ("aligned", "thesis", "int", "str")
+    return [str(part) for part in problem["loc"] if part not in tags and not str(part).startswith("literal[")]
 
 
 def suggest(where: Sequence[str]) -> str:

@@ -153,12 +153,12 @@ def test_flat_crops_are_rejected(tmp_path):
 
     def share_of_flat(reject):
         assert run(tmp_path / "in", "--output", tmp_path / "out.h5", "--overwrite", "--set", "data.size_px=16", "--set",
-                   "data.crops_per_image=200", "--set", f"data.flat_reject={reject}") == 0
+                   "data.crops_per_image=100", "--set", f"data.flat_reject={reject}") == 0
         with PairReader(tmp_path / "out.h5") as pairs:
             return (pairs.hr[:].std(axis=(1, 2, 3)) == 0).mean()
     # 135 of 185 places are flat: without rejection 73 %, with it .15 * 73 / (27 + .15 * 73) = 29 %
-    assert share_of_flat(0.0) == pytest.approx(0.73, abs=0.1)
-    assert share_of_flat(0.85) == pytest.approx(0.29, abs=0.1)
+    assert share_of_flat(0.0) == pytest.approx(0.73, abs=0.15)
+    assert share_of_flat(0.85) == pytest.approx(0.29, abs=0.15)
     assert share_of_flat(1.0) == 0
 
 
@@ -252,22 +252,21 @@ def test_overwrite_replaces_but_never_the_input(folder, tmp_path, capsys):
 
 
 def test_a_stopped_run_leaves_nothing(tmp_path):
-    """SIGTERM once the first pairs are on disk."""
+    """SIGTERM in the middle: the first image is named as broken, the second one would give crops for hours."""
     (tmp_path / "in").mkdir()
-    for index in range(3):
-        Image.fromarray(noise(200, 200, 3, seed=index)).save(tmp_path / "in" / f"{index}.png")
+    (tmp_path / "in" / "0.png").write_text("broken")
+    Image.fromarray(noise(200, 200, 3)).save(tmp_path / "in" / "1.png")
     code = "import sys; from swinmpi.cli.prepare import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "in"), "--output", str(tmp_path / "out.h5"),
-                                "--set=data.size_px=64", "--set=data.crops_per_image=100000"], stderr=subprocess.PIPE)
-    partial = tmp_path / "out.h5.partial"
-    while process.poll() is None and not (partial.exists() and partial.stat().st_size > 100_000):
-        os.sched_yield()
-    process.send_signal(signal.SIGTERM)
+                                "--set=data.size_px=64", "--set=data.crops_per_image=10000000"],
+                               stderr=subprocess.PIPE, text=True)
     try:
+        assert process.stderr.readline().startswith("skipped 0.png")
+        process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, errors.decode()) == (1, "swinmpi: stopped by a signal; nothing was written\n")
+    assert (process.returncode, errors) == (1, "swinmpi: stopped by a signal; nothing was written\n")
     assert os.listdir(tmp_path) == ["in"]
 
 

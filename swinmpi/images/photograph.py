@@ -96,17 +96,18 @@ def load(path: Path, rawmode: str | None = None) -> tuple[Image.Image, str]:
     """The decoded, upright image and how Pillow unpacked its samples; a given `rawmode` replaces Pillow's choice."""
     with Image.open(path) as image:
         if rawmode is not None:
-            image.tile = [tile._replace(args=with_rawmode(tile.args, rawmode)) for tile in image.tile]
-        args = image.tile[0].args if image.tile else ""
+            image.tile = [with_rawmode(tile, rawmode) for tile in image.tile]
+        args = image.tile[0][3] if image.tile else ""
         image.load()
         upright = ImageOps.exif_transpose(image)
         upright.format = image.format
     return upright, str(args if isinstance(args, str) else args[0] if args else "")
 
 
-def with_rawmode(args, rawmode: str):
-    """Arguments of a Pillow tile, a raw mode or a tuple that starts with one, with that raw mode replaced."""
-    return rawmode if isinstance(args, str) else (rawmode, *args[1:])
+def with_rawmode(tile: tuple, rawmode: str) -> tuple:
+    """A Pillow tile (codec, extents, offset, arguments) with another raw mode; arguments are that or start with it."""
+    arguments = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
+    return getattr(tile, "_make", tuple)((*tile[:3], arguments))  # a named tuple in newer versions of Pillow
 
 
 def colours(image: Image.Image) -> np.ndarray:

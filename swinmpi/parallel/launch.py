@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,20 +26,9 @@ def start_mpi(allow_torchrun: bool = False) -> World:
     """
     if launched_by_torchrun():
         return torchrun_world(allow_torchrun)
-    expected = launcher_size() or 1
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        if expected > 1:
-            reason = str(error).splitlines()[0]
-            raise told_once(f"a launcher started {expected} processes, but no MPI library can be loaded ({reason}); "
-                            "pip install 'swinmpi[mpi]' or load the MPI module") from None
+    MPI = initialised_mpi(launcher_size() or 1)
+    if MPI is None:
         return World(node=Node(0, 1, cores_of(allowed_cpus())))
-    if MPI.COMM_WORLD.size == 1 and expected > 1:
-        library = MPI.Get_library_version().split(",")[0].splitlines()[0].strip()
-        raise told_once(f"a launcher started {expected} processes, but each is alone: it does not fit the MPI library "
-                        f"({library}); use the mpirun of that library (beside python for pip install 'swinmpi[mpi]'), "
-                        "or srun --mpi=pmix for Open MPI, srun --mpi=pmi2 for MPICH")
     world = World(MPI.COMM_WORLD.Dup())
     if world.size > 1:
         # A rank that is ended by another has no time to flush.
@@ -136,6 +126,33 @@ def launcher_value(environ: Mapping[str, str], names: tuple[str, ...], slurm_nam
         return max(values)
     in_step = "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ
     return int(environ[slurm_name]) if in_step and environ.get(slurm_name, "").isdigit() else None
+
+
+def initialised_mpi(expected_ranks: int):
+    """The module mpi4py.MPI, ready; None where no library can be loaded and no other ranks are expected."""
+    try:
+        import mpi4py
+        mpi4py.rc(initialize=False, finalize=True)
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        if expected_ranks == 1:
+            return None
+        reason = str(error).splitlines()[0]
+        raise told_once(f"a launcher started {expected_ranks} processes, but no MPI library can be loaded ({reason}); "
+                        "pip install 'swinmpi[mpi]' or load the MPI module") from None
+    library = MPI.Get_library_version()
+    # MPICH under Open MPI's launcher ends the process inside MPI_Init, so this is found out before.
+    doomed = "MPICH" in library and "OMPI_COMM_WORLD_SIZE" in os.environ
+    if not doomed and not MPI.Is_initialized():
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="suspicious MPI execution environment")
+            MPI.Init_thread()
+    if expected_ranks > 1 and (doomed or MPI.COMM_WORLD.size == 1):
+        name = "MPICH" if "MPICH" in library else library.split(",")[0]
+        raise told_once(f"a launcher started {expected_ranks} processes, but each is alone: it does not fit the MPI library "
+                        f"({name}); use the mpirun of that library (beside python for pip install 'swinmpi[mpi]'), "
+                        "or srun --mpi=pmix for Open MPI, srun --mpi=pmi2 for MPICH")
+    return MPI
 
 
 def told_once(message: str) -> LaunchError:

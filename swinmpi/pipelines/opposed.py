@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swinmpi.config import parse_yaml
+from swinmpi.yamltext import parse_yaml
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.degrade import imresize
 from swinmpi.images.metrics import valid_pixels
