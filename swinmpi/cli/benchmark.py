@@ -1,0 +1,111 @@
+"""swinmpi-benchmark: what sampling costs on this machine, with the ranks it is started on."""
+import json
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from swinmpi.cli.options import make_parser, parse, run_command
+from swinmpi.cli.sample import DEMO_MODEL, MODELS
+from swinmpi.config import Config, load_config
+from swinmpi.parallel.launch import launcher_rank, start_mpi
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+IMAGES = {"thesis": 1, "sample": 8}
+SIZE_PX = {"thesis": 64, "sample": 128}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(run, argv)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    options = parse(parser(), argv)
+    if options.dry_run:
+        if not launcher_rank():
+            show_plan(options)
+        return
+    with start_mpi() as world:
+        benchmark_on(world, options)
+
+
+def parser() -> ArgumentParser:
+    made = make_parser("benchmark", "Seconds per image, where they go, and memory; a table and benchmark.json.",
+                       "swinmpi-benchmark thesis\n  mpirun -n 2 swinmpi-benchmark sample --micro-batches 1,2,4,8 "
+                       "--precisions fp32,bf16", presets=True)
+    made.add_argument("what", choices=["thesis", "sample"], help="thesis: the published setting with random weights, all "
+                      "that makes it fast against none of it; sample: a trained model")
+    made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8)")
+    made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: 128)")
+    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the preset's, 10)")
+    made.add_argument("--repeats", type=int, default=3, metavar="N", help="settings take turns this often (3)")
+    made.add_argument("--output", type=Path, default=Path("swinmpi-out/benchmark"), metavar="FOLDER",
+                      help="for benchmark.json (default: swinmpi-out/benchmark)")
+    only = made.add_argument_group("sample only")
+    only.add_argument("--checkpoint", type=Path, default=Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL])),
+                      metavar="FILE", help="weights of swinmpi-train (default: the shipped model)")
+    only.add_argument("--micro-batches", type=sizes, default=(), metavar="N,N,...", help="sizes to compare")
+    only.add_argument("--precisions", type=precisions, default=(), metavar="P,P,...",
+                      help=f"precisions to compare, of {', '.join(PRECISIONS)}")
+    return made
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"expected whole numbers such as 1,2,4, got {text!r}") from None
+
+
+def precisions(text: str) -> tuple[str, ...]:
+    if unknown := set(text.split(",")) - set(PRECISIONS):
+        raise ArgumentTypeError(f"expected some of {','.join(PRECISIONS)}, got {','.join(sorted(unknown))!r}")
+    return tuple(text.split(","))
+
+
+def prepare(options: Namespace):
+    """(request, configuration) of a command line, validated. On one process."""
+    from swinmpi.pipelines.benchmark import THESIS, BenchmarkRequest, check
+    from swinmpi.pipelines.model import resolve_config
+    from swinmpi.storage.checkpoint import load_weights
+    overrides = list(options.overrides) + ([] if options.steps is None else [f"sampler.steps={options.steps}"])
+    if options.what == "thesis":
+        config = load_config(options.config, overrides, options.preset, THESIS)
+    else:
+        header = load_weights(options.checkpoint)[1]
+        config = resolve_config(header, options.checkpoint, options.config, overrides, options.preset or "balanced")
+    request = BenchmarkRequest(options.what, IMAGES[options.what] if options.images is None else options.images,
+                               SIZE_PX[options.what] if options.size is None else options.size, options.repeats,
+                               options.checkpoint, options.micro_batches, options.precisions)
+    check(request, config)
+    return request, config
+
+
+def benchmark_on(world, options: Namespace) -> None:
+    """Validate on rank 0, measure on all ranks, tell on rank 0. Collective."""
+    request, values = world.on_root(lambda: ready(options))
+    from swinmpi.pipelines.benchmark import benchmark, describe
+    from swinmpi.storage.checkpoint import write_atomically
+    report = benchmark(request, Config.model_validate(values), world)
+    if world.is_root:
+        path = options.output / "benchmark.json"
+        write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+        print(f"{describe(report)}\nwritten: {path}", flush=True)
+
+
+def ready(options: Namespace):
+    """What on_root can send to the other ranks; the output folder exists."""
+    from swinmpi.pipelines.evaluate import make_folder
+    request, config = prepare(options)
+    make_folder(options.output)
+    return request, config.model_dump()
+
+
+def show_plan(options: Namespace) -> None:
+    from swinmpi.pipelines.benchmark import describe_plan
+    print(describe_plan(*prepare(options)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
