@@ -38,11 +38,16 @@ def test_collectives_without_a_launcher(alone, environ):
     ("without_block", 3, 2, "swinmpi: rank 2: in.h5: expected images, got none; name the dataset"),
     ("system_exit", 3, 3, "swinmpi: rank 2: ended with exit code 3"),
     ("stopped_on_root", 5, 75, "swinmpi: saved, requeue me"),
-    ("stopped_everywhere", 3, 75, "swinmpi: saved, requeue me"),
 ])
 def test_ranks_fail_together_with_one_line(mpirun, way, num_ranks, code, line):
     finished = mpirun(num_ranks, PROGRAMS / "failing.py", way, timeout_s=30)
     assert (finished.code, finished.err) == (code, line + "\n")
+
+
+def test_ranks_that_stop_together_wait_for_the_slowest(mpirun):
+    finished = mpirun(3, PROGRAMS / "failing.py", "stopped_everywhere", timeout_s=30)
+    assert (finished.code, finished.err) == (75, "swinmpi: saved, requeue me\n")
+    assert finished.out.count("has saved\n") == 3
 
 
 def test_an_unexpected_failure_shows_its_traceback_once(mpirun):

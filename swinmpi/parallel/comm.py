@@ -3,29 +3,23 @@
 A `Group` without communicator is one process on its own; the same program runs without any MPI.
 "Collective" means: called by every rank of the group, in the same order, outside of branches on the rank.
 """
-import fcntl
 import os
 import pickle
 import signal
-import struct
-import sys
-import termios
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from swinmpi.errors import SwinmpiError
+from swinmpi.parallel.failure import abort_all, die_unless_over_in, exit_code, is_echo, pickled_failure, raised_by_all, tell
 from swinmpi.parallel.ownership import group_of
 
 TAG_ARRIVED, TAG_GO = 1, 2
 SPIN_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 50e-6, 50e-6, 1e-3
-HEAD_START_S, ECHO_PATIENCE_S, ABORT_PATIENCE_S = 0.5, 30.0, 10
-DRAIN_PATIENCE_S, FORWARD_S = 2.0, 0.1
+LEAVE_PATIENCE_S = 600
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,8 @@ class Stats:
 
 class Group:
     """The ranks that work on one image at a time. `polite`: wait asleep, because ranks outnumber cores."""
+
+    is_world = False
 
     def __init__(self, comm=None, polite: bool = False):
         self.comm = comm
@@ -119,19 +115,16 @@ class Group:
         if self.is_root:
             try:
                 result = action()
-                payload = pickle.dumps((result, None))
+                payload = pickle.dumps(result)
             except Exception as error:
-                failure, payload = error, _pickled_failure(error)
+                failure, payload = error, pickled_failure(error)
+        failed = self.bcast_array(np.array([failure is not None]))[0]
         payload = self._bcast_bytes(payload)
-        if self.is_root:
-            if failure is not None:
-                raise failure
-            return result
-        result, failure = pickle.loads(payload)
-        if failure is not None:
-            failure.echo = True
+        if failed:
+            failure = failure or pickle.loads(payload)
+            failure.echo, failure.shared = not self.is_root, self.is_world
             raise failure
-        return result
+        return result if self.is_root else pickle.loads(payload)
 
     def _bcast_bytes(self, payload: bytes) -> bytes:
         length = self.bcast_array(np.array([len(payload)], np.int64))
@@ -170,7 +163,12 @@ class Group:
 
 
 class World(Group):
-    """All ranks of the run. `with start_mpi() as world:` ends every rank when one leaves the block by an exception."""
+    """All ranks of the run. `with start_mpi() as world:` ends every rank when one leaves the block by an exception.
+
+    Stopped, SomeImagesFailed and what `on_root` shares must be raised on every rank; any other exception may come on one.
+    """
+
+    is_world = True
 
     def __init__(self, comm=None, node: Node = Node(0, 1, 1)):
         super().__init__(comm)
@@ -188,28 +186,34 @@ class World(Group):
     def __exit__(self, kind, error: BaseException | None, trace) -> None:
         if self.size == 1:
             return
-        if error is not None and exit_code(error):
+        if error is None or exit_code(error) == 0:
+            self.barrier()
+        elif raised_by_all(error):
+            self._leave_by(error)
+        else:
             self.fail(error)
-        self.barrier()
         from mpi4py import MPI
         MPI.Finalize()
 
     def fail(self, error: BaseException) -> None:
-        """End all ranks with this rank's message and exit code (promise 8); alone, raise `error`. Never returns."""
+        """End all ranks with this rank's message and exit code; alone, raise `error`. Never returns."""
         if self.size == 1:
             raise error
-        if self.rank:
-            # What all ranks meet is told by root alone: it gets a head start, and for what it shared all its time.
-            time.sleep(ECHO_PATIENCE_S if getattr(error, "echo", False) else HEAD_START_S)
-        print(failure_text(error, f"rank {self.rank}: " if self.rank else ""), file=sys.stderr)
-        hand_over_output()
-        # All is said; what MPI adds to stderr about its own abort would only hide it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        # Should the launcher not act on the abort, death by a signal is what it cannot overlook.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(ABORT_PATIENCE_S)
         from mpi4py import MPI
-        MPI.COMM_WORLD.Abort(exit_code(error))
+        if MPI.Is_finalized():
+            if not is_echo(error):
+                tell(error, self.rank)
+            raise SystemExit(exit_code(error))
+        abort_all(error, self.rank)
+
+    def _leave_by(self, error: BaseException) -> None:
+        """Collective; root tells, then every rank ends by itself: nobody is cut off, and no launcher loses the exit code."""
+        if self.is_root:
+            tell(error, self.rank)
+        error.echo = True
+        die_unless_over_in(LEAVE_PATIENCE_S)
+        self.barrier()
+        signal.alarm(0)
 
 
 def wait_asleep(done: Callable[[], bool]) -> None:
@@ -226,53 +230,6 @@ def wait_asleep(done: Callable[[], bool]) -> None:
 def complete_asleep(requests: Sequence) -> None:
     """Complete MPI requests by `wait_asleep`."""
     wait_asleep(lambda: all([request.Test() for request in requests]))
-
-
-def hand_over_output() -> None:
-    """Flush, and wait until the launcher has read it: on abort mpich's drops what is still in its pipes."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    deadline = time.monotonic() + DRAIN_PATIENCE_S
-    with suppress(OSError):
-        while any(bytes_in_pipe(number) for number in (1, 2)) and time.monotonic() < deadline:
-            time.sleep(SHORTEST_PAUSE_S)
-    time.sleep(FORWARD_S)
-
-
-def bytes_in_pipe(file_number: int) -> int:
-    """Bytes written to this end of a pipe and not yet read at the other."""
-    return struct.unpack("i", fcntl.ioctl(file_number, termios.FIONREAD, b"    "))[0]
-
-
-def exit_code(error: BaseException) -> int:
-    """What the process ends with because of `error`; 0 for `sys.exit()` and `sys.exit(0)`."""
-    if isinstance(error, SystemExit):
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
-    return getattr(error, "exit_code", 1)
-
-
-def failure_text(error: BaseException, who: str = "") -> str:
-    """One line for an expected end, the traceback for the rest."""
-    if isinstance(error, SwinmpiError):
-        return f"swinmpi: {who}{error}"
-    if isinstance(error, KeyboardInterrupt):
-        return f"swinmpi: {who}interrupted"
-    if isinstance(error, SystemExit):
-        return f"swinmpi: {who}{error.code if isinstance(error.code, str) else f'ended with exit code {error.code}'}"
-    return f"swinmpi: {who}unexpected failure\n{''.join(traceback.format_exception(error))}".rstrip()
-
-
-def _pickled_failure(error: Exception) -> bytes:
-    """(None, error) pickled; an exception that cannot travel is replaced by a RuntimeError with its text."""
-    try:
-        payload = pickle.dumps((None, error))
-        pickle.loads(payload)
-        return payload
-    except Exception:
-        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 def _layout(own: np.ndarray, counts: Sequence[int]) -> tuple[list[int], list[int]]:

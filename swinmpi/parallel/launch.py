@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swinmpi.errors import LaunchError
-from swinmpi.parallel.comm import HEAD_START_S, Group, Node, World
+from swinmpi.parallel.comm import Group, Node, World
+from swinmpi.parallel.failure import HEAD_START_S
 
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")

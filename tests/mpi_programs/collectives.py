@@ -104,6 +104,6 @@ with start_mpi() as world:
         exchanges_windows(group)
     relays_images(world)
     stops_together(world)
-    assert 1 <= world.node.ranks == world.size and 0 <= world.node.rank < world.size, world.node
+    assert 0 <= world.node.rank < world.node.ranks <= world.size and world.node.cores >= 1, world.node
     if world.is_root:
         print(f"{world.size} ranks agree")

@@ -2,6 +2,7 @@
 import os
 import signal
 import sys
+import time
 
 from swinmpi.errors import StackError, Stopped
 from swinmpi.parallel.launch import start_mpi
@@ -23,6 +24,10 @@ def killed(world):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stopped():
+    raise Stopped("saved, requeue me")
+
+
 way = sys.argv[1]
 if way == "without_block":
     world = start_mpi()
@@ -32,11 +37,13 @@ if way == "without_block":
 with start_mpi() as world:
     print(f"rank {world.rank} was here")
     if way == "stopped_on_root":
-        def stop():
-            raise Stopped("saved, requeue me")
-        world.on_root(stop)
+        world.on_root(stopped)
     if way == "stopped_everywhere":
-        raise Stopped("saved, requeue me")
+        until = time.monotonic() + (1.0 if world.is_root else 0.0)
+        while time.monotonic() < until:
+            pass
+        print(f"rank {world.rank} has saved")
+        stopped()
     if world.rank == world.size - 1:
         globals()[way](world)
     world.barrier()
