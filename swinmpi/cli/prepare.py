@@ -1,9 +1,10 @@
 """swinmpi-prepare: photographs or an HR stack -> one HDF5 file of training pairs."""
 import signal
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, run_command
+from swinmpi.cli.options import config_from, make_parser, parse, run_command
 from swinmpi.errors import SomeImagesFailed
 
 
@@ -11,15 +12,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(prepare_command, argv)
 
 
+def parser() -> ArgumentParser:
+    made = make_parser("prepare", __doc__.partition(": ")[2], "swinmpi-prepare photos/ --output pairs.h5 "
+                       "--set data.scale=2 --set data.crops_per_image=50")
+    made.add_argument("input", metavar="INPUT", help="folder of images (PNG, JPEG, TIFF, WebP), HDF5 stack as "
+                      "file.h5::/path, or list .tsv with the columns path, reduce, split")
+    made.add_argument("--output", required=True, type=Path, metavar="FILE", help="HDF5 file to write")
+    made.add_argument("--root", type=Path, metavar="DIR", help="where the paths of a list start (its own folder)")
+    made.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    return made
+
+
 def prepare_command(argv: Sequence[str] | None) -> None:
-    parser = make_parser("prepare", __doc__.partition(": ")[2], "swinmpi-prepare photos/ --output pairs.h5 "
-                         "--set data.scale=2 --set data.crops_per_image=50")
-    parser.add_argument("input", metavar="INPUT", help="folder of images (PNG, JPEG, TIFF, WebP), HDF5 stack as "
-                        "file.h5::/path, or list .tsv with the columns path, reduce, split")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="HDF5 file to write")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where the paths of a list start (its own folder)")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
-    options = parser.parse_args(argv)
+    options = parse(parser(), argv)
     config = config_from(options).data
 
     from swinmpi.pipelines.prepare import plan, prepare  # torch takes seconds to import; --help must not
