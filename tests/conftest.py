@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("shared machine", deadline=None)
+settings.load_profile("shared machine")
 
 LAUNCHER_VARIABLES = ("PMI", "MPI_LOCAL", "OMPI_", "SLURM_")
 
@@ -25,13 +30,13 @@ class Finished:
 
 @pytest.fixture(scope="session")
 def mpirun():
-    """`mpirun(ranks, script_or_-m, *arguments, timeout_s=60, **environ) -> Finished`, one thread per rank."""
+    """`mpirun(ranks, script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`, one thread per rank."""
     beside_python = Path(sys.executable).with_name("mpirun")
     launcher = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
     if launcher is None:
         pytest.fail(f"no mpirun beside {sys.executable} or on PATH; pip install 'swinmpi[test]'")
 
-    def run(ranks: int, *command, timeout_s: float = 60, **environ) -> Finished:
+    def run(ranks: int, *command, timeout_s: float = 180, **environ) -> Finished:
         return run_program([launcher, "-n", str(ranks), sys.executable, *map(str, command)], timeout_s, environ)
 
     return run
@@ -39,8 +44,8 @@ def mpirun():
 
 @pytest.fixture(scope="session")
 def alone():
-    """`alone(script_or_-m, *arguments, timeout_s=60, **environ) -> Finished`: the same program without launcher."""
-    def run(*command, timeout_s: float = 60, **environ) -> Finished:
+    """`alone(script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`: the same program without launcher."""
+    def run(*command, timeout_s: float = 180, **environ) -> Finished:
         return run_program([sys.executable, *map(str, command)], timeout_s, environ)
 
     return run

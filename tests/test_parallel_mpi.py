@@ -40,34 +40,34 @@ def test_collectives_without_a_launcher(alone, environ):
     ("stopped_on_root", 5, 75, "swinmpi: saved, requeue me"),
 ])
 def test_ranks_fail_together_with_one_line(mpirun, way, num_ranks, code, line):
-    finished = mpirun(num_ranks, PROGRAMS / "failing.py", way, timeout_s=30)
+    finished = mpirun(num_ranks, PROGRAMS / "failing.py", way)
     assert (finished.code, finished.err) == (code, line + "\n")
 
 
 def test_ranks_that_stop_together_wait_for_the_slowest(mpirun):
-    finished = mpirun(3, PROGRAMS / "failing.py", "stopped_everywhere", timeout_s=30)
+    finished = mpirun(3, PROGRAMS / "failing.py", "stopped_everywhere")
     assert (finished.code, finished.err) == (75, "swinmpi: saved, requeue me\n")
     assert finished.out.count("has saved\n") == 3
 
 
 def test_an_unexpected_failure_shows_its_traceback_once(mpirun):
-    finished = mpirun(3, PROGRAMS / "failing.py", "unexpected_error", timeout_s=30)
+    finished = mpirun(3, PROGRAMS / "failing.py", "unexpected_error")
     assert finished.code == 1
     assert finished.err.startswith("swinmpi: rank 2: unexpected failure\n")
     assert finished.err.count("ZeroDivisionError: a bug") == 1
 
 
 def test_a_killed_rank_ends_the_others(mpirun):
-    assert mpirun(3, PROGRAMS / "failing.py", "killed", timeout_s=30).code not in (None, 0)
+    assert mpirun(3, PROGRAMS / "failing.py", "killed").code not in (None, 0)
 
 
 def test_one_rank_fails_like_any_program(mpirun):
-    finished = mpirun(1, PROGRAMS / "failing.py", "system_exit", timeout_s=30)
+    finished = mpirun(1, PROGRAMS / "failing.py", "system_exit")
     assert (finished.code, finished.out, finished.err) == (3, "rank 0 was here\n", "")
 
 
 def test_waiting_ranks_leave_the_cores_to_those_who_compute(mpirun):
-    finished = mpirun(5, PROGRAMS / "waiting.py", timeout_s=30)
+    finished = mpirun(5, PROGRAMS / "waiting.py")
     assert finished.code == 0, finished.err
     assert float(finished.out) < 0.2
 

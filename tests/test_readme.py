@@ -41,7 +41,9 @@ def test_every_file_referred_to_exists(page):
 
 
 @pytest.mark.parametrize("command", ["prepare", "train", "sample", "evaluate", "benchmark"])
-def test_help_ends_with_an_example_that_parses(command):
+def test_help_ends_with_examples_that_parse(command):
     parser = importlib.import_module(f"swinmpi.cli.{command}").parser()
-    example = parser.epilog.partition("example:")[2].split()
-    parser.parse_args(example[example.index(f"swinmpi-{command}") + 1:])
+    lines = [line.split() for line in parser.epilog.partition("example:")[2].splitlines() if line.strip()]
+    for words in lines:
+        parser.parse_args(words[words.index(f"swinmpi-{command}") + 1:])
+    assert lines, "no example"

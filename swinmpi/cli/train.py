@@ -1,12 +1,25 @@
 """swinmpi-train: train a model on pairs from swinmpi-prepare, started by mpirun, srun, torchrun or alone."""
+import os
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from swinmpi.cli.options import config_from, make_parser, parse, run_command
 from swinmpi.config import Config
-from swinmpi.errors import ConfigError
-from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads, init_torch_distributed, launcher_rank, start_mpi
+from swinmpi.errors import ConfigError, SwinmpiError
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.launch import (
+    StopFlag,
+    choose_device,
+    choose_threads,
+    init_torch_distributed,
+    launched_by_torchrun,
+    launcher_rank,
+    launcher_size,
+    start_mpi,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,12 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if options.dry_run:
-        if not launcher_rank():
-            show_plan(configured(options))
+        if speaks_for_all():
+            show_plan(configured(options), options.resume)
         return
-    with start_mpi(allow_torchrun=True) as world:
-        config = Config.model_validate(world.on_root(lambda: configured(options).model_dump()))
-        train_on(world, config, options.resume)
+    # The signals of a job's end may come while torch is still being imported.
+    with StopFlag() as stop, start_mpi(allow_torchrun=True) as world:
+        try:
+            config = Config.model_validate(world.on_root(lambda: configured(options).model_dump()))
+        except SwinmpiError as error:
+            if launched_by_torchrun():
+                error.echo = not speaks_for_all()
+            raise
+        train_on(world, config, options.resume, lambda: stop.is_set)
 
 
 def parser() -> ArgumentParser:
@@ -38,39 +57,54 @@ def configured(options: Namespace) -> Config:
     return config
 
 
-def train_on(world, config: Config, resume: bool) -> None:
+def train_on(world: World, config: Config, resume: bool, stop_requested: Callable[[], bool]) -> None:
     """Connect torch.distributed and train. Collective."""
     import torch
     from torch import distributed as dist
 
-    from swinmpi.pipelines.train import Worker, train
+    from swinmpi.pipelines.train import train
+    from swinmpi.pipelines.worker import Worker
     device = torch.device(choose_device(config.parallel.device, world.node.rank))
     torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
-    rank, size = init_torch_distributed("nccl" if device.type == "cuda" else "gloo", world)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    try:
-        with StopFlag() as stop:
-            folder = train(config, Worker(rank, size, device), resume, lambda: stop.is_set)
-        if rank == 0:
-            print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}", flush=True)
-    finally:
+    alone = world.size == 1 and not launched_by_torchrun()
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
+    if rank:
+        warnings.simplefilter("ignore")
+    folder = train(config, Worker(rank, size, device), resume, stop_requested)
+    if rank == 0:
+        print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}", flush=True)
+    if not alone:
+        # Only here: ranks that leave by an error do not wait for each other.
         dist.destroy_process_group()
 
 
-def show_plan(config: Config) -> None:
-    """Validate data and model, print their sizes."""
+def show_plan(config: Config, resume: bool) -> None:
+    """Validate everything, print what a run would do."""
     from swinmpi.models.blocks import count_parameters
-    from swinmpi.pipelines.batches import BatchSource
     from swinmpi.pipelines.objective import make_objective
+    from swinmpi.pipelines.trainsetup import check_run
+    from swinmpi.storage.checkpoint import CheckpointFolder
     from swinmpi.storage.pairs import PairReader
-    with PairReader(config.train.data) as pairs:
-        source = BatchSource(config, pairs, 0, 1)
-        print(f"data    {config.train.data}: {len(pairs.train_indices)} images to train, {len(pairs.validate_indices)} to "
+    settings = config.train
+    folder = CheckpointFolder(Path(settings.output), settings.keep_last)
+    check_run(config, launcher_size() or 1, folder, resume)
+    parameters = count_parameters(make_objective(config).model)
+    with PairReader(settings.data) as pairs:
+        print(f"data    {settings.data}: {len(pairs.train_indices)} images to train, {len(pairs.validate_indices)} to "
               f"validate, {pairs.size_px} px, scale {pairs.scale:g}")
-        print(f"model   {config.model.family}, {count_parameters(make_objective(config).model) / 1e6:.2f} M parameters")
-        print(f"run     {config.train.updates} updates of {config.train.batch_images} images "
-              f"({config.train.updates / source.updates_per_epoch:.1f} epochs) into {config.train.output}")
+        epochs = settings.updates * settings.batch_images / len(pairs.train_indices)
+    print(f"model   {config.model.family}, {parameters / 1e6:.2f} M parameters, trained for {settings.target}")
+    print(f"run     {settings.updates} updates of {settings.batch_images} images ({epochs:.1f} epochs)")
+    print(f"output  {settings.output}: {settings.keep_last} checkpoints of {16e-6 * parameters:.0f} MB, "
+          f"{f'goes on from {folder.latest().name}' if folder.latest() else 'starts at update 0'}")
+
+
+def speaks_for_all() -> bool:
+    """Whether this is the first of the processes that were started together."""
+    return os.environ["RANK"] == "0" if launched_by_torchrun() else not launcher_rank()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
 """Training batches as a pure function of (seed, update): nothing to save, nothing to replay on resume."""
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +26,6 @@ class BatchSource:
                               f"{config.train.accumulate}, got {self.total}")
         self.per_step = self.total // (size * config.train.accumulate)
         self.size = size
-        self.updates_per_epoch = max(1, len(pairs.train_indices) // self.total)
         check_fit(config, pairs)
 
     def batch(self, update: int, micro_step: int) -> Batch:
@@ -50,12 +52,43 @@ class BatchSource:
         """Every image once per epoch, in an order of its own."""
         indices = self.pairs.train_indices
         epoch, place = divmod(number, len(indices))
-        return int(indices[keyed_rng(self.config.train.seed, epoch, ORDER_STREAM).permutation(len(indices))[place]])
+        return int(indices[epoch_order(self.config.train.seed, epoch, len(indices))[place]])
 
     def join(self, samples: list[tuple]) -> Batch:
         lr, hr, eps, windows, t = zip(*samples, strict=True)
         stack = lambda arrays: torch.from_numpy(np.stack(arrays))  # noqa: E731
         return Batch(stack(lr), stack(hr), stack(eps), list(windows), torch.from_numpy(np.concatenate(t)))
+
+
+class Ahead:
+    """A BatchSource whose next batch is made by a thread while the device computes on the last. Use as a context manager."""
+
+    def __init__(self, source: BatchSource):
+        self.source, self.thread = source, ThreadPoolExecutor(max_workers=1)
+        self.ordered: dict[tuple[int, int], Future[Batch]] = {}
+
+    def batch(self, update: int, micro_step: int) -> Batch:
+        """As BatchSource, in memory that a GPU copies from without waiting."""
+        made = self.ordered.pop((update, micro_step), None) or self.order(update, micro_step)
+        last = micro_step + 1 == self.source.config.train.accumulate
+        following = (update + 1, 0) if last else (update, micro_step + 1)
+        self.ordered = {following: self.order(*following)}
+        return made.result()
+
+    def order(self, update: int, micro_step: int) -> Future[Batch]:
+        return self.thread.submit(lambda: pinned(self.source.batch(update, micro_step)))
+
+    def __enter__(self) -> "Ahead":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.thread.shutdown(cancel_futures=True)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
+    """A permutation of 0..num_images-1; kept, because a batch may lie in two epochs."""
+    return keyed_rng(seed, epoch, ORDER_STREAM).permutation(num_images)
 
 
 def keyed_rng(seed: int, number: int, stream: int) -> np.random.Generator:
@@ -79,7 +112,15 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     def move(image: Tensor) -> Tensor:
         return image.to(device, non_blocking=True, memory_format=torch.channels_last)
 
-    return Batch(move(batch.lr), move(batch.hr), move(batch.eps), batch.windows, batch.t.to(device))
+    return Batch(move(batch.lr), move(batch.hr), move(batch.eps), batch.windows, batch.t.to(device, non_blocking=True))
+
+
+def pinned(batch: Batch) -> Batch:
+    """Page-locked where there is a GPU."""
+    if not torch.cuda.is_available():
+        return batch
+    lr, hr, eps, t = (part.pin_memory() for part in (batch.lr, batch.hr, batch.eps, batch.t))
+    return Batch(lr, hr, eps, batch.windows, t)
 
 
 def check_fit(config: Config, pairs: PairReader) -> None:
@@ -89,8 +130,13 @@ def check_fit(config: Config, pairs: PairReader) -> None:
         raise ConfigError(f"{config.train.data}: expected pairs of scale {model.scale} (model.scale), got {pairs.scale:g}")
     if pairs.channels != model.channels:
         raise ConfigError(f"{config.train.data}: expected {model.channels} channels (model.channels), got {pairs.channels}")
+    if pairs.hr.shape[1] != pairs.hr.shape[2]:
+        raise ConfigError(f"{config.train.data}: expected square images, got {pairs.hr.shape[1]} x {pairs.hr.shape[2]}")
+    if crop_px < model.window_px:
+        raise ConfigError(f"train.crop_px: expected at least a window of {model.window_px} px, got {crop_px}")
     if crop_px > pairs.size_px or crop_px % model.scale:
-        raise ConfigError(f"train.crop_px: expected a multiple of {model.scale} up to the stored {pairs.size_px} px, got {crop_px}")
+        raise ConfigError(f"train.crop_px: expected a multiple of {model.scale}, at most the stored {pairs.size_px} px, "
+                          f"got {crop_px}")
     if config.sampler.shift.border == "wrap" and crop_px % model.window_px:
         raise ConfigError(f"train.crop_px: expected whole windows of {model.window_px} px with border wrap, got {crop_px}")
     if len(pairs.train_indices) == 0:

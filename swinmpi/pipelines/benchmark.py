@@ -319,3 +319,7 @@ def largest_difference(a: Tensor, b: Tensor) -> float:
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def with_parallel(config: Config, values: Mapping[str, object]) -> Config:
+    return config.model_copy(update={"parallel": config.parallel.model_copy(update=dict(values))})

@@ -79,6 +79,9 @@ class RegressionObjective(nn.Module):
         aligned = config.model.family == "aligned"
         self.model = Diffuser(config.model).encoder if aligned else RRDBSuperResolver(config.model)
         self.image_channels = config.model.channels if aligned else 0
+        if aligned:
+            # No regression answers for the global vector, and DDP waits for every gradient it expects.
+            self.model.to_global.requires_grad_(False)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         loss = functional.l1_loss(self.regress(batch.lr), batch.hr)
@@ -138,8 +141,7 @@ class ThesisObjective(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         config = self.config
-        synthesis = config.model.condition_on == "x_t"
-        x_0 = batch.hr if synthesis else ((batch.hr - upsampled(batch)) * config.model.residual_gain).clamp(-1, 1)
+        x_0 = self.x_0(batch)
         counts = [len(windows) for windows in batch.windows]
         t_image = torch.stack([t[0] for t in batch.t.split(counts)])
         x_t = q_sample(x_0, t_image, batch.eps, self.schedule)
@@ -150,7 +152,15 @@ class ThesisObjective(nn.Module):
         loss = distance(config.train.loss)(output.float(), wanted)
         return {"loss": loss, "diffusion": loss.detach()}
 
+    def x_0(self, batch: Batch) -> Tensor:
+        """What is diffused: the residual to bicubic; without LR (synthesis) the image itself."""
+        model = self.config.model
+        if model.condition_on == "x_t":
+            return batch.hr * model.residual_gain
+        return ((batch.hr - upsampled(batch)) * model.residual_gain).clamp(-1, 1)
+
     def features(self, batch: Batch, x_t: Tensor) -> Tensor | None:
+        """The encoder's answer to (LR image, mask, x_t as configured) of every window; None without an encoder."""
         if self.model.encoder is None:
             return None
         model, side = self.config.model, self.config.model.window_px

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from swinmpi.config import Config
 from swinmpi.images.degrade import imresize_tensor
@@ -15,12 +14,13 @@ from swinmpi.parallel.exchange import RootExchange
 from swinmpi.pipelines.batches import to_unit
 from swinmpi.pipelines.objective import make_objective
 from swinmpi.pipelines.superresolve import SuperResolver
+from swinmpi.pipelines.worker import Worker
 from swinmpi.storage.pairs import PairReader
 
 MICRO_BATCH = 4
 
 
-def validate(config: Config, worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
+def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
     """Mean PSNR and SSIM of `bicubic`, `regression` and `sample`, images shared over the ranks. Collective.
 
     Equal on all ranks; empty when there is no validation split.
@@ -29,11 +29,8 @@ def validate(config: Config, worker, ema: Mapping[str, Tensor], pairs: PairReade
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(config.train.validate_images, len(chosen))).astype(int)]
     answer = make_answer(config, worker.device, ema)
     rows = [figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
-            for i in chosen[worker.rank::worker.size]]
-    if worker.size > 1:
-        gathered: list = [None] * worker.size
-        dist.all_gather_object(gathered, rows)
-        rows = [row for part in gathered for row in part]
+            for i in np.array_split(chosen, worker.size)[worker.rank]]
+    rows = worker.gather(rows)
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
 
 

@@ -1,8 +1,10 @@
 """Checkpoints: weights as safetensors with their configuration in the header, training state, both written atomically."""
+import io
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -37,21 +39,29 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict]:
         raise CheckpointError(f"{path}: expected weights written by swinmpi-train (format {FORMAT}), got "
                               f"{metadata.get('format', 'none')}")
     try:
-        return tensors, json.loads(metadata["header"])
+        header = json.loads(metadata["header"])
     except (KeyError, ValueError):
-        raise CheckpointError(f"{path}: its header is damaged; copy or download it again") from None
+        header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is damaged; copy or download it again")
+    return tensors, header
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Strict load; CheckpointError names the first difference instead of listing hundreds."""
-    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    check_shapes(module.state_dict(), tensors, source)
+    module.load_state_dict(dict(tensors))
+
+
+def check_shapes(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str) -> None:
+    """CheckpointError unless `tensors` has the names and shapes that are wanted."""
+    own = {name: tuple(value.shape) for name, value in wanted.items()}
     came = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in sorted(own.keys() | came.keys()):
         if own.get(name) != came.get(name):
             raise CheckpointError(f"{source}: does not fit the configured model: {name} should be "
                                   f"{own.get(name, 'absent')}, is {came.get(name, 'absent')}; remove `model` settings "
                                   "to use the checkpoint's own")
-    module.load_state_dict(dict(tensors))
 
 
 def file_sha256(path: Path | str) -> str:
@@ -66,46 +76,64 @@ def file_sha256(path: Path | str) -> str:
 class CheckpointFolder:
     """A training run's folder: `update-00001000/` holds one complete state, newest last; `best.safetensors` the best EMA.
 
-    One process writes. A folder under its final name is complete: it was filled under another name, then renamed.
+    One process writes. A folder under its final name is complete: it is filled, and emptied, under a hidden name.
     """
 
     def __init__(self, root: Path, keep_last: int):
         self.root, self.keep_last = root, keep_last
 
     def create(self) -> None:
-        """OutputError when the folder cannot be made or written."""
-        try:
+        """OutputError when the folder cannot be made or written; what a killed run left unfinished is removed."""
+        with writing(self.root, "choose --set train.output=FOLDER"):
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / ".writable"
             probe.touch()
             probe.unlink()
-        except OSError as error:
-            raise OutputError(f"{self.root}: cannot write here: {error.strerror}; choose --set train.output=FOLDER") from None
+            for leftover in (*self.root.glob(".filling-*"), *self.root.glob(".emptying-*")):
+                shutil.rmtree(leftover)
+            for leftover in (*self.root.glob(".best.safetensors.*"), *self.root.glob(".log.jsonl.*")):
+                leftover.unlink()
+
+    def states(self) -> list[Path]:
+        """The complete states, oldest first."""
+        return sorted(self.root.glob("update-*"))
 
     def latest(self) -> Path | None:
         """The newest complete state, or None."""
-        states = sorted(self.root.glob("update-*"))
-        return states[-1] if states else None
+        return self.states()[-1] if self.states() else None
 
     def save(self, update: int, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], state: dict, header: dict) -> None:
-        """Write everything a resume needs, then forget states older than the last `keep_last`."""
+        """Write everything a resume needs, then forget states older than the last `keep_last`; OutputError."""
         final = self.root / f"update-{update:08d}"
         filling = self.root / f".filling-{update:08d}"
-        shutil.rmtree(filling, ignore_errors=True)
-        filling.mkdir()
-        save_weights(filling / "weights.safetensors", weights, header)
-        save_weights(filling / "ema.safetensors", ema, header)
-        torch.save(state, filling / "state.pt")
-        sync(filling / "state.pt")
-        sync(filling)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(filling, final)
-        sync(self.root)
-        for old in sorted(self.root.glob("update-*"))[:-self.keep_last]:
-            shutil.rmtree(old)
+        packed = io.BytesIO()
+        torch.save(state, packed)
+        try:
+            with writing(final):
+                shutil.rmtree(filling, ignore_errors=True)
+                filling.mkdir()
+                save_weights(filling / "weights.safetensors", weights, header)
+                save_weights(filling / "ema.safetensors", ema, header)
+                write_atomically(filling / "state.pt", packed.getvalue())
+                if final.exists():
+                    self.forget(final)
+                os.replace(filling, final)
+                sync(self.root)
+                for old in self.states()[:-self.keep_last]:
+                    self.forget(old)
+        except OutputError:
+            shutil.rmtree(filling, ignore_errors=True)
+            raise
 
     def save_best(self, ema: Mapping[str, Tensor], header: dict) -> None:
         save_weights(self.root / "best.safetensors", ema, header)
+
+    def forget(self, state: Path) -> None:
+        """Remove a state; being killed meanwhile leaves no half of it under its name."""
+        emptying = state.with_name(f".emptying-{state.name}")
+        shutil.rmtree(emptying, ignore_errors=True)
+        os.replace(state, emptying)
+        shutil.rmtree(emptying)
 
 
 def load_state(folder: Path) -> dict:
@@ -118,18 +146,28 @@ def load_state(folder: Path) -> dict:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Temporary file beside it, fsync, rename, fsync of the folder."""
+    """Temporary file beside it, fsync, rename, fsync of the folder; OutputError, and nothing left, when that fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+@contextmanager
+def writing(path: Path, advice: str = "make room or choose another folder") -> Iterator[None]:
+    """Any OSError inside becomes an OutputError in one line."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write: {error.strerror}") from None
-    sync(path.parent)
+        raise OutputError(f"{path}: cannot write: {error.strerror or error}; {advice}") from None
 
 
 def sync(path: Path) -> None:

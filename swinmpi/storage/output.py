@@ -138,7 +138,7 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
         raise OutputError(f"{path}: expected a file name, got a folder or a device; use --output FILE")
     if not os.path.isdir(path.parent):
         raise OutputError(f"{path}: the folder {path.parent} does not exist; create it or choose another --output")
-    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=True):
+    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise OutputError(f"{path}: the folder {path.parent} is not writable; choose another --output")
     for mine in (path, beside(path, ".partial"), beside(path, ".packing")):
         if os.path.exists(mine) and os.path.exists(input_path) and os.path.samefile(mine, input_path):

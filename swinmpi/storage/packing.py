@@ -9,7 +9,7 @@ import numpy as np
 
 import swinmpi
 from swinmpi.storage.attributes import copy_attributes, text_list
-from swinmpi.storage.partial import DATA, PER_IMAGE, nexus_group
+from swinmpi.storage.partial import DATA, LIBRARY, PER_IMAGE, nexus_group
 from swinmpi.storage.sink import Sink
 
 CHUNK_BYTES = 1 << 20
@@ -19,7 +19,7 @@ def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[s
     """Write the finished form of OUT.partial to `path`, image by image and safe from a power cut; an older file there
     is overwritten. OSError when the disk is full."""
     with Sink(path, "w+b") as sink:
-        with h5py.File(sink, "w", libver="earliest") as packed:
+        with h5py.File(sink, "w", libver=LIBRARY) as packed:
             fill(packed, partial, compression, provenance, sink)
         sink.sync()
 

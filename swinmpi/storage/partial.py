@@ -19,6 +19,9 @@ from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
 FORMAT = 1  # of OUT.partial
+# HDF5 1.8: every reader knows it, attributes may be large, and its files have no mark "open for writing" that a kill
+# would leave set.
+LIBRARY = ("v108", "v108")
 DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
 FIGURES = ("lr_psnr", "seam_score")
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
@@ -55,8 +58,7 @@ def resume_partial(partial: Path, description: dict, overwrite: bool) -> Sink | 
     return None
 
 
-def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
-                   description: dict) -> Sink:
+def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype], description: dict) -> Sink:
     """A new, locked OUT.partial, filled under another name and renamed when it is whole."""
     check_room(partial, stack, scale, pixels)
     new = partial.with_name(partial.name + ".new")
@@ -64,9 +66,8 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
     try:
         if partial.exists():  # another run was faster
             raise_busy(partial)
-        # the earliest superblock has no mark "open for writing", which a kill would leave set
         sink.truncate(0)
-        with h5py.File(sink, "w", libver="earliest") as file:
+        with h5py.File(sink, "w", libver=LIBRARY) as file:
             allocate(file, stack, scale, pixels)
             file.attrs["fingerprint"] = json.dumps(description)
         sink.sync()

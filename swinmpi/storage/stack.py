@@ -33,6 +33,7 @@ class Stack:
         self.dataset = dataset
         self.axes = axes
         self.layout = decide_layout(dataset)
+        self.attributes = readable_attributes(dataset)
 
     @classmethod
     def open(cls, address: Address | str, allow_external: bool = False) -> "Stack":
@@ -81,11 +82,6 @@ class Stack:
     @property
     def channels(self) -> int:
         return self.shape[self.layout.index("C")] if "C" in self.layout else 1
-
-    @property
-    def attributes(self) -> dict:
-        """The dataset's attributes."""
-        return readable_attributes(self.dataset)
 
     def read(self, image_index: int) -> np.ndarray:
         """One image as (C, H, W) float32: raw values, not scaled, NaNs kept."""
