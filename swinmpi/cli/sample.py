@@ -1,19 +1,22 @@
 """swinmpi-sample: super-resolve a stack; without arguments the shipped one, with the shipped model."""
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 
 from swinmpi.cli.options import make_parser, parse, run_command
 from swinmpi.config import Config, load_config
-from swinmpi.errors import ConfigError, OutputError
+from swinmpi.errors import ConfigError, SomeImagesFailed
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.launch import launcher_rank, start_mpi
+from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
 
 DEMO_FOLDER = Path("swinmpi-out")
 MODELS = {"photos_x2": "photos_x2.safetensors"}
-DEMO_MODEL, DEMO_STACK = "photos_x2", "demo_x2.h5"
+DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
+NAMED_FAILURES = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,11 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
-    if options.dry_run and not launcher_rank():
-        show_plan(options)
     if not options.dry_run:
-        with start_mpi() as world:
-            sample_on(world, options)
+        with start_mpi() as world, StopFlag() as stop:
+            sample_on(world, stop, options)
+    elif not launcher_rank():
+        show_plan(options)
 
 
 def parser() -> ArgumentParser:
@@ -44,54 +47,85 @@ def parser() -> ArgumentParser:
     return made
 
 
+def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
+    """Validate on rank 0, sample on all ranks, tell on rank 0. Collective; SomeImagesFailed comes on all ranks."""
+    request, config = world.on_root(lambda: prepare(options))
+    from swinmpi.pipelines.sample import sample
+    with warnings.catch_warnings():
+        warnings.simplefilter("once" if world.is_root else "ignore")
+        warnings.showwarning = lambda message, *_: print(f"swinmpi: {message}", file=sys.stderr, flush=True)
+        report = sample(request, config, world, stop)
+    world.on_root(lambda: conclude(options, request, report))
+
+
 def prepare(options: Namespace):
-    """(request, configuration) of a command line, validated as far as possible without computing. On one process."""
-    from swinmpi.pipelines.model import resolve_config
-    from swinmpi.pipelines.sample import SampleRequest, check_request
-    from swinmpi.storage.checkpoint import load_weights
-    if options.ensemble < 1:
-        raise ConfigError(f"--ensemble: expected at least 1 sample, got {options.ensemble}")
-    demo = options.input is None
-    checkpoint = options.checkpoint or Path(str(files("swinmpi.demo") / MODELS[options.model]))
+    """(request, configuration) of a command line, validated before anything is computed or created. On one process.
+
+    What needs no torch comes first, so that most mistakes are told at once.
+    """
+    from swinmpi.pipelines.request import SampleRequest, check_destination, check_stack
     overrides = list(options.overrides)
     if options.ranks_per_image is not None:
         overrides.append(f"parallel.ranks_per_image={options.ranks_per_image}")
-    if demo:
-        overrides.append("output.regression=true")
-    load_config(options.config, overrides, options.preset)
+    check_settings(options, overrides)
+    demo, checkpoint = options.input is None, options.checkpoint or shipped(MODELS[options.model])
+    request = SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
+                            checkpoint, options.ensemble, options.overwrite or demo, options.allow_external,
+                            new_folder=demo and options.output is None)
+    check_stack(request)
+    if demo or options.output:
+        check_destination(request)
+
+    from swinmpi.pipelines.model import resolve_config
+    from swinmpi.pipelines.plan import check_plan
+    from swinmpi.storage.checkpoint import load_weights
     config = resolve_config(load_weights(checkpoint)[1], checkpoint, options.config, overrides, options.preset)
-    stack = str(files("swinmpi.demo") / DEMO_STACK) if demo else options.input
-    output = options.output or (DEMO_FOLDER / "sr.h5" if demo else default_output(options.input, config.model.scale))
-    request = SampleRequest(stack, output, checkpoint, options.ensemble, options.overwrite or demo, options.allow_external)
-    check_request(request, config)
+    if demo:
+        config = demo_config(config, checkpoint)
+    elif options.output is None:
+        request = replace(request, output=default_output(options.input, config.model.scale))
+    check_plan(request, config)
     return request, config
 
 
-def sample_on(world: World, options: Namespace) -> None:
-    """Validate on rank 0, then sample on all ranks. Collective."""
-    request, values = world.on_root(lambda: as_plain(*prepare(options)))
-    from swinmpi.pipelines.sample import describe, sample
-    config = Config.model_validate(values)
-    if options.input is None:
-        world.on_root(make_demo_folder)
-    report = sample(request, config, world)
-    if not world.is_root:
-        return
-    print(describe(report))
-    if options.input is None:
-        from swinmpi.pipelines.demo import present
-        print(present(request.output, str(files("swinmpi.demo") / DEMO_STACK), DEMO_FOLDER, report))
-    print(f"written: {request.output}", flush=True)
+def check_settings(options: Namespace, overrides: Sequence[str]) -> None:
+    """ConfigError for settings that are wrong whatever family of model the checkpoint holds."""
+    try:
+        load_config(options.config, overrides, options.preset)
+    except ConfigError:
+        load_config(options.config, overrides, options.preset, {"model": {"family": "thesis"}})
 
 
-def as_plain(request, config: Config):
-    """What on_root can send to the other ranks."""
-    return request, config.model_dump()
+def demo_config(config: Config, checkpoint: Path) -> Config:
+    """With the regression kept where the model has one, for the picture."""
+    if config.model.scale != DEMO_SCALE:
+        raise ConfigError(f"{checkpoint}: expected a model of scale {DEMO_SCALE} for the shipped stack, got "
+                          f"{config.model.scale}; name an INPUT")
+    output = config.output.model_copy(update={"regression": config.model.family == "aligned"})
+    return config.model_copy(update={"output": output})
+
+
+def conclude(options: Namespace, request, report) -> None:
+    """The table, and of the demo its figures and picture. On rank 0. SomeImagesFailed where some did."""
+    from swinmpi.pipelines.timing import as_table
+    print(as_table(report))
+    written = [request.output]
+    if options.input is None:
+        from swinmpi.pipelines.demo import PICTURE, REPORT, present
+        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
+        written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
+    print(f"written: {', '.join(map(str, written))}", flush=True)
+    if report.failed:
+        named = [str(index) for index in sorted(report.failed)]
+        more = f" and {len(named) - NAMED_FAILURES} more" if len(named) > NAMED_FAILURES else ""
+        raise SomeImagesFailed(f"{request.output}: written, but images {', '.join(named[:NAMED_FAILURES])}{more} could not "
+                               "be read")
 
 
 def show_plan(options: Namespace) -> None:
-    from swinmpi.pipelines.sample import describe_plan
-    print(describe_plan(*prepare(options)))
+    request, config = prepare(options)
+    from swinmpi.pipelines.plan import describe_plan
+    print(describe_plan(request, config, launcher_size() or 1))
 
 
 def default_output(address: str, scale: int) -> Path:
@@ -99,11 +133,9 @@ def default_output(address: str, scale: int) -> Path:
     return Path(f"{Path(address.partition('::')[0]).stem}_x{scale}.h5")
 
 
-def make_demo_folder() -> None:
-    try:
-        DEMO_FOLDER.mkdir(exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{DEMO_FOLDER}: cannot be made here ({error.strerror}); change to a folder you may write") from None
+def shipped(name: str) -> Path:
+    """A file of swinmpi/demo."""
+    return Path(str(files("swinmpi.demo") / name))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,14 @@ from swinmpi.pipelines.evaluation import as_json, as_png, as_text
 from swinmpi.storage.checkpoint import write_atomically
 
 LR, HR = "/entry/data/lr", "/entry/reference/hr"
+PICTURE, REPORT = "contact_sheet.png", "report.json"
 
 
-def present(sr: Path, demo_stack: str, folder: Path, run_report: Mapping) -> str:
-    """Compare the SR of the demo stack with its HR; write contact_sheet.png and report.json; returns the table. One process."""
+def present(sr: Path, demo_stack: str, run: Mapping) -> str:
+    """Compare the SR of the demo stack with its HR; write picture and report beside it; returns the table. One process."""
+    folder = sr.parent
     evaluation, rows = judge(Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}"))
-    write_atomically(folder / "contact_sheet.png", as_png(evaluation, rows))
-    report = json.loads(as_json(evaluation)) | {"run": dict(run_report)}
-    write_atomically(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
-    return f"{as_text(evaluation)}\nwritten: {folder / 'contact_sheet.png'}, {folder / 'report.json'}"
+    write_atomically(folder / PICTURE, as_png(evaluation, rows))
+    report = json.loads(as_json(evaluation)) | {"run": dict(run)}
+    write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+    return as_text(evaluation)

@@ -1,6 +1,6 @@
 """The finished file: images compressed one by one, NeXus groups, and where they came from."""
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,7 @@ def attach_scales(data: h5py.Group) -> None:
 
 def write_process(entry: h5py.Group, provenance: Mapping[str, Any]) -> None:
     """NXprocess: the program, its version, the date, and every entry of `provenance`."""
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    date = datetime.now().astimezone().isoformat(timespec="seconds")
     write_entries(nexus_group(entry, "process", "NXprocess"),
                   {"program": "swinmpi", "version": swinmpi.__version__, "date": date} | dict(provenance))
 

@@ -19,9 +19,9 @@ from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
 FORMAT = 1  # of OUT.partial
-# HDF5 1.8: every reader knows it, attributes may be large, and its files have no mark "open for writing" that a kill
-# would leave set.
-LIBRARY = ("v108", "v108")
+# From HDF5 1.8 on: attributes may be large, and the superblock has no mark "open for writing", which a kill
+# would leave set; newer features only where the input has them.
+LIBRARY = ("v108", "latest")
 DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
 FIGURES = ("lr_psnr", "seam_score")
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
