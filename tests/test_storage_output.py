@@ -271,7 +271,7 @@ def kill_after(child, line):
 
 def finish_in_child(folder):
     child = start_child(folder)
-    text, _ = child.communicate(timeout=60)
+    text, _ = child.communicate(timeout=300)
     assert child.returncode == 0
     return text.split()
 
@@ -471,7 +471,7 @@ try:
 except OutputError as error:
     print(error)
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert (ended.returncode, ended.stderr) == (0, "") and "File too large" in ended.stdout
     expected = {"creating": "cannot write here", "writing": "image 2 cannot be written", "packing": "cannot be packed"}
     assert expected[full_at] in ended.stdout and len(ended.stdout.splitlines()) == 1

@@ -52,7 +52,8 @@ def assert_same_end(folder, other):
 
 @pytest.mark.parametrize("model", [ALIGNED, THESIS], ids=["aligned", "thesis"])
 def test_the_loss_falls(pairs, tmp_path, model):
-    run(pairs, tmp_path, "train.updates=60", "train.learning_rate=5e-3", "train.validate_every=100", model=model)
+    run(pairs, tmp_path, "train.updates=60", "train.learning_rate=5e-3", "train.validate_every=99", "train.checkpoint_every=99",
+        model=model)
     losses = losses_of(tmp_path)
     assert len(losses) == 60 and sum(losses[-10:]) < 0.85 * sum(losses[:10])
 

@@ -1,11 +1,15 @@
 """swinmpi-evaluate: figures of an SR stack against the true HR stack, beside bicubic's."""
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, run_command
-from swinmpi.config import Config
+from swinmpi.cli.options import config_from, make_parser, parse, run_command
+from swinmpi.cli.sample import parser as sample_parser
+from swinmpi.cli.sample import prepare, print_table, raise_failed, told_by, with_regression
 from swinmpi.errors import ConfigError
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,29 +17,28 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def evaluate_command(argv: Sequence[str] | None) -> None:
-    options = parser().parse_args(argv)
-    config = config_from(options)
-    if (options.sr is None) == (options.checkpoint is None):
-        raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to sample first")
-
-    from swinmpi.pipelines.evaluate import Request, evaluate, plan  # torch takes seconds to import; --help must not
-    from swinmpi.pipelines.evaluation import as_text
-    sr = options.sr or sample_first(options, config)
-    request = Request(sr, options.reference, options.output, options.lr, options.lpips_backbone)
-    if options.dry_run:
-        print(plan(request))
-        return
-    print(as_text(evaluate(request)))
-    print(f"written: {options.output / 'evaluate.json'}, {options.output / 'evaluate.png'}")
+    options = parse(parser(), argv)
+    if options.checkpoint is not None and not options.dry_run:
+        with start_mpi() as world, StopFlag() as stop, told_by(world):
+            sample_first(world, stop, options)
+    elif not launcher_rank():
+        config_from(options)
+        if (options.sr is None) == (options.checkpoint is None):
+            raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to sample first")
+        if options.dry_run:
+            show_plan(options)
+        else:
+            judge_and_tell(options, options.sr)
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("evaluate", __doc__.partition(": ")[2], "swinmpi-evaluate sr.h5 --reference hr.h5 --lr lr.h5",
+    made = make_parser("evaluate", __doc__.partition(": ")[2], "swinmpi-evaluate sr.h5 --reference hr.h5 --lr lr.h5\n  "
+                       "mpirun -n 4 swinmpi-evaluate --checkpoint best.safetensors --lr lr.h5 --reference hr.h5",
                        presets=True)
     made.add_argument("sr", nargs="?", metavar="SR", help="SR stack, file.h5 or file.h5::/path")
     made.add_argument("--reference", required=True, metavar="HR", help="the true HR stack")
     made.add_argument("--lr", metavar="LR", help="the stack SR was made from (default: HR shrunk by SR's scale)")
-    made.add_argument("--checkpoint", type=Path, metavar="FILE", help="instead of SR: sample --lr first")
+    made.add_argument("--checkpoint", type=Path, metavar="FILE", help="instead of SR: sample --lr first, into FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
                       help="for evaluate.json and evaluate.png (default: swinmpi-out)")
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
@@ -43,6 +46,55 @@ def parser() -> ArgumentParser:
     return made
 
 
-def sample_first(options: Namespace, config: Config) -> str:
-    """Address of the SR stack sampled from `--lr` with `--checkpoint` into the output folder."""
-    raise ConfigError("--checkpoint: sampling from here is not connected yet; run swinmpi-sample, evaluate its output")
+def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
+    """Sample `--lr` with `--checkpoint` into the output folder, then judge on rank 0. Collective."""
+    request, config = world.on_root(lambda: prepare_sampling(options))
+    from swinmpi.pipelines.sample import sample
+    report = sample(request, config, world, stop)
+
+    def conclude() -> None:
+        print_table(report)
+        judge_and_tell(options, str(request.output))
+        raise_failed(request, report)
+
+    world.on_root(conclude)
+
+
+def prepare_sampling(options: Namespace):
+    """(request, configuration) of the sampling, validated together with the reference. On one process."""
+    if options.sr is not None or options.lr is None:
+        raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
+    argv = [options.lr, "--output", options.output / "sr.h5", "--checkpoint", options.checkpoint, "--overwrite"]
+    for name, values in (("--config", options.config), ("--set", options.overrides), ("--preset", [options.preset])):
+        argv += [word for value in values if value is not None for word in (name, value)]
+    request, config = prepare(sample_parser().parse_args([str(word) for word in argv]), new_folder=True)
+
+    from swinmpi.pipelines.plan import check_reference
+    check_reference(request, config, options.reference)
+    return request, with_regression(config)
+
+
+def judge_and_tell(options: Namespace, sr: str) -> None:
+    """Figures of the SR stack, printed and written. On one process."""
+    from swinmpi.pipelines.evaluate import evaluate
+    from swinmpi.pipelines.evaluation import as_text
+    print(as_text(evaluate(request_for(options, sr))))
+    print(f"written: {options.output / 'evaluate.json'}, {options.output / 'evaluate.png'}", flush=True)
+
+
+def show_plan(options: Namespace) -> None:
+    from swinmpi.pipelines.evaluate import plan  # torch takes seconds to import; --help must not
+    if options.checkpoint is None:
+        print(plan(request_for(options, options.sr)))
+        return
+    from swinmpi.pipelines.plan import describe_plan
+    print(describe_plan(*prepare_sampling(options), launcher_size() or 1))
+
+
+def request_for(options: Namespace, sr: str):
+    from swinmpi.pipelines.evaluate import Request
+    return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

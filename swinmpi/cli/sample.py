@@ -2,7 +2,8 @@
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if not options.dry_run:
-        with start_mpi() as world, StopFlag() as stop:
+        with start_mpi() as world, StopFlag() as stop, told_by(world):
             sample_on(world, stop, options)
     elif not launcher_rank():
-        show_plan(options)
+        with told_by(World()):
+            show_plan(options)
 
 
 def parser() -> ArgumentParser:
@@ -48,20 +50,33 @@ def parser() -> ArgumentParser:
 
 
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
-    """Validate on rank 0, sample on all ranks, tell on rank 0. Collective; SomeImagesFailed comes on all ranks."""
+    """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
     request, config = world.on_root(lambda: prepare(options))
     from swinmpi.pipelines.sample import sample
-    with warnings.catch_warnings():
-        warnings.simplefilter("once" if world.is_root else "ignore")
-        warnings.showwarning = lambda message, *_: print(f"swinmpi: {message}", file=sys.stderr, flush=True)
-        report = sample(request, config, world, stop)
+    report = sample(request, config, world, stop)
     world.on_root(lambda: conclude(options, request, report))
 
 
-def prepare(options: Namespace):
+@contextmanager
+def told_by(world: World) -> Iterator[None]:
+    """Warnings inside are one plain line each, told once and by rank 0."""
+    told: set[str] = set()
+
+    def tell(message, *_) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            print(f"swinmpi: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always" if world.is_root else "ignore")
+        warnings.showwarning = tell
+        yield
+
+
+def prepare(options: Namespace, new_folder: bool = False):
     """(request, configuration) of a command line, validated before anything is computed or created. On one process.
 
-    What needs no torch comes first, so that most mistakes are told at once.
+    new_folder: the output's folder may be missing. What needs no torch comes first: most mistakes are told at once.
     """
     from swinmpi.pipelines.request import SampleRequest, check_destination, check_stack
     overrides = list(options.overrides)
@@ -71,7 +86,7 @@ def prepare(options: Namespace):
     demo, checkpoint = options.input is None, options.checkpoint or shipped(MODELS[options.model])
     request = SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
                             checkpoint, options.ensemble, options.overwrite or demo, options.allow_external,
-                            new_folder=demo and options.output is None)
+                            new_folder=new_folder or (demo and options.output is None))
     check_stack(request)
     if demo or options.output:
         check_destination(request)
@@ -81,7 +96,8 @@ def prepare(options: Namespace):
     from swinmpi.storage.checkpoint import load_weights
     config = resolve_config(load_weights(checkpoint)[1], checkpoint, options.config, overrides, options.preset)
     if demo:
-        config = demo_config(config, checkpoint)
+        check_demo(config, checkpoint)
+        config = with_regression(config)
     elif options.output is None:
         request = replace(request, output=default_output(options.input, config.model.scale))
     check_plan(request, config)
@@ -96,25 +112,37 @@ def check_settings(options: Namespace, overrides: Sequence[str]) -> None:
         load_config(options.config, overrides, options.preset, {"model": {"family": "thesis"}})
 
 
-def demo_config(config: Config, checkpoint: Path) -> Config:
-    """With the regression kept where the model has one, for the picture."""
+def check_demo(config: Config, checkpoint: Path) -> None:
     if config.model.scale != DEMO_SCALE:
         raise ConfigError(f"{checkpoint}: expected a model of scale {DEMO_SCALE} for the shipped stack, got "
                           f"{config.model.scale}; name an INPUT")
+
+
+def with_regression(config: Config) -> Config:
+    """`config` that keeps the regression where the model has one, for the picture."""
     output = config.output.model_copy(update={"regression": config.model.family == "aligned"})
     return config.model_copy(update={"output": output})
 
 
 def conclude(options: Namespace, request, report) -> None:
-    """The table, and of the demo its figures and picture. On rank 0. SomeImagesFailed where some did."""
-    from swinmpi.pipelines.timing import as_table
-    print(as_table(report))
+    """Tell what was made, of the demo with its figures and picture. On one process. SomeImagesFailed where some did."""
+    print_table(report)
     written = [request.output]
     if options.input is None:
         from swinmpi.pipelines.demo import PICTURE, REPORT, present
         print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
+    raise_failed(request, report)
+
+
+def print_table(report) -> None:
+    from swinmpi.pipelines.timing import as_table
+    print(as_table(report), flush=True)
+
+
+def raise_failed(request, report) -> None:
+    """SomeImagesFailed naming them, if any."""
     if report.failed:
         named = [str(index) for index in sorted(report.failed)]
         more = f" and {len(named) - NAMED_FAILURES} more" if len(named) > NAMED_FAILURES else ""

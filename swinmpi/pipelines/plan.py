@@ -7,14 +7,16 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.pipelines.denoise import max_shift
 from swinmpi.pipelines.layout import (
+    Layout,
     describe_idle,
     describe_work,
     image_grid,
     plan_layout,
-    positions_per_image,
+    regresses_only,
     windows_of_ranks,
 )
 from swinmpi.pipelines.model import load_model
+from swinmpi.pipelines.opposed import check_lr
 from swinmpi.pipelines.request import SampleRequest, check_destination, output_plan
 from swinmpi.storage.output import beside, pixel_datasets
 from swinmpi.storage.partial import check_room
@@ -33,6 +35,16 @@ def check_plan(request: SampleRequest, config: Config) -> None:
     with Stack.open(request.stack, request.allow_external) as stack:
         check_fit(request, config, stack)
     load_model(request.checkpoint, config)
+
+
+def check_reference(request: SampleRequest, config: Config, reference: str) -> None:
+    """StackError unless the HR stack `reference` is as large as the output will be. On one process."""
+    with Stack.open(request.stack, request.allow_external) as lr, Stack.open(reference) as hr:
+        scale, scaled = config.model.scale, (hr.height / lr.height, hr.width / lr.width)
+        check_lr(lr, hr)
+        if scaled != (scale, scale):
+            raise StackError(f"{hr.address}: expected images {scale} times the size of {lr.height} x {lr.width} px, which the "
+                             f"model makes, got {hr.height} x {hr.width}; name the HR stack that belongs to {lr.address}")
 
 
 def check_sampler(config: Config) -> None:
@@ -69,20 +81,28 @@ def check_fit(request: SampleRequest, config: Config, stack: Stack) -> None:
 def describe_plan(request: SampleRequest, config: Config, num_ranks: int) -> str:
     """What a run on `num_ranks` ranks of one CPU would do; bytes are before compression."""
     with Stack.open(request.stack, request.allow_external) as stack:
-        scale, sampler, num_images = config.model.scale, config.sampler, stack.num_images
-        layout = plan_layout(config, stack, num_images, num_ranks, torch.device("cpu"))
-        positions, grid = positions_per_image(config, stack), image_grid(config, stack)
+        scale, model, num_images = config.model.scale, config.model, stack.num_images
         height, width = stack.height * scale, stack.width * scale
-        stored = sum(dtype.itemsize for dtype in pixel_datasets(output_plan(request, config), stack.dtype).values())
-        frame = 4 * layout.images_per_step * config.model.channels * grid.frame_height_px * grid.frame_width_px
-        lines = [
-            f"input       {stack.address}: {num_images} images of {height // scale} x {width // scale} px, {stack.layout}, "
+        pixel_bytes = sum(dtype.itemsize for dtype in pixel_datasets(output_plan(request, config), stack.dtype).values())
+        output_mib = num_images * stack.channels * height * width * pixel_bytes / MIB
+        layout = plan_layout(config, stack, num_images, num_ranks, torch.device("cpu"))
+        return "\n".join([
+            f"input       {stack.address}: {num_images} images of {stack.height} x {stack.width} px, {stack.layout}, "
             f"{stack.dtype}",
-            f"output      {request.output}: {height} x {width} px, "
-            f"{num_images * stack.channels * height * width * stored / MIB:.1f} MiB",
-            f"checkpoint  {request.checkpoint}: {config.model.family}, scale {scale}",
-            f"per image   {describe_work(config, stack)}, noise_scale {sampler.noise_scale:g}, seed {sampler.seed}",
-            f"ranks       {num_ranks}, {layout.reason}; windows of each: {windows_of_ranks(positions, len(layout.groups[0]))}",
-            f"step        {layout.images_per_step} images at a time, micro-batches of {layout.micro_batch} windows, "
-            f"{frame / MIB:.1f} MiB of x_t to every rank"]
-        return "\n".join(filter(None, [*lines, describe_idle(layout, positions, num_images)]))
+            f"output      {request.output}: {height} x {width} px, {output_mib:.1f} MiB",
+            f"checkpoint  {request.checkpoint}: {model.family}, scale {scale}",
+            f"per image   {describe_work(config, stack)}",
+            f"ranks       {num_ranks}, {layout.reason}", *describe_step(config, stack, layout)])
+
+
+def describe_step(config: Config, stack: Stack, layout: Layout) -> list[str]:
+    """Lines on how the windows are shared; none for an encoder alone."""
+    if regresses_only(config):
+        return []
+    grid, images, ranks = image_grid(config, stack), layout.images_per_step, len(layout.groups[0])
+    frames_mib = 4 * images * config.model.channels * grid.frame_height_px * grid.frame_width_px / MIB
+    idle = describe_idle(layout, grid.num_positions, stack.num_images)
+    return [f"windows     {windows_of_ranks(grid.num_positions, ranks)} of each image on the ranks of a group",
+            f"step        {images} images, micro-batches of {layout.micro_batch} windows, {frames_mib:.1f} MiB to every rank",
+            f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
+            *([idle] if idle else [])]

@@ -33,7 +33,8 @@ def check_destination(request: SampleRequest) -> None:
     """OutputError unless the output may be written where it was asked for. Leaves nothing behind. On one process."""
     folder = Path(os.path.realpath(request.output)).parent
     if request.new_folder and not folder.exists():
-        folder = folder.parent
+        while not folder.exists():
+            folder = folder.parent
     else:
         check_output(request.output, parse_address(request.stack).path, request.overwrite)
     try:

@@ -38,7 +38,7 @@ class Results:
         request, config, stack = self.request, self.config, self.stack
         with self.clock.storage():
             if request.new_folder:
-                request.output.parent.mkdir(exist_ok=True)
+                request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
             value_range = ValueRange(*given) if given else stack.range()
             deciding = fingerprint(request, config, stack, self.checkpoint_sha256, value_range)

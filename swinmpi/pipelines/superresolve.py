@@ -57,11 +57,17 @@ class SuperResolver:
         if not self.exchange.group.is_root:
             return None
         base = self.base(lr, size, conditions)
-        return Result(base + torch.stack(samples) / self.config.model.residual_gain, base)
+        gain = 1.0 if self.synthesises else self.config.model.residual_gain
+        return Result(base + torch.stack(samples) / gain, base)
+
+    @property
+    def synthesises(self) -> bool:
+        """Whether x_0 is the image itself, made from noise alone; the LR images then only give number and size."""
+        return self.config.model.family == "thesis" and self.config.model.condition_on == "x_t"
 
     def base(self, lr: Sequence[Tensor], size: tuple[int, int], conditions: Sequence) -> Tensor:
         model = self.config.model
-        if model.family == "thesis" and model.condition_on == "x_t":
+        if self.synthesises:
             return torch.zeros(len(lr), model.channels, *size)
         base = imresize_tensor(torch.stack(list(lr)), size=size)
         if model.family == "aligned":
@@ -70,13 +76,14 @@ class SuperResolver:
 
     def conditions(self, lr: Sequence[Tensor], grid: WindowGrid) -> list[AlignedCondition] | list[ThesisCondition]:
         """One condition per image, ready to hand out windows. Collective."""
-        started = time.perf_counter()
+        started, exchanged = time.perf_counter(), self.exchange.group.stats.seconds
         if self.config.model.family == "thesis":
             made = [ThesisCondition(self.config, self.model, image, grid, self.micro_batch) for image in lr]
         else:
             encoded = encode_aligned(self.model, lr, self.exchange.group, self.config.parallel.precision)
             made = [AlignedCondition(*parts, self.config.model.channels, grid) for parts in encoded]
-        self.seconds.encoder += time.perf_counter() - started
+        exchanged = self.exchange.group.stats.seconds - exchanged
+        self.seconds.encoder += time.perf_counter() - started - exchanged
         return made
 
 
@@ -94,7 +101,8 @@ class RegressionResolver:
             return None
         started = time.perf_counter()
         with autocast(self.device, self.config.parallel.precision):
-            images = [self.objective.residual(image[None].clamp(-MAX_UNIT, MAX_UNIT).to(self.device)).float().cpu() for image in lr]
+            seen = [image[None].clamp(-MAX_UNIT, MAX_UNIT).to(self.device) for image in lr]
+            images = [self.objective.residual(image).float().cpu() for image in seen]
         self.seconds.encoder += time.perf_counter() - started
         residual = torch.cat(images)
         base = imresize_tensor(torch.stack(list(lr)), size=tuple(residual.shape[-2:])) + residual

@@ -93,10 +93,13 @@ class Stack:
 
     def identity(self) -> dict:
         """What tells this stack from another, as JSON values: a resumed run must find the same. Not the path or date of
-        the file, so a copy on another disk is still the same stack."""
+        the file, so a copy on another disk is still the same stack. Images that cannot be read count as damaged."""
         digest = hashlib.sha256()
         for image_index in sorted({round(i) for i in np.linspace(0, self.num_images - 1, HASHED_IMAGES)}):
-            digest.update(self.read_stored(image_index).tobytes())
+            try:
+                digest.update(self.read_stored(image_index).tobytes())
+            except StackError:
+                digest.update(b"damaged")
         return {"dataset": self.address.dataset, "shape": list(self.shape), "dtype": self.dtype.str,
                 "layout": self.layout, "sha256_of_some_images": digest.hexdigest()}
 

@@ -1,11 +1,12 @@
 """Pixel values: the range that is mapped to -1..1, how it is measured, and pixels that hold no number."""
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from swinmpi.errors import ConfigError
+from swinmpi.errors import ConfigError, StackError
 
 # One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so few that the darkest
 # and brightest structures stay inside (values beyond the range are not clipped, they only map beyond -1..1).
@@ -54,6 +55,7 @@ def measure_range(stack) -> ValueRange:
     `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16 exactly, by histogram;
     float32 from up to SAMPLED_VALUES finite pixels whose places depend on the image index alone, so the result does not
     depend on order or ranks. A stack too sparse for its quantiles to differ gets its extremes; a constant one v..v+1.
+    Images that cannot be read count nowhere.
     """
     kind = np.dtype(stack.dtype).newbyteorder("=")
     if kind == np.uint8:
@@ -95,8 +97,10 @@ def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int) -> np.ndarra
 def range_of_counts(stack) -> ValueRange:
     """Quantiles of a uint16 stack from its exact histogram."""
     counts = np.zeros(UINT16_VALUES, np.int64)
-    for index in range(stack.num_images):
-        counts += np.bincount(stack.read(index).astype(np.int64).ravel(), minlength=UINT16_VALUES)
+    for _, image in readable_images(stack):
+        counts += np.bincount(image.astype(np.int64).ravel(), minlength=UINT16_VALUES)
+    if not counts.any():
+        return ValueRange(0.0, 1.0)
     cumulative = np.cumsum(counts)
     low, high = (int(np.searchsorted(cumulative, math.ceil(share * cumulative[-1])))
                  for share in (LOW_QUANTILE, HIGH_QUANTILE))
@@ -108,8 +112,8 @@ def range_of_samples(stack) -> ValueRange:
     """Quantiles of a float32 stack from an equal number of pixels of every image."""
     per_image = max(1, SAMPLED_VALUES // stack.num_images)
     samples, extremes = [], []
-    for index in range(stack.num_images):
-        pixels = stack.read(index).ravel()
+    for index, image in readable_images(stack):
+        pixels = image.ravel()
         finite = pixels[np.isfinite(pixels)]
         if finite.size:
             extremes += [finite.min(), finite.max()]
@@ -118,6 +122,15 @@ def range_of_samples(stack) -> ValueRange:
         return ValueRange(0.0, 1.0)
     quantiles = np.quantile(np.concatenate(samples), (LOW_QUANTILE, HIGH_QUANTILE), method="inverted_cdf")
     return first_range(tuple(quantiles), (min(extremes), max(extremes)))
+
+
+def readable_images(stack) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, image) of every image that can be read."""
+    for index in range(stack.num_images):
+        try:
+            yield index, stack.read(index)
+        except StackError:
+            continue
 
 
 def sample_places(image_index: int, num_pixels: int, num_samples: int) -> np.ndarray:
