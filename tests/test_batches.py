@@ -60,8 +60,9 @@ def test_lr_lies_under_hr_in_every_orientation(pairs):
         assert lr.shape == (3, 16, 16) and hr.shape == (3, 32, 32)
         assert lr.dtype == hr.dtype == np.float32 and -1 <= hr.min() < hr.max() <= 1
         shrunk = imresize_tensor(torch.from_numpy(hr[None]), scale=0.5)[0].numpy()
-        # Away from the crop's edge, where the stored LR saw more of the image.
-        assert np.abs(shrunk - lr)[:, 2:-2, 2:-2].max() < 3 / 255
+        # Away from the crop's edge, where the stored LR saw more of the image; both are rounded to 8 bits.
+        errors = [np.abs(other - lr)[:, 3:-3, 3:-3].mean() for other in (shrunk, shrunk[:, ::-1], np.roll(shrunk, 1, 2))]
+        assert errors[0] < 1.5 / 255 < 10 / 255 < min(errors[1:])
         corners.add(hr[0, 0, 0].item())
     assert len(corners) > 30
 

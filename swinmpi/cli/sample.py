@@ -45,14 +45,16 @@ def parser() -> ArgumentParser:
     made.add_argument("--ranks-per-image", metavar="G", help="split the ranks into groups of G, an image each (or auto, all)")
     made.add_argument("--ensemble", type=int, default=1, metavar="K", help="also write mean and deviation of K samples")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    made.set_defaults(new_folder=False)
     made.add_argument("--allow-external", action="store_true", help="follow links into other HDF5 files")
     return made
 
 
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
+    world.on_root(lambda: check_quickly(options))
+    from swinmpi.pipelines.sample import sample  # all ranks import torch at once, not after rank 0
     request, config = world.on_root(lambda: prepare(options))
-    from swinmpi.pipelines.sample import sample
     report = sample(request, config, world, stop)
     world.on_root(lambda: conclude(options, request, report))
 
@@ -73,30 +75,30 @@ def told_by(world: World) -> Iterator[None]:
         yield
 
 
-def prepare(options: Namespace, new_folder: bool = False):
-    """(request, configuration) of a command line, validated before anything is computed or created. On one process.
-
-    new_folder: the output's folder may be missing. What needs no torch comes first: most mistakes are told at once.
-    """
-    from swinmpi.pipelines.request import SampleRequest, check_destination, check_stack
-    overrides = list(options.overrides)
-    if options.ranks_per_image is not None:
-        overrides.append(f"parallel.ranks_per_image={options.ranks_per_image}")
-    check_settings(options, overrides)
-    demo, checkpoint = options.input is None, options.checkpoint or shipped(MODELS[options.model])
-    request = SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
-                            checkpoint, options.ensemble, options.overwrite or demo, options.allow_external,
-                            new_folder=new_folder or (demo and options.output is None))
+def check_quickly(options: Namespace) -> None:
+    """What can be told without torch, which most mistakes are; `prepare` finds the rest. On one process."""
+    from swinmpi.pipelines.request import check_destination, check_stack
+    settings = options.config, overrides_of(options), options.preset
+    try:
+        load_config(*settings)
+    except ConfigError:
+        load_config(*settings, {"model": {"family": "thesis"}})  # wrong whatever family the checkpoint is of
+    request = request_of(options)
     check_stack(request)
-    if demo or options.output:
+    if options.input is None or options.output is not None:
         check_destination(request)
 
+
+def prepare(options: Namespace):
+    """(request, configuration) of a command line, validated before anything is computed or created. On one process."""
     from swinmpi.pipelines.model import resolve_config
     from swinmpi.pipelines.plan import check_plan
     from swinmpi.storage.checkpoint import load_weights
-    config = resolve_config(load_weights(checkpoint)[1], checkpoint, options.config, overrides, options.preset)
-    if demo:
-        check_demo(config, checkpoint)
+    request = request_of(options)
+    config = resolve_config(load_weights(request.checkpoint)[1], request.checkpoint, options.config, overrides_of(options),
+                            options.preset)
+    if options.input is None:
+        check_demo(config, request.checkpoint)
         config = with_regression(config)
     elif options.output is None:
         request = replace(request, output=default_output(options.input, config.model.scale))
@@ -104,12 +106,19 @@ def prepare(options: Namespace, new_folder: bool = False):
     return request, config
 
 
-def check_settings(options: Namespace, overrides: Sequence[str]) -> None:
-    """ConfigError for settings that are wrong whatever family of model the checkpoint holds."""
-    try:
-        load_config(options.config, overrides, options.preset)
-    except ConfigError:
-        load_config(options.config, overrides, options.preset, {"model": {"family": "thesis"}})
+def request_of(options: Namespace):
+    """What the command line asks for; without --output the name still lacks its scale."""
+    from swinmpi.pipelines.request import SampleRequest
+    demo = options.input is None
+    return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
+                         options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
+                         overwrite=options.overwrite or demo, allow_external=options.allow_external,
+                         new_folder=options.new_folder or (demo and options.output is None))
+
+
+def overrides_of(options: Namespace) -> list[str]:
+    asked = options.ranks_per_image
+    return options.overrides + ([] if asked is None else [f"parallel.ranks_per_image={asked}"])
 
 
 def check_demo(config: Config, checkpoint: Path) -> None:
@@ -151,6 +160,7 @@ def raise_failed(request, report) -> None:
 
 
 def show_plan(options: Namespace) -> None:
+    check_quickly(options)
     request, config = prepare(options)
     from swinmpi.pipelines.plan import describe_plan
     print(describe_plan(request, config, launcher_size() or 1))

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swinmpi.yamltext import parse_yaml
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.degrade import imresize
 from swinmpi.images.metrics import valid_pixels
 from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange, mask_invalid
+from swinmpi.yamltext import parse_yaml
 
 
 @dataclass(frozen=True)
