@@ -205,7 +205,7 @@ class Config(Section):
 
 
 PRESETS: dict[str, dict] = {
-    "faithful": {"sampler": {"method": "ddim", "steps": 5, "noise_scale": 0.3}},
+    "faithful": {"sampler": {"method": "ddim", "steps": 4, "noise_scale": 0.4}},
     "balanced": {"sampler": {"method": "ddim", "steps": 10, "noise_scale": 1.0}},
     "detailed": {"sampler": {"method": "ddim", "steps": 25, "noise_scale": 1.0}},
 }
