@@ -186,10 +186,10 @@ def test_stopping_saves_at_once(pairs, tmp_path):
 def test_keeps_the_last_states_and_the_best_weights(pairs, tmp_path):
     records = run(pairs, tmp_path, "train.updates=9", "train.checkpoint_every=2", "train.keep_last=3", "train.validate_every=2")
     assert [state.name for state in CheckpointFolder(tmp_path, 3).states()] == [f"update-{n:08d}" for n in (6, 8, 9)]
-    figures = {record["update"]: record["psnr_sample"] for record in records if "psnr_sample" in record}
+    losses = {record["update"]: record["loss_validation"] for record in records if "loss_validation" in record}
     _, header = load_weights(tmp_path / "best.safetensors")
-    assert header["update"] == max(figures, key=figures.get)
-    assert load_state(newest(tmp_path))["best"] == max(figures.values())
+    assert header["update"] == min(losses, key=losses.get)
+    assert load_state(newest(tmp_path))["best"] == min(losses.values())
 
 
 @pytest.mark.parametrize("model", [ALIGNED, THESIS], ids=["aligned", "thesis"])

@@ -11,7 +11,7 @@ from swinmpi.errors import ConfigError
 from swinmpi.pipelines.objective import Batch, draw_windows, training_grid
 from swinmpi.storage.pairs import PairReader
 
-ORDER_STREAM, IMAGE_STREAM = 0, 1
+ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM = 0, 1, 2
 
 
 class BatchSource:
@@ -35,11 +35,17 @@ class BatchSource:
 
     def sample(self, number: int) -> tuple:
         """The number-th image of the whole run: crop, orientation, windows, times and noise."""
+        return self.draw(self.image_index(number), keyed_rng(self.config.train.seed, number, IMAGE_STREAM))
+
+    def validation_batch(self, image_index: int) -> Batch:
+        """One image of the validation split, cut and made noisy in the same way every time."""
+        return self.join([self.draw(image_index, keyed_rng(self.config.train.seed, image_index, VALIDATE_STREAM))])
+
+    def draw(self, image_index: int, rng: np.random.Generator) -> tuple:
         config, lr_px = self.config, self.config.train.crop_px // self.config.model.scale
-        rng = keyed_rng(config.train.seed, number, IMAGE_STREAM)
         room = self.pairs.size_px // self.config.model.scale - lr_px
         y, x = (int(v) for v in rng.integers(0, room, size=2, endpoint=True))
-        hr, lr = self.pairs.read_crop(self.image_index(number), y, x, lr_px)
+        hr, lr = self.pairs.read_crop(image_index, y, x, lr_px)
         turn = int(rng.integers(8)) if config.train.augment else 0
         hr, lr = (orient(to_unit(image, self.pairs.value_max), turn) for image in (hr, lr))
         windows = draw_windows(config, self.grid, rng)

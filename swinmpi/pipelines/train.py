@@ -81,7 +81,7 @@ class Trainer:
         self.optimizer = torch.optim.Adam(trainable, lr=config.train.learning_rate)
         self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=config.parallel.precision == "fp16")
-        self.update, self.best = 0, -math.inf
+        self.update, self.best = 0, math.inf
         if newest is not None:
             worker.root_first(self.load, newest)
 
@@ -187,11 +187,13 @@ def batches(config: Config, pairs: PairReader, worker: Worker) -> AbstractContex
 
 
 def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder, log: Log) -> None:
-    """Log a validation, and keep the weights when they are the best so far. Not collective."""
+    """Log a validation, and keep the weights with the lowest loss so far. Not collective.
+
+    The loss, not the PSNR of a sample: that is highest early, when samples are still smooth.
+    """
     if not figures:
         return
     log.add_figures(trainer.update, figures)
-    score = figures.get("psnr_sample", figures.get("psnr_regression", -math.inf))
-    if score > trainer.best:
-        trainer.best = score
+    if figures["loss_validation"] < trainer.best:
+        trainer.best = figures["loss_validation"]
         folder.save_best(trainer.ema.tensors, trainer.header())

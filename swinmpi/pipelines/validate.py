@@ -1,18 +1,17 @@
-"""Figures on the validation split while training: bicubic, regression and a sample with the EMA weights."""
+"""Figures on the validation split while training: the loss, and bicubic, regression and a sample with the EMA weights."""
 from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinmpi.config import Config
 from swinmpi.images.degrade import imresize_tensor
 from swinmpi.images.metrics import psnr, ssim
-from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.exchange import RootExchange
-from swinmpi.pipelines.batches import to_unit
-from swinmpi.pipelines.objective import make_objective
+from swinmpi.pipelines.batches import BatchSource, to_device, to_unit
+from swinmpi.pipelines.objective import Batch, make_objective
 from swinmpi.pipelines.superresolve import SuperResolver
 from swinmpi.pipelines.worker import Worker
 from swinmpi.storage.pairs import PairReader
@@ -21,28 +20,38 @@ MICRO_BATCH = 4
 
 
 def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
-    """Mean PSNR and SSIM of `bicubic`, `regression` and `sample`, images shared over the ranks. Collective.
-
-    Equal on all ranks; empty when there is no validation split.
+    """`loss_validation` over the whole split, and mean PSNR and SSIM of `bicubic`, `regression` and `sample` over some of
+    its images. Images are shared over the ranks. Collective; equal on all ranks, empty when there is no validation split.
     """
-    chosen = pairs.validate_indices
-    chosen = chosen[np.linspace(0, len(chosen) - 1, min(config.train.validate_images, len(chosen))).astype(int)]
-    answer = make_answer(config, worker.device, ema)
-    rows = [figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
-            for i in np.array_split(chosen, worker.size)[worker.rank]]
-    rows = worker.gather(rows)
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]} if rows else {}
+    objective = make_objective(config).to(worker.device).eval()
+    objective.model.load_state_dict(dict(ema))
+    source, split = BatchSource(config, pairs, worker.rank, worker.size), pairs.validate_indices
+    losses = worker.gather([loss(objective, source.validation_batch(int(i)), worker.device)
+                            for i in share(split, worker)])
+    chosen = split[np.linspace(0, len(split) - 1, min(config.train.validate_images, len(split))).astype(int)]
+    answer = make_answer(config, objective, worker.device)
+    rows = worker.gather([figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
+                          for i in share(chosen, worker)])
+    if not rows:
+        return {}
+    return {"loss_validation": float(np.mean(losses))} | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def make_answer(config: Config, device: torch.device, ema: Mapping[str, Tensor]):
+def share(image_indices: np.ndarray, worker: Worker) -> np.ndarray:
+    """This rank's part, in an order that does not depend on the number of ranks."""
+    return np.array_split(image_indices, worker.size)[worker.rank]
+
+
+@torch.inference_mode()
+def loss(objective: nn.Module, batch: Batch, device: torch.device) -> float:
+    return objective(to_device(batch, device))["loss"].item()
+
+
+def make_answer(config: Config, objective: nn.Module, device: torch.device):
     """(lr (C, h, w), image index) -> images (C, H, W) by name."""
     if config.train.target == "encoder":
-        objective = make_objective(config).to(device).eval()
-        objective.model.load_state_dict(dict(ema))
         return lambda lr, _: {"regression": objective.regress(lr[None].to(device))[0].cpu()}
-    model = Diffuser(config.model)
-    model.load_state_dict(dict(ema))
-    model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
+    model = objective.model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
     resolver = SuperResolver(config, model, RootExchange(Group()), MICRO_BATCH, device)
 
     def sample(lr: Tensor, image_index: int) -> dict[str, Tensor]:
