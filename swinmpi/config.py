@@ -277,8 +277,10 @@ def key_of(problem: Mapping) -> list[str]:
 
 def suggest(where: Sequence[str]) -> str:
     """`; did you mean sampler.steps?` or the keys that exist there."""
-    known = known_keys()
-    close = difflib.get_close_matches(".".join(where), known, n=1, cutoff=0.7)
+    known, key = known_keys(), ".".join(where)
+    if key in known:
+        return "; it belongs to the other model.family"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     if close:
         return f"; did you mean {close[0]}?"
     prefix = ".".join(where[:-1])

@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 import torch
 from torch import nn
-from training import ALIGNED, THESIS
+from training import ALIGNED
 
 from swinmpi.config import load_config
 from swinmpi.images.degrade import imresize
@@ -13,7 +13,6 @@ from swinmpi.pipelines.objective import make_objective
 from swinmpi.storage.checkpoint import save_weights
 
 FEW_STEPS = ["diffusion.steps=50", "sampler.steps=3"]
-__all__ = ["ALIGNED", "THESIS", "arguments", "smooth_stack", "sr_of", "write_checkpoint", "write_stack"]
 
 
 def write_checkpoint(path: Path, *overrides: str, model: list[str] = ALIGNED, target: str = "diffuser") -> Path:

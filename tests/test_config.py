@@ -19,6 +19,7 @@ def message(*overrides: str, files=()) -> str:
     ("foo.bar=1", ["unknown key foo", "sampler"]),
     ("model.window=3", ["unknown key model.window", "did you mean model.window_px?"]),
     ("sampler.shift.max=3", ["unknown key sampler.shift.max", "sampler.shift.max_px"]),
+    ("model.rrdb_blocks=2", ["unknown key model.rrdb_blocks", "belongs to the other model.family"]),
     ("sampler.steps=abc", ["sampler.steps", "expected integer", "'abc'"]),
     ("sampler.steps=2.5", ["sampler.steps", "expected integer", "2.5"]),
     ("sampler.steps=0", ["sampler.steps", "greater than 0"]),

@@ -38,7 +38,8 @@ def parser() -> ArgumentParser:
                       "that makes it fast against none of it; sample: a trained model")
     made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8)")
     made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: 128)")
-    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the preset's, 10)")
+    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the preset's, 10); with "
+                      "few, the encoder cache of `thesis` saves little")
     made.add_argument("--repeats", type=int, default=3, metavar="N", help="settings take turns this often (3)")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out/benchmark"), metavar="FOLDER",
                       help="for benchmark.json (default: swinmpi-out/benchmark)")
@@ -67,7 +68,7 @@ def precisions(text: str) -> tuple[str, ...]:
 def prepare(options: Namespace):
     """(request, configuration) of a command line, validated. On one process."""
     from swinmpi.pipelines.benchmark import THESIS, BenchmarkRequest, check
-    from swinmpi.pipelines.model import resolve_config
+    from swinmpi.pipelines.settings import resolve_config
     from swinmpi.storage.checkpoint import load_weights
     overrides = list(options.overrides) + ([] if options.steps is None else [f"sampler.steps={options.steps}"])
     if options.what == "thesis":

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinmpi.cli.options import config_from, make_parser, parse, run_command
-from swinmpi.cli.sample import check_quickly, prepare, print_table, raise_failed, told_by, with_regression
 from swinmpi.cli.sample import parser as sample_parser
+from swinmpi.cli.sample import prepare, print_table, raise_failed, told_by, with_regression
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
@@ -48,9 +48,8 @@ def parser() -> ArgumentParser:
 
 def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
     """Sample `--lr` with `--checkpoint` into the output folder, then judge on rank 0. Collective."""
-    chosen = world.on_root(lambda: sampling_options(options))
+    request, config = world.on_root(lambda: prepare_sampling(options))
     from swinmpi.pipelines.sample import sample
-    request, config = world.on_root(lambda: prepare_sampling(options, chosen))
     report = sample(request, config, world, stop)
 
     def conclude() -> None:
@@ -61,8 +60,8 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
     world.on_root(conclude)
 
 
-def sampling_options(options: Namespace) -> Namespace:
-    """The same run as options of swinmpi-sample, checked as far as that is quick. On one process."""
+def prepare_sampling(options: Namespace):
+    """(request, configuration) of the sampling, validated together with the reference. On one process."""
     if options.sr is not None or options.lr is None:
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
     argv = [options.lr, "--output", options.output / "sr.h5", "--checkpoint", options.checkpoint, "--overwrite"]
@@ -70,14 +69,9 @@ def sampling_options(options: Namespace) -> Namespace:
         argv += [word for value in values if value is not None for word in (name, value)]
     chosen = sample_parser().parse_args([str(word) for word in argv])
     chosen.new_folder = True
-    check_quickly(chosen)
-    return chosen
-
-
-def prepare_sampling(options: Namespace, chosen: Namespace):
-    """(request, configuration) of the sampling, validated together with the reference. On one process."""
     request, config = prepare(chosen)
-    from swinmpi.pipelines.plan import check_reference
+
+    from swinmpi.pipelines.request import check_reference
     check_reference(request, config, options.reference)
     return request, with_regression(config)
 
@@ -96,7 +90,7 @@ def show_plan(options: Namespace) -> None:
         print(plan(request_for(options, options.sr)))
         return
     from swinmpi.pipelines.plan import describe_plan
-    print(describe_plan(*prepare_sampling(options, sampling_options(options)), launcher_size() or 1))
+    print(describe_plan(*prepare_sampling(options), launcher_size() or 1))
 
 
 def request_for(options: Namespace, sr: str):

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from swinmpi.cli.options import make_parser, parse, run_command
-from swinmpi.config import Config, load_config
+from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SomeImagesFailed
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
@@ -52,9 +52,8 @@ def parser() -> ArgumentParser:
 
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
-    world.on_root(lambda: check_quickly(options))
-    from swinmpi.pipelines.sample import sample  # all ranks import torch at once, not after rank 0
     request, config = world.on_root(lambda: prepare(options))
+    from swinmpi.pipelines.sample import sample
     report = sample(request, config, world, stop)
     world.on_root(lambda: conclude(options, request, report))
 
@@ -75,34 +74,26 @@ def told_by(world: World) -> Iterator[None]:
         yield
 
 
-def check_quickly(options: Namespace) -> None:
-    """What can be told without torch, which most mistakes are; `prepare` finds the rest. On one process."""
-    from swinmpi.pipelines.request import check_destination, check_stack
-    settings = options.config, overrides_of(options), options.preset
-    try:
-        load_config(*settings)
-    except ConfigError:
-        load_config(*settings, {"model": {"family": "thesis"}})  # wrong whatever family the checkpoint is of
-    request = request_of(options)
-    check_stack(request)
-    if options.input is None or options.output is not None:
-        check_destination(request)
-
-
 def prepare(options: Namespace):
-    """(request, configuration) of a command line, validated before anything is computed or created. On one process."""
-    from swinmpi.pipelines.model import resolve_config
-    from swinmpi.pipelines.plan import check_plan
-    from swinmpi.storage.checkpoint import load_weights
-    request = request_of(options)
-    config = resolve_config(load_weights(request.checkpoint)[1], request.checkpoint, options.config, overrides_of(options),
-                            options.preset)
+    """(request, configuration) of a command line, validated before anything is computed or created. On one process.
+
+    Without torch, which takes seconds to import: a mistake is told at once.
+    """
+    from swinmpi.pipelines.request import check_destination, check_fit, check_stack
+    from swinmpi.pipelines.settings import check_consistent, check_settings, resolve_config
+    from swinmpi.storage.header import read_header
+    request, settings = request_of(options), (options.config, overrides_of(options), options.preset)
+    check_settings(*settings)
+    check_stack(request)
+    config = resolve_config(read_header(request.checkpoint), request.checkpoint, *settings)
     if options.input is None:
         check_demo(config, request.checkpoint)
         config = with_regression(config)
     elif options.output is None:
         request = replace(request, output=default_output(options.input, config.model.scale))
-    check_plan(request, config)
+    check_consistent(config)
+    check_destination(request)
+    check_fit(request, config)
     return request, config
 
 
@@ -160,9 +151,10 @@ def raise_failed(request, report) -> None:
 
 
 def show_plan(options: Namespace) -> None:
-    check_quickly(options)
     request, config = prepare(options)
+    from swinmpi.pipelines.model import load_model
     from swinmpi.pipelines.plan import describe_plan
+    load_model(request.checkpoint, config)
     print(describe_plan(request, config, launcher_size() or 1))
 
 

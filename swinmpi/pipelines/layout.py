@@ -10,7 +10,7 @@ from swinmpi.parallel.ownership import auto_ranks_per_image, block_range, split_
 from swinmpi.pipelines.denoise import sampling_grid
 from swinmpi.windows.grid import WindowGrid
 
-WINDOWS_PER_RANK = 16
+WINDOWS_PER_RANK = 32
 MAX_IMAGES_PER_STEP = 8
 MICRO_BATCH = {"cpu": 4, "cuda": 64}
 

@@ -1,11 +1,7 @@
-"""What a run would do: checked as far as it goes before anything is computed or created, and told in a few lines."""
-from pathlib import Path
-
+"""What a run would do, in a few lines."""
 import torch
 
 from swinmpi.config import Config
-from swinmpi.errors import ConfigError, OutputError, StackError
-from swinmpi.pipelines.denoise import max_shift
 from swinmpi.pipelines.layout import (
     Layout,
     describe_idle,
@@ -15,67 +11,11 @@ from swinmpi.pipelines.layout import (
     regresses_only,
     windows_of_ranks,
 )
-from swinmpi.pipelines.model import load_model
-from swinmpi.pipelines.opposed import check_lr
-from swinmpi.pipelines.request import SampleRequest, check_destination, output_plan
-from swinmpi.storage.output import beside, pixel_datasets
-from swinmpi.storage.partial import check_room
+from swinmpi.pipelines.request import SampleRequest, output_plan
+from swinmpi.storage.output import pixel_datasets
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.values import ValueRange
 
 MIB = 2**20
-
-
-def check_plan(request: SampleRequest, config: Config) -> None:
-    """ConfigError, StackError, CheckpointError or OutputError for all that can be wrong before compute. On one process."""
-    if request.ensemble < 1:
-        raise ConfigError(f"--ensemble: expected at least 1 sample, got {request.ensemble}")
-    check_sampler(config)
-    check_destination(request)
-    with Stack.open(request.stack, request.allow_external) as stack:
-        check_fit(request, config, stack)
-    load_model(request.checkpoint, config)
-
-
-def check_reference(request: SampleRequest, config: Config, reference: str) -> None:
-    """StackError unless the HR stack `reference` is as large as the output will be. On one process."""
-    with Stack.open(request.stack, request.allow_external) as lr, Stack.open(reference) as hr:
-        scale, scaled = config.model.scale, (hr.height / lr.height, hr.width / lr.width)
-        check_lr(lr, hr)
-        if scaled != (scale, scale):
-            raise StackError(f"{hr.address}: expected images {scale} times the size of {lr.height} x {lr.width} px, which the "
-                             f"model makes, got {hr.height} x {hr.width}; name the HR stack that belongs to {lr.address}")
-
-
-def check_sampler(config: Config) -> None:
-    """ConfigError for settings that contradict each other."""
-    sampler, family = config.sampler, config.model.family
-    if sampler.steps > config.diffusion.steps:
-        raise ConfigError(f"sampler.steps: expected at most diffusion.steps = {config.diffusion.steps}, got {sampler.steps}")
-    if sampler.shift.edge != "roll" and (family, sampler.shift.border) != ("thesis", "wrap"):
-        raise ConfigError(f"sampler.shift.edge: {sampler.shift.edge} is the thesis's first attempt, for model.family thesis "
-                          f"and sampler.shift.border wrap, got {family} and {sampler.shift.border}; use roll")
-    if config.output.value_range is not None:
-        ValueRange(*config.output.value_range)
-    if config.output.regression and family == "thesis":
-        raise ConfigError("output.regression: expected a model of family aligned, whose encoder regresses, got thesis; "
-                          "set it to false")
-
-
-def check_fit(request: SampleRequest, config: Config, stack: Stack) -> None:
-    """StackError, ConfigError or OutputError where the stack does not fit the model, the shift or the disk."""
-    model, shift = config.model, config.sampler.shift
-    if stack.channels > model.channels:
-        raise StackError(f"{stack.address}: expected images of one channel, as the model has, got {stack.channels}")
-    size_px = min(stack.height, stack.width) * model.scale
-    if shift.edge != "roll" and shift.pattern != "none" and max_shift(config) >= size_px:
-        raise ConfigError(f"sampler.shift.max_px: expected less than the SR images' {size_px} px, got {max_shift(config)}")
-    partial = beside(Path(request.output).resolve(), ".partial")
-    if partial.parent.is_dir() and not partial.exists():
-        try:
-            check_room(partial, stack, model.scale, pixel_datasets(output_plan(request, config), stack.dtype))
-        except OSError as error:
-            raise OutputError(f"{request.output}: cannot write here ({error.strerror}); choose another --output") from None
 
 
 def describe_plan(request: SampleRequest, config: Config, num_ranks: int) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from swinmpi.config import Config
-from swinmpi.errors import OutputError
+from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.storage.address import parse_address
-from swinmpi.storage.output import OutputPlan, check_output
+from swinmpi.storage.output import OutputPlan, beside, check_output, pixel_datasets
+from swinmpi.storage.partial import check_room
 from swinmpi.storage.stack import Stack
 
 
@@ -44,6 +45,34 @@ def check_destination(request: SampleRequest) -> None:
     except OSError as error:
         raise OutputError(f"{request.output}: cannot write into the folder {folder} ({error.strerror}); "
                           "choose another --output") from None
+
+
+def check_fit(request: SampleRequest, config: Config) -> None:
+    """ConfigError, StackError or OutputError where request, stack, model and disk do not fit. On one process."""
+    model, shift = config.model, config.sampler.shift
+    if request.ensemble < 1:
+        raise ConfigError(f"--ensemble: expected at least 1 sample, got {request.ensemble}")
+    with Stack.open(request.stack, request.allow_external) as stack:
+        if stack.channels > model.channels:
+            raise StackError(f"{stack.address}: expected images of one channel, as the model has, got {stack.channels}")
+        size_px = min(stack.height, stack.width) * model.scale
+        if shift.edge != "roll" and size_px <= max(model.window_px, shift.max_px or 0):
+            raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off SR images of {size_px} px; use roll")
+        partial = beside(Path(os.path.realpath(request.output)), ".partial")
+        if partial.parent.is_dir() and not partial.exists():
+            check_room(partial, stack, model.scale, pixel_datasets(output_plan(request, config), stack.dtype))
+
+
+def check_reference(request: SampleRequest, config: Config, reference: str) -> None:
+    """StackError unless the HR stack at `reference` is what the output can be compared with. On one process."""
+    with Stack.open(request.stack, request.allow_external) as lr, Stack.open(reference) as hr:
+        scale = config.model.scale
+        wanted = (lr.num_images, lr.channels, lr.height * scale, lr.width * scale, lr.dtype.newbyteorder("="))
+        came = (hr.num_images, hr.channels, hr.height, hr.width, hr.dtype.newbyteorder("="))
+        if came != wanted:
+            told = ["{} images of {} channels, {} x {} px, {}".format(*facts) for facts in (wanted, came)]
+            raise StackError(f"{hr.address}: expected {told[0]}, {scale} times {lr.address}, got {told[1]}; name the HR stack "
+                             "that belongs to it")
 
 
 def output_plan(request: SampleRequest, config: Config) -> OutputPlan:

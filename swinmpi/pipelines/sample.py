@@ -22,7 +22,7 @@ from swinmpi.storage.stack import Stack
 
 
 def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag) -> RunReport:
-    """Super-resolve the stack into `request.output`; what `check_plan` lets through. Collective; the report is this rank's.
+    """Super-resolve the stack into `request.output`; validated before. Collective; the report is this rank's.
 
     Raises Stopped on every rank when a signal asked for an end (finished images are kept). Images that cannot be read
     are left out and named in rank 0's report.

@@ -14,8 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from swinmpi.errors import CheckpointError, OutputError
-
-FORMAT = "swinmpi-1"
+from swinmpi.storage.header import FORMAT, read_header
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping) -> None:
@@ -26,25 +25,12 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping) -> 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     """(tensors on the CPU, header); CheckpointError when the file is missing, damaged or not ours."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), found nothing there")
+    header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return {name: file.get_tensor(name) for name in file.keys()}, header
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
-    if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected weights written by swinmpi-train (format {FORMAT}), got "
-                              f"{metadata.get('format', 'none')}")
-    try:
-        header = json.loads(metadata["header"])
-    except (KeyError, ValueError):
-        header = None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: its header is damaged; copy or download it again")
-    return tensors, header
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

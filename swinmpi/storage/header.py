@@ -1,0 +1,31 @@
+"""What a checkpoint says about itself, read without torch, which takes seconds to import."""
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from swinmpi.errors import CheckpointError
+
+FORMAT = "swinmpi-1"
+
+
+def read_header(path: Path | str) -> dict:
+    """The header given to `save_weights`; CheckpointError when the file is missing, damaged, cut short or not ours."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), found nothing there")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected weights written by swinmpi-train (format {FORMAT}), got "
+                              f"{metadata.get('format', 'none')}")
+    try:
+        header = json.loads(metadata["header"])
+    except (KeyError, ValueError):
+        header = None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header is damaged; copy or download it again")
+    return header
