@@ -18,7 +18,7 @@ THESIS = ["model.family=thesis", "model.window_px=16", "model.rrdb_blocks=1", "m
           "sampler.shift.border=wrap"]
 SHORT = ["diffusion.steps=50", "sampler.steps=2", "train.updates=6", "train.batch_images=4", "train.windows_per_image=2",
          "train.crop_px=32", "train.warmup_updates=2", "train.learning_rate=1e-3", "train.log_every=1",
-         "train.checkpoint_every=3", "train.validate_every=3", "train.validate_images=2"]
+         "train.checkpoint_every=3", "train.validate_every=6", "train.validate_images=2"]
 
 
 def write_pairs(path: Path, scale: int = 2, channels: int = 3, size_px: int = 32, num_train: int = 12,

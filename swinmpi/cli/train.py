@@ -23,7 +23,10 @@ from swinmpi.parallel.launch import (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(run, argv)
+    code = run_command(run, argv)
+    if launched_by_torchrun() or launcher_size():
+        leave(code)
+    return code
 
 
 def run(argv: Sequence[str] | None) -> None:
@@ -41,6 +44,14 @@ def run(argv: Sequence[str] | None) -> None:
                 error.echo = not speaks_for_all()
             raise
         train_on(world, config, options.resume, lambda: stop.is_set)
+
+
+def leave(code: int) -> None:
+    """End this process without the destructors of torch.distributed's threads, which with torch 2.14 abort one finished
+    run in about thirty; everything is written and MPI is finalised by now. Does not return."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def parser() -> ArgumentParser:

@@ -32,30 +32,36 @@ def train(config: Config, worker: Worker, resume: bool, stop_requested: Callable
     has the losses and weights of one that was never stopped: bit for bit on one or two ranks; on more to rounding,
     because DDP may add their gradients in another order until it knows which are ready first.
     """
-    settings = config.train
-    folder = CheckpointFolder(Path(settings.output), settings.keep_last)
-    worker.on_root(check_run, config, worker.size, folder, resume)
-    newest = worker.on_root(start_folder, folder)
-    with PairReader(settings.data) as pairs, batches(config, pairs, worker) as source:
-        trainer = Trainer(config, worker, len(pairs.train_indices), newest)
-        log = Log(folder.root, settings.batch_images)
-        worker.on_root(log.start, trainer.update)
-        with Progress(settings.updates, "updates", trainer.update, enabled=worker.is_root) as progress:
-            while trainer.update < settings.updates:
-                losses = trainer.step(source)
-                progress.advance(note=f"loss {losses['loss']:.4f}")
-                if trainer.is_due(settings.log_every):
-                    worker.on_root(log.add_losses, trainer.update, trainer.learning_rate, losses)
-                if trainer.is_due(settings.validate_every):
-                    figures = validate(config, worker, trainer.ema.tensors, pairs)
-                    worker.on_root(keep_figures, figures, trainer, folder, log)
-                stopping = worker.any(stop_requested())
-                if stopping or trainer.is_due(settings.checkpoint_every):
-                    worker.on_root(trainer.save, folder)
-                if stopping and trainer.update < settings.updates:
-                    raise worker.told_once(Stopped(f"stopped at update {trainer.update}, saved in {folder.root}; "
-                                                   "go on with --resume"))
+    with CheckpointFolder(Path(config.train.output), config.train.keep_last) as folder:
+        worker.on_root(check_run, config, worker.size, folder, resume)
+        newest = worker.on_root(start_folder, folder)
+        with PairReader(config.train.data) as pairs, batches(config, pairs, worker) as source:
+            trainer = Trainer(config, worker, len(pairs.train_indices), newest)
+            log = Log(folder.root, config.train.batch_images)
+            worker.on_root(log.start, trainer.update)
+            run_updates(trainer, source, pairs, folder, log, stop_requested)
     return folder.root
+
+
+def run_updates(trainer: "Trainer", source: BatchSource | Ahead, pairs: PairReader, folder: CheckpointFolder, log: Log,
+                stop_requested: Callable[[], bool]) -> None:
+    """Update after update; log, validate and save where it is due. Collective."""
+    settings, worker = trainer.config.train, trainer.worker
+    with Progress(settings.updates, "updates", trainer.update, enabled=worker.is_root) as progress:
+        while trainer.update < settings.updates:
+            losses = trainer.step(source)
+            progress.advance(note=f"loss {losses['loss']:.4f}")
+            if trainer.is_due(settings.log_every):
+                worker.on_root(log.add_losses, trainer.update, trainer.learning_rate, losses)
+            if trainer.is_due(settings.validate_every):
+                figures = validate(trainer.config, worker, trainer.ema.tensors, pairs)
+                worker.on_root(keep_figures, figures, trainer, folder, log)
+            stopping = worker.any(stop_requested())
+            if stopping or trainer.is_due(settings.checkpoint_every):
+                worker.on_root(trainer.save, folder)
+            if stopping and trainer.update < settings.updates:
+                raise worker.told_once(Stopped(f"stopped at update {trainer.update}, saved in {folder.root}; "
+                                               "go on with --resume"))
 
 
 class Trainer:

@@ -16,25 +16,31 @@ from swinmpi.pipelines.superresolve import SuperResolver
 from swinmpi.pipelines.worker import Worker
 from swinmpi.storage.pairs import PairReader
 
-MICRO_BATCH = 4
+MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
 
 
 def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
-    """`loss_validation` over the whole split, and mean PSNR and SSIM of `bicubic`, `regression` and `sample` over some of
-    its images. Images are shared over the ranks. Collective; equal on all ranks, empty when there is no validation split.
+    """`loss_validation` over the split (a part of a large one), and mean PSNR and SSIM of `bicubic`, `regression` and
+    `sample` over some of its images. Images are shared over the ranks. Collective; equal on all ranks, empty when there is
+    no validation split.
     """
     objective = make_objective(config).to(worker.device).eval()
     objective.model.load_state_dict(dict(ema))
     source, split = BatchSource(config, pairs, worker.rank, worker.size), pairs.validate_indices
     losses = worker.gather([loss(objective, source.validation_batch(int(i)), worker.device)
-                            for i in share(split, worker)])
-    chosen = split[np.linspace(0, len(split) - 1, min(config.train.validate_images, len(split))).astype(int)]
+                            for i in share(spread(split, MAX_LOSS_IMAGES), worker)])
+    chosen = spread(split, config.train.validate_images)
     answer = make_answer(config, objective, worker.device)
     rows = worker.gather([figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
                           for i in share(chosen, worker)])
     if not rows:
         return {}
     return {"loss_validation": float(np.mean(losses))} | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def spread(image_indices: np.ndarray, at_most: int) -> np.ndarray:
+    """That many of them, evenly."""
+    return image_indices[np.linspace(0, len(image_indices) - 1, min(at_most, len(image_indices))).astype(int)]
 
 
 def share(image_indices: np.ndarray, worker: Worker) -> np.ndarray:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from swinmpi.errors import CheckpointError, OutputError
 from swinmpi.storage.header import FORMAT, read_header
+from swinmpi.storage.partial import open_locked
+from swinmpi.storage.sink import Sink
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping) -> None:
@@ -63,18 +65,29 @@ class CheckpointFolder:
     """A training run's folder: `update-00001000/` holds one complete state, newest last; `best.safetensors` the best EMA.
 
     One process writes. A folder under its final name is complete: it is filled, and emptied, under a hidden name.
+    As a context manager it gives back the lock that `create` took.
     """
 
     def __init__(self, root: Path, keep_last: int):
         self.root, self.keep_last = root, keep_last
+        self.lock: Sink | None = None
+
+    def __enter__(self) -> "CheckpointFolder":
+        return self
+
+    def __exit__(self, *error) -> None:
+        if self.lock is not None:
+            self.lock.close()
 
     def create(self) -> None:
-        """OutputError when the folder cannot be made or written; what a killed run left unfinished is removed."""
+        """Make the folder, lock out other runs, remove what a killed one left unfinished; OutputError."""
         with writing(self.root, "choose --set train.output=FOLDER"):
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / ".writable"
-            probe.touch()
-            probe.unlink()
+            try:
+                self.lock = open_locked(self.root / ".lock", create=True)
+            except OutputError:
+                raise OutputError(f"{self.root}: another run is training here; wait for its end, or choose another "
+                                  "--set train.output=FOLDER") from None
             for leftover in (*self.root.glob(".filling-*"), *self.root.glob(".emptying-*")):
                 shutil.rmtree(leftover)
             for leftover in (*self.root.glob(".best.safetensors.*"), *self.root.glob(".log.jsonl.*")):

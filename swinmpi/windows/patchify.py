@@ -58,7 +58,7 @@ def cut_at(image: Tensor, origin_y: int, origin_x: int, window_px: int, border: 
         return image[..., origin_y:origin_y + window_px, origin_x:origin_x + window_px]
     rows = source_index(origin_y, window_px, height, window_px, border).to(image.device)
     cols = source_index(origin_x, window_px, width, window_px, border).to(image.device)
-    return image.index_select(-2, rows).index_select(-1, cols)
+    return image[..., rows[:, None], cols]
 
 
 def extend(image: Tensor, grid: WindowGrid, corner: tuple[int, int]) -> Tensor:
