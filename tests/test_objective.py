@@ -7,7 +7,8 @@ from training import ALIGNED, THESIS, tiny, write_pairs
 from swinmpi.diffusion.process import q_sample, v_target
 from swinmpi.images.degrade import imresize_tensor
 from swinmpi.pipelines.batches import BatchSource
-from swinmpi.pipelines.objective import BORDER_REACH_PX, make_objective
+from swinmpi.pipelines.condition import AlignedCondition, ThesisCondition
+from swinmpi.pipelines.objective import BORDER_REACH_PX, cut, make_objective
 from swinmpi.storage.pairs import PairReader
 from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.mask import border_distance_at, gaussian_masks
@@ -65,6 +66,32 @@ def test_the_aligned_objective_written_out(tmp_path):
             losses.append(functional.l1_loss(predicted, v_target(x_0, noise, t, objective.schedule)))
     wanted = torch.stack(losses).mean() + 3 * torch.stack(regressions).mean()
     assert torch.allclose(objective(batch)["loss"], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("border", ["reflect", "wrap"])
+def test_windows_are_told_in_training_what_they_are_told_in_sampling(tmp_path, border):
+    objective, batch = prepared(tmp_path, "train.batch=image", f"sampler.shift.border={border}", model=ALIGNED)
+    features, global_vector = objective.model.encoder(batch.lr)
+    told = []
+    for image, vector, windows in zip(features, global_vector, batch.windows, strict=True):
+        condition = AlignedCondition(image, vector, 3, WindowGrid(32, 32, 16, 4, border))
+        told += [condition.inputs(window.shift, window.position) for window in windows]
+    seen, borders, _ = (torch.stack(parts) for parts in zip(*told, strict=True))
+    assert torch.equal(cut(features, batch.windows, 16, border), seen)
+    assert torch.equal(objective.borders(batch), borders)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("condition_on", ["lr", "lr+x_t", "x_t"])
+def test_the_thesis_encoder_sees_in_training_what_it_sees_in_sampling(tmp_path, condition_on):
+    objective, batch = prepared(tmp_path, "train.batch=image", f"model.condition_on={condition_on}", model=THESIS)
+    x_t = torch.randn_like(batch.hr)
+    features = objective.features(batch, x_t).split(4)
+    for lr, noisy, windows, seen in zip(batch.lr, x_t, batch.windows, features, strict=True):
+        condition = ThesisCondition(objective.config, objective.model, lr, objective.grid, micro_batch=4)
+        condition.prepare(windows[0].shift, range(4), lambda noisy=noisy: noisy)
+        told = [condition.inputs(window.shift, window.position)[0] for window in windows]
+        assert torch.allclose(torch.stack(told), seen, atol=1e-5)
 
 
 def test_the_regression_answers_to_its_own_loss_only(tmp_path):

@@ -118,16 +118,19 @@ class AlignedObjective(nn.Module):
         counts = torch.tensor([len(windows) for windows in batch.windows], device=x_0.device)
         place = config.model.window_px, config.sampler.shift.border
         x_0, eps, features = (cut(image, batch.windows, *place) for image in (x_0, batch.eps, features))
-        size = batch.hr.shape[-2:]
-        border = torch.stack([border_distance_at(*window.origin, config.model.window_px, *size, BORDER_REACH_PX)
-                              for windows in batch.windows for window in windows]).to(x_0.device)
-        output = self.model.unet(q_sample(x_0, batch.t, eps, self.schedule), batch.t, features, border,
+        output = self.model.unet(q_sample(x_0, batch.t, eps, self.schedule), batch.t, features, self.borders(batch),
                                  global_vector.repeat_interleave(counts, dim=0))
         wanted = target(config.diffusion.prediction, x_0, eps, batch.t, self.schedule)
         diffusion = distance(config.train.loss)(output.float(), wanted)
         regression = functional.l1_loss(regression, batch.hr)
         return {"loss": diffusion + config.train.regression_weight * regression,
                 "diffusion": diffusion.detach(), "regression": regression.detach()}
+
+    def borders(self, batch: Batch) -> Tensor:
+        """How near every window's pixels are to the border of the crop, (sum of windows, 1, w, w)."""
+        size, window_px, border = batch.hr.shape[-2:], self.config.model.window_px, self.config.sampler.shift.border
+        return torch.stack([border_distance_at(*window.origin, window_px, *size, BORDER_REACH_PX, border)
+                            for windows in batch.windows for window in windows]).to(batch.hr.device)
 
 
 class ThesisObjective(nn.Module):
