@@ -57,6 +57,18 @@ class AlignedModel(Section):
     attention_heads: int = Field(4, gt=0)
     residual_gain: float = Field(16.0, gt=0, description="x_0 = (HR - regression) * residual_gain, images in -1..1")
 
+    @model_validator(mode="after")
+    def network_can_be_built(self):
+        deepest, steps = self.unet_channels[-1], 2 ** len(self.unet_channels)
+        if any(width < 8 or width % 8 for width in self.unet_channels):
+            raise ValueError(f"unet_channels in multiples of 8 (the groups of the normalisation), not {self.unet_channels}")
+        if deepest % self.attention_heads:
+            raise ValueError(f"attention_heads that divide the last of unet_channels, {deepest}, not {self.attention_heads}")
+        if self.window_px % steps:
+            raise ValueError(f"window_px in multiples of {steps} with {len(self.unet_channels)} resolutions, "
+                             f"not {self.window_px}")
+        return self
+
 
 class ThesisModel(Section):
     """As published: every window is told the whole LR image and where it lies in it (a Gaussian mask)."""
@@ -205,7 +217,7 @@ class Config(Section):
 
 
 PRESETS: dict[str, dict] = {
-    "faithful": {"sampler": {"method": "ddim", "steps": 4, "noise_scale": 0.4}},
+    "faithful": {"sampler": {"method": "ddim", "steps": 5, "noise_scale": 0.3}},
     "balanced": {"sampler": {"method": "ddim", "steps": 10, "noise_scale": 1.0}},
     "detailed": {"sampler": {"method": "ddim", "steps": 25, "noise_scale": 1.0}},
 }
@@ -266,7 +278,9 @@ def describe(error: ValidationError) -> str:
         if key_of(problem) == where:
             message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
             messages.append(message[0].lower() + message[1:])
-    return f"{key}: expected {' or '.join(dict.fromkeys(messages))}, got {problems[0].get('input')!r}"
+    came = problems[0].get("input")
+    got = "" if isinstance(came, Mapping) and problems[0]["type"] == "value_error" else f", got {came!r}"
+    return f"{key}: expected {' or '.join(dict.fromkeys(messages))}{got}"
 
 
 def key_of(problem: Mapping) -> list[str]:

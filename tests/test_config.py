@@ -20,6 +20,10 @@ def message(*overrides: str, files=()) -> str:
     ("model.window=3", ["unknown key model.window", "did you mean model.window_px?"]),
     ("sampler.shift.max=3", ["unknown key sampler.shift.max", "sampler.shift.max_px"]),
     ("model.rrdb_blocks=2", ["unknown key model.rrdb_blocks", "belongs to the other model.family"]),
+    ("model.unet_channels=[20,40]", ["model: expected unet_channels in multiples of 8", "not [20, 40]"]),
+    ("model.attention_heads=5", ["attention_heads that divide the last of unet_channels, 96, not 5"]),
+    ("model.window_px=18", ["model.window_px"]),
+    ("model.unet_channels=[-8,8]", ["multiples of 8"]),
     ("sampler.steps=abc", ["sampler.steps", "expected integer", "'abc'"]),
     ("sampler.steps=2.5", ["sampler.steps", "expected integer", "2.5"]),
     ("sampler.steps=0", ["sampler.steps", "greater than 0"]),
@@ -57,6 +61,11 @@ def test_a_missing_or_binary_file_is_named(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert "cannot read" in message(files=[tmp_path / "missing.yaml"])
     assert "not valid YAML" in message(files=[tmp_path / "binary.yaml"])
+
+
+def test_a_window_must_halve_at_every_resolution():
+    with pytest.raises(ConfigError, match="window_px in multiples of 8 with 3 resolutions, not 20"):
+        load_config(overrides=["model.window_px=20", "model.unet_channels=[16,32,64]"])
 
 
 def test_exponents_are_floats():

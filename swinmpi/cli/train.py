@@ -47,8 +47,8 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def leave(code: int) -> None:
-    """End this process without the destructors of torch.distributed's threads, which with torch 2.14 abort one finished
-    run in about thirty; everything is written and MPI is finalised by now. Does not return."""
+    """End this process without the destructors of its libraries: with torch 2.14 a finished run under torchrun was seen to
+    abort there, rarely, for a reason not found. Everything is written and MPI is finalised by now. Does not return."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
