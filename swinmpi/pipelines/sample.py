@@ -11,10 +11,11 @@ from swinmpi.parallel.comm import World
 from swinmpi.parallel.exchange import RootExchange
 from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads
 from swinmpi.parallel.ownership import group_of, images_of_group
+from swinmpi.parallel.relay import Part
 from swinmpi.pipelines.layout import Layout, describe_idle, describe_work, plan_layout, positions_per_image
 from swinmpi.pipelines.model import load_model
 from swinmpi.pipelines.pixels import from_network, to_network
-from swinmpi.pipelines.request import SampleRequest
+from swinmpi.pipelines.request import SampleRequest, open_stack
 from swinmpi.pipelines.results import Results
 from swinmpi.pipelines.superresolve import RegressionResolver, SuperResolver
 from swinmpi.pipelines.timing import Clock, RunReport
@@ -31,7 +32,7 @@ def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag)
     device = torch.device(choose_device(config.parallel.device, world.node.rank))
     torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
     loaded = load_model(request.checkpoint, config)
-    with (Stack.open(request.stack, request.allow_external) as stack,
+    with (open_stack(request) as stack,
           Results(request, config, world, stack, loaded.sha256, clock) as results):
         layout = plan_layout(config, stack, len(results.remaining), world.size, device)
         if world.is_root:
@@ -76,13 +77,15 @@ class Crew:
         raw, good = self.read(image_indices)
         if not good:
             return
-        result = self.resolver(list(torch.from_numpy(self.share(raw, len(good)))), good, self.seeds)
+        keys = [self.stack.first_image + image_index for image_index in good]
+        result = self.resolver(list(torch.from_numpy(self.share(raw, len(good)))), keys, self.seeds)
         if result is None:
             return
         for slot, image_index in enumerate(good):
             images, figures = from_network(result.samples[:, slot].numpy(), result.base[slot].numpy(), raw[slot],
                                            self.results.value_range, self.results.datasets, self.config)
-            self.results.send(image_index, images, figures)
+            self.results.send([Part(image_index, 0, 0, images)])
+            self.results.complete(image_index, figures)
 
     def read(self, image_indices: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
         """(raw images on the group's root, the image indices that could be read). Collective in the group."""
