@@ -126,8 +126,8 @@ def check(request: BenchmarkRequest, config: Config) -> None:
 def describe_plan(request: BenchmarkRequest, config: Config) -> str:
     """What a run on one rank would measure, in one line."""
     if request.what == "scaling":
-        return (f"scaling: 1 image, then {request.num_images} for each rank, of {request.size_px} px, {request.repeats} repeats, "
-                f"{describe_work(config, lr_size(request, config))}")
+        return (f"scaling: 1 image, then {request.num_images} for each rank, of {request.size_px} px, {request.repeats} "
+                f"repeats, {describe_work(config, lr_size(request, config))}")
     settings = 2 if request.what == "thesis" else len(request.precisions or "-") * len(request.micro_batches or "-")
     return (f"{request.what}: {settings} settings x {request.repeats} repeats x {request.num_images} images of "
             f"{request.size_px} px, {describe_work(config, lr_size(request, config))}")
@@ -139,8 +139,8 @@ def describe(report: Mapping) -> str:
     first = (f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']:.1f}; {machine['ranks']} ranks x "
              f"{machine['threads']} threads on {machine['device']}; torch {machine['torch']}; {machine['mpi']}")
     if report["what"] == "scaling":
-        return "\n".join([first, f"image of {report['size_px']} px, {report['work']}, micro-batches of {report['micro_batch']}, "
-                          f"{len(report['image'][0]['repeats'])} repeats in turn", "", describe_scaling(report)])
+        return "\n".join([first, f"image of {report['size_px']} px, {report['work']}, micro-batches of "
+                          f"{report['micro_batch']}, {len(report['image'][0]['repeats'])} repeats in turn", "", describe_scaling(report)])
     lines = [first, f"{report['num_images']} images of {report['size_px']} px, {report['images_per_step']} at a time, "
              f"{report['configuration']['sampler']['steps']} steps; seconds per image over "
              f"{len(report['settings'][0]['repeats'])} repeats in turn", "", table(report["settings"])]
