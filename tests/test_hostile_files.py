@@ -119,12 +119,12 @@ def test_no_command_follows(tmp_path, outside, escape, capsys):
         for name in ("lr", "split"):
             sound.copy(name, pairs)
         pairs["hr"] = h5py.ExternalLink(str(tmp_path / "sound.h5"), "/hr")
-    for code in (evaluate.main([bad, "--reference", good, "--lr", good, "--output", out]),
-                 evaluate.main([good, "--reference", bad, "--lr", good, "--output", out]),
-                 evaluate.main([good, "--reference", good, "--lr", bad, "--output", out]),
-                 prepare.main([bad, "--output", f"{out}.h5", "--set", "data.size_px=8"]),
-                 train.main([*as_arguments(settings(tmp_path / "pairs.h5", Path(out))), "--dry-run"])):
-        said = capsys.readouterr().err
+    for main, words in ((evaluate.main, [bad, "--reference", good, "--lr", good, "--output", out]),
+                        (evaluate.main, [good, "--reference", bad, "--lr", good, "--output", out]),
+                        (evaluate.main, [good, "--reference", good, "--lr", bad, "--output", out]),
+                        (prepare.main, [bad, "--output", f"{out}.h5", "--set", "data.size_px=8"]),
+                        (train.main, [*as_arguments(settings(tmp_path / "pairs.h5", Path(out))), "--dry-run"])):
+        code, said = main(words), capsys.readouterr().err
         assert code == 2 and "refused" in said and len(said.splitlines()) == 1, said
     assert not Path(out).exists() and not Path(f"{out}.h5").exists()
 
@@ -179,7 +179,7 @@ def test_a_chunk_that_unpacks_to_gigabytes(tmp_path):
         data = file.create_dataset("x", (2, 64, 64), "u1", chunks=(1, 64, 64), compression="gzip")
         data[1] = 7
         data.id.write_direct_chunk((0, 0, 0), bytes(packed))
-    with pytest.raises(StackError, match="chunk .* larger than"):
+    with pytest.raises(StackError, match="one chunk takes"):
         inspect_stacks([str(tmp_path / "in.h5")])
 
 

@@ -4,6 +4,7 @@ The child does with the file all that a run does later: it finds the datasets, c
 index and reads images. What it survives is safe to open in the ranks. It never touches MPI.
 """
 import json
+import math
 import os
 import resource
 import signal
@@ -26,6 +27,7 @@ from swinmpi.storage.stack import Stack, virtual_sources
 
 READ_BYTES = 64 << 20  # of pixels: all images of a small stack, of a large one the first, the last and some between
 MEMORY_BYTES = 2 << 30  # beside the images; attributes, axes and chunks need far less
+SMALL_CHUNK_BYTES = 1 << 16
 CPU_S, CPU_S_PER_GIB, PATIENCE_S = 15, 10, 120  # processor time, so that a slow disk is not taken for a loop
 LAUNCHERS = ("PMI", "PMIX", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA", "HYDI", "MPIEXEC", "MPIR_", "SLURM_")
 START = "import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import child; child(*sys.argv[1:])"
@@ -147,18 +149,23 @@ def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()
 
 
 def walk_chunks(dataset: h5py.Dataset) -> None:
-    """Visit the whole chunk index."""
+    """Visit the whole chunk index. StackError at a chunk that is larger in the file than in memory: HDF5 would unpack it to
+    its end, gigabytes of zeros perhaps."""
     if dataset.chunks is None:
         return
-    if hasattr(dataset.id, "chunk_iter"):
-        dataset.id.chunk_iter(lambda info: None)
-    else:
+    if not hasattr(dataset.id, "chunk_iter"):  # HDF5 before 1.12
         dataset.id.get_num_chunks()
+        return
+    most = 2 * math.prod(dataset.chunks) * dataset.dtype.itemsize + SMALL_CHUNK_BYTES
+    largest = dataset.id.chunk_iter(lambda info: info if info.size > most else None)
+    if largest is not None:
+        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes {largest.size} bytes, more than its pixels; "
+                         "the file is damaged, write it again")
 
 
 def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
     """Read images evenly over the stack, READ_BYTES of them or two; single ones may be unreadable."""
-    image_bytes = int(np.prod(dataset.shape[1:], dtype=object)) * dataset.dtype.itemsize
+    image_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     limit_memory(4 * image_bytes)
     affordable = min(num_images, max(2, READ_BYTES // image_bytes))
     for image_index in {round(index) for index in np.linspace(0, num_images - 1, affordable)}:
