@@ -87,6 +87,11 @@ class Stack:
         """One image as (C, H, W) float32: raw values, not scaled, NaNs kept."""
         return np.ascontiguousarray(to_chw(self.read_stored(image_index), self.layout), dtype=np.float32)
 
+    def read_rows(self, image_index: int, rows: slice) -> np.ndarray:
+        """Some rows of `read`."""
+        stored = self.read_stored(image_index, rows)
+        return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
+
     def range(self) -> ValueRange:
         """See `measure_range`; reads the whole stack unless it is uint8."""
         return measure_range(self)
@@ -103,12 +108,12 @@ class Stack:
         return {"dataset": self.address.dataset, "shape": list(self.shape), "dtype": self.dtype.str,
                 "layout": self.layout, "sha256_of_some_images": digest.hexdigest()}
 
-    def read_stored(self, image_index: int) -> np.ndarray:
-        """One image in the stack's own layout and dtype."""
+    def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
+        """One image, or some rows of it, in the stack's own layout and dtype."""
         if not 0 <= image_index < self.num_images:
             raise IndexError(f"{self.address}: image index {image_index} is not in 0..{self.num_images - 1}")
         try:
-            return self.dataset[image_index]
+            return self.dataset[(image_index, *([slice(None)] * (self.layout.index("H") - 1)), rows)]
         except DAMAGE as error:
             raise StackError(f"{self.address}: image {image_index} cannot be read ({reason_of(error)}); "
                              "the file is damaged, write it again") from None
