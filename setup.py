@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+?)"', (here / "swinmpi" / "__init__.py").read_text()).group(1)
-commands = ["prepare", "train", "sample", "evaluate", "benchmark"]
+commands = ["prepare", "train", "sample", "evaluate", "benchmark", "merge", "info"]
 
 setup(
     name="swinmpi",

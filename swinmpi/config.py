@@ -133,7 +133,8 @@ class SamplerConfig(Section):
 class ParallelConfig(Section):
     """How the work is laid over ranks, threads and devices."""
 
-    exchange: Literal["root", "torus"] = Field("root", description="torus: ranks pass strips to each other, none holds the image")
+    exchange: Literal["root", "torus"] = Field("root", description="torus: ranks pass strips to each other, none holds "
+                                               "the image")
     ranks_per_image: int | Literal["all", "auto"] = "all"
     images_per_step: int | Literal["auto"] = "auto"
     threads: int | Literal["auto"] = "auto"

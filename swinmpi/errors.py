@@ -1,10 +1,18 @@
 """The errors a user can meet, each with the exit code the command line ends with."""
+import re
+
+LONGEST_TEXT = 2000
 
 
 class SwinmpiError(Exception):
-    """Base of all expected errors; its text is the one line the user reads."""
+    """Base of all expected errors; its text is the one line the user reads, whatever a hostile file put into it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", super().__str__())
+        line = line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ..."
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 class ConfigError(SwinmpiError):

@@ -1,20 +1,25 @@
-"""YAML as swinmpi reads it: the safe loader, duplicate keys refused, 1e-4 a float."""
+"""YAML as swinmpi reads it: the safe loader, duplicate keys and aliases refused, 1e-4 a float, no more than a settings file."""
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml import YAMLError
 
 from swinmpi.errors import ConfigError
 
+LONGEST_TEXT = 1 << 17  # characters; PyYAML needs seconds for it, ours have two thousand
+DEEPEST = 16  # mappings and lists in each other
+
 
 def read_yaml(path: Path | str) -> dict:
-    """One YAML mapping by the safe loader; duplicate keys are refused and 1e-4 is a float."""
+    """One YAML mapping, by `parse_yaml`; ConfigError when it cannot be read or is none."""
     try:
-        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            values = parse_yaml(file.read(LONGEST_TEXT + 1))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from None
     if values is None:
         return {}
@@ -31,7 +36,7 @@ def parse_override(text: str) -> dict:
         raise ConfigError(f"--set {text}: expected section.key=value, for example --set sampler.steps=20")
     try:
         nested: Any = parse_yaml(value)
-    except yaml.YAMLError as error:
+    except YAMLError as error:
         raise ConfigError(f"--set {text}: not a YAML value: {one_line(error)}") from None
     for part in reversed(parts):
         nested = {part: nested}
@@ -39,7 +44,24 @@ def parse_override(text: str) -> dict:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Safe loader that refuses duplicate keys and reads 1e-4 as YAML 1.2 does, as a float."""
+    """Safe loader that refuses duplicate keys, aliases (a few lines of them can stand for terabytes) and deep nesting, and
+    reads 1e-4 as YAML 1.2 does, as a float."""
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self.depth = 0
+
+    def compose_node(self, parent, index):
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, f"aliases such as *{event.anchor} are not read here; write the value "
+                                              "out", event.start_mark)
+        if self.depth >= DEEPEST:
+            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels of mappings or lists", event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -58,7 +80,14 @@ StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]
 
 
 def parse_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
+    """One YAML value by the safe loader; YAMLError for whatever is wrong with the text."""
+    if len(text) > LONGEST_TEXT:
+        raise YAMLError(f"expected at most {LONGEST_TEXT} characters")
+    try:
+        return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - StrictLoader is a SafeLoader
+    except (ValueError, ArithmeticError, LookupError, AttributeError, TypeError) as error:
+        # PyYAML's own way with scalars that do not fit their tag, such as the 31st of February.
+        raise YAMLError(f"a value does not fit its type: {error}") from None
 
 
 def one_line(error: Exception) -> str:

@@ -227,15 +227,15 @@ def test_a_signal_ends_with_75_and_a_restart_goes_on(sample, tmp_path, monkeypat
     stack = chunked_stack(tmp_path / "in.h5", num_images=4)
     damage(stack, 0)
     assert sample(stack, output="whole.h5") == 3
-    write = StackOutput.write
+    complete = StackOutput.complete
 
-    def write_and_signal(*arguments):
-        write(*arguments)
+    def complete_and_signal(*arguments):
+        complete(*arguments)
         os.kill(os.getpid(), number)
 
     capsys.readouterr()
     with monkeypatch.context() as patched:
-        patched.setattr(StackOutput, "write", write_and_signal)
+        patched.setattr(StackOutput, "complete", complete_and_signal)
         assert sample(stack, "parallel.images_per_step=2") == 75
     assert "stopped by a signal with 3 images to go" in capsys.readouterr().err
     assert names() == ["in.h5", "out.h5.partial", "whole.h5"]

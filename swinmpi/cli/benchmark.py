@@ -12,8 +12,8 @@ from swinmpi.config import Config, load_config
 from swinmpi.parallel.launch import launcher_rank, start_mpi
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-IMAGES = {"thesis": 1, "sample": 8}
-SIZE_PX = {"thesis": 64, "sample": 128}
+IMAGES = {"thesis": 1, "sample": 8, "scaling": 1}
+SIZE_PX = {"thesis": 64, "sample": 128, "scaling": 512}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,19 +33,22 @@ def run(argv: Sequence[str] | None) -> None:
 def parser() -> ArgumentParser:
     made = make_parser("benchmark", "Seconds per image, where they go, and memory; a table and benchmark.json.",
                        "swinmpi-benchmark thesis\n  mpirun -n 2 swinmpi-benchmark sample --micro-batches 1,2,4,8 "
-                       "--precisions fp32,bf16", presets=True)
-    made.add_argument("what", choices=["thesis", "sample"], help="thesis: the published setting with random weights, all "
-                      "that makes it fast against none of it; sample: a trained model")
-    made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8)")
-    made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: 128)")
+                       "--precisions fp32,bf16\n  mpirun -n 2 swinmpi-benchmark scaling", presets=True)
+    made.add_argument("what", choices=list(IMAGES), help="thesis: the published setting with random weights, all "
+                      "that makes it fast against none of it; sample: a trained model; scaling: the same on 1, 2, 4 ... of "
+                      "the ranks it is started on, on one rank with as many threads, by every exchange")
+    made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8; scaling: "
+                      "for each rank, 1)")
+    made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: 128; "
+                      "scaling: 512)")
     made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the preset's, 10); with "
                       "few, the encoder cache of `thesis` saves little")
     made.add_argument("--repeats", type=int, default=3, metavar="N", help="settings take turns this often (3)")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out/benchmark"), metavar="FOLDER",
                       help="for benchmark.json (default: swinmpi-out/benchmark)")
+    made.add_argument("--checkpoint", type=Path, default=Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL])),
+                      metavar="FILE", help="weights of swinmpi-train (default: the shipped model); not for thesis")
     only = made.add_argument_group("sample only")
-    only.add_argument("--checkpoint", type=Path, default=Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL])),
-                      metavar="FILE", help="weights of swinmpi-train (default: the shipped model)")
     only.add_argument("--micro-batches", type=sizes, default=(), metavar="N,N,...", help="sizes to compare")
     only.add_argument("--precisions", type=precisions, default=(), metavar="P,P,...",
                       help=f"precisions to compare, of {', '.join(PRECISIONS)}")

@@ -13,14 +13,20 @@ from swinmpi.parallel.launch import launcher_rank
 
 def make_parser(command: str, purpose: str, example: str, presets: bool = False) -> argparse.ArgumentParser:
     """A parser with --config, --set, --dry-run, --version (and --preset); `example` closes the --help text."""
-    parser = argparse.ArgumentParser(prog=f"swinmpi-{command}", description=purpose, epilog=f"example:\n  {example}",
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bare_parser(command, purpose, example)
     parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML configuration (repeatable)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
                         help="override one setting (repeatable)")
     if presets:
         parser.add_argument("--preset", choices=sorted(PRESETS), help="dial between fidelity and detail")
     parser.add_argument("--dry-run", action="store_true", help="validate everything, print the plan, do nothing")
+    return parser
+
+
+def bare_parser(command: str, purpose: str, example: str) -> argparse.ArgumentParser:
+    """A parser with --version only, for a command without configuration."""
+    parser = argparse.ArgumentParser(prog=f"swinmpi-{command}", description=purpose, epilog=f"example:\n  {example}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"swinmpi {__version__}")
     return parser
 

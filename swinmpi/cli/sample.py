@@ -1,8 +1,8 @@
 """swinmpi-sample: super-resolve a stack; without arguments the shipped one, with the shipped model."""
 import sys
 import warnings
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.resources import files
@@ -13,6 +13,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SomeImagesFailed
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
+from swinmpi.parallel.ownership import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
 MODELS = {"photos_x2": "photos_x2.safetensors"}
@@ -44,16 +45,28 @@ def parser() -> ArgumentParser:
     model.add_argument("--model", choices=sorted(MODELS), default=DEMO_MODEL, help="a shipped model")
     made.add_argument("--ranks-per-image", metavar="G", help="split the ranks into groups of G, an image each (or auto, all)")
     made.add_argument("--ensemble", type=int, default=1, metavar="K", help="also write mean and deviation of K samples")
+    made.add_argument("--shard", type=shard, metavar="I/N", help="only part I (1..N) of the images, into "
+                      "OUT.shard-I-of-N.h5, for N jobs without each other; then swinmpi-merge")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     made.set_defaults(new_folder=False)
     made.add_argument("--allow-external", action="store_true", help="follow links into other HDF5 files")
     return made
 
 
+def shard(text: str) -> Shard:
+    """2/4 -> part 2 of 4."""
+    number, _, of = text.partition("/")
+    try:
+        return Shard(int(number), int(of))
+    except ValueError:
+        raise ArgumentTypeError(f"expected I/N with I of 1..N, such as 2/4, got {text!r}") from None
+
+
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
     request, config = world.on_root(lambda: prepare(options))
     from swinmpi.pipelines.sample import sample
+    world.on_root(lambda: tell_shard(request))
     report = sample(request, config, world, stop)
     world.on_root(lambda: conclude(options, request, report))
 
@@ -79,7 +92,7 @@ def prepare(options: Namespace):
 
     Without torch, which takes seconds to import: a mistake is told at once.
     """
-    from swinmpi.pipelines.request import check_destination, check_fit, check_stack
+    from swinmpi.pipelines.request import check_destination, check_fit, check_stack, shard_path
     from swinmpi.pipelines.settings import check_consistent, check_settings, resolve_config
     from swinmpi.storage.header import read_header
     request, settings = request_of(options), (options.config, overrides_of(options), options.preset)
@@ -91,6 +104,8 @@ def prepare(options: Namespace):
         config = with_regression(config)
     elif options.output is None:
         request = replace(request, output=default_output(options.input, config.model.scale))
+    if request.shard is not None:
+        request = replace(request, output=shard_path(request.output, request.shard))
     check_consistent(config)
     check_destination(request)
     check_fit(request, config)
@@ -104,7 +119,7 @@ def request_of(options: Namespace):
     return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
                          overwrite=options.overwrite or demo, allow_external=options.allow_external,
-                         new_folder=options.new_folder or (demo and options.output is None))
+                         new_folder=options.new_folder or (demo and options.output is None), shard=options.shard)
 
 
 def overrides_of(options: Namespace) -> list[str]:
@@ -128,12 +143,19 @@ def conclude(options: Namespace, request, report) -> None:
     """Tell what was made, of the demo with its figures and picture. On one process. SomeImagesFailed where some did."""
     print_table(report)
     written = [request.output]
-    if options.input is None:
+    if options.input is None and options.shard is None:
         from swinmpi.pipelines.demo import PICTURE, REPORT, present
         print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
     raise_failed(request, report)
+
+
+def tell_shard(request) -> None:
+    """Which images this job does, if not all. On one process."""
+    if request.shard is not None:
+        from swinmpi.pipelines.request import describe_shard
+        print(describe_shard(request), flush=True)
 
 
 def print_table(report) -> None:
@@ -144,10 +166,14 @@ def print_table(report) -> None:
 def raise_failed(request, report) -> None:
     """SomeImagesFailed naming them, if any."""
     if report.failed:
-        named = [str(index) for index in sorted(report.failed)]
-        more = f" and {len(named) - NAMED_FAILURES} more" if len(named) > NAMED_FAILURES else ""
-        raise SomeImagesFailed(f"{request.output}: written, but images {', '.join(named[:NAMED_FAILURES])}{more} could not "
-                               "be read")
+        where = "" if request.shard is None else " of this shard"
+        raise SomeImagesFailed(f"{request.output}: written, but images {listed(report.failed)}{where} could not be read")
+
+
+def listed(image_indices: Iterable[int]) -> str:
+    """`3, 7, 12`; of many the first."""
+    named = [str(index) for index in sorted(image_indices)]
+    return ", ".join(named[:NAMED_FAILURES]) + (f" and {len(named) - NAMED_FAILURES} more" if named[NAMED_FAILURES:] else "")
 
 
 def show_plan(options: Namespace) -> None:
@@ -156,6 +182,7 @@ def show_plan(options: Namespace) -> None:
     from swinmpi.pipelines.plan import describe_plan
     load_model(request.checkpoint, config)
     print(describe_plan(request, config, launcher_size() or 1))
+    tell_shard(request)
 
 
 def default_output(address: str, scale: int) -> Path:

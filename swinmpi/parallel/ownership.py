@@ -1,5 +1,6 @@
 """Who owns what: window positions over the ranks of a group, ranks over groups, images over groups. Pure arithmetic."""
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 def block_range(num_items: int, num_ranks: int, rank: int) -> range:
@@ -7,6 +8,25 @@ def block_range(num_items: int, num_ranks: int, rank: int) -> range:
     share, extra = divmod(num_items, num_ranks)
     start = rank * share + min(rank, extra)
     return range(start, start + share + (rank < extra))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `number` (1..of) of a stack whose images are shared by `of` jobs that know nothing of each other."""
+
+    number: int
+    of: int
+
+    def __post_init__(self):
+        if not 1 <= self.number <= self.of:
+            raise ValueError(f"expected a shard of 1..{self.of}, got {self.number}")
+
+    def __str__(self):
+        return f"shard {self.number} of {self.of}"
+
+    def images(self, num_images: int) -> range:
+        """Its image indices in the whole stack; none where there are more shards than images."""
+        return block_range(num_images, self.of, self.number - 1)
 
 
 def owner_of(item: int, num_items: int, num_ranks: int) -> int:

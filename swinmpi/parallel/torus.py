@@ -85,7 +85,8 @@ class Transit:
 
 def packed(jobs: Sequence[Job], rank: int) -> np.ndarray:
     """All that goes to `rank`, one message."""
-    parts = [job.sources[piece.source].take(piece).reshape(-1).cpu() for job in jobs for piece in job.moves.sends.get(rank, ())]
+    parts = [job.sources[piece.source].take(piece).reshape(-1).cpu()
+             for job in jobs for piece in job.moves.sends.get(rank, ())]
     return torch.cat(parts).numpy()
 
 

@@ -1,7 +1,4 @@
 """What sampling costs here: several settings of the same program in one run, repeat by repeat in turn."""
-import os
-import platform
-import resource
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,10 +15,13 @@ from swinmpi.images.degrade import imresize_tensor
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.exchange import RootExchange
-from swinmpi.parallel.launch import choose_device, choose_threads, library_version
+from swinmpi.parallel.launch import choose_device, choose_threads
 from swinmpi.pipelines.comparison import Contender, largest_difference, measure, spread, summary, table, watched
 from swinmpi.pipelines.layout import Layout, describe_work, plan_layout
+from swinmpi.pipelines.machine import machine_facts, peak_memory_mib
 from swinmpi.pipelines.model import load_model
+from swinmpi.pipelines.scaling import Course, measure_scaling, plan_settings
+from swinmpi.pipelines.scalingreport import describe_scaling, scaling_report
 
 WEIGHTS_SEED, IMAGES_SEED = 0, 1
 SMOOTH_PX = 8
@@ -40,7 +40,7 @@ PLAIN = dict.fromkeys(FAST, False)
 @dataclass(frozen=True)
 class BenchmarkRequest:
     """What to measure: `thesis`, fast against plain with random weights; `sample`, a checkpoint's micro-batches and
-    precisions (none: the configured ones)."""
+    precisions (none: the configured ones); `scaling`, a checkpoint on more and more ranks, `num_images` for each rank."""
 
     what: str
     num_images: int
@@ -60,24 +60,43 @@ class SquareImage:
 
 
 def benchmark(request: BenchmarkRequest, config: Config, world: World) -> dict:
-    """Measure; the report on rank 0, {} elsewhere. Collective. Seconds are rank 0's."""
+    """Measure; the report on rank 0, {} elsewhere. Collective."""
     device = torch.device(choose_device(config.parallel.device, world.node.rank))
     threads = choose_threads(config.parallel.threads, world.node)
     torch.set_num_threads(threads)
+    measured = (scaling if request.what == "scaling" else contest)(request, config, world, threads, device)
+    if not world.is_root:
+        return {}
+    return {"what": request.what, "swinmpi": __version__, "command": " ".join(sys.argv),
+            "machine": machine_facts(world, threads, device), "num_images": request.num_images, "size_px": request.size_px,
+            "configuration": config.model_dump()} | measured
+
+
+def scaling(request: BenchmarkRequest, config: Config, world: World, threads: int, device: torch.device) -> dict:
+    """One image on more and more ranks and threads, many images, and what the machine itself can do. Collective."""
+    size = lr_size(request, config)
+    settings = plan_settings(config, size, world, threads, request.num_images, device)
+    model = load_model(request.checkpoint, config).model.model
+    model = model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
+    images = smooth_images(config, request.size_px, max(setting.num_images for setting in settings))
+    micro_batch = layout_of(request, config, world.size, device).micro_batch
+    measured = measure_scaling(Course(config, model, images, micro_batch, device, world), settings, request.repeats)
+    return {"micro_batch": micro_batch, "work": describe_work(config, size)} | scaling_report(measured, config.sampler.steps)
+
+
+def contest(request: BenchmarkRequest, config: Config, world: World, threads: int, device: torch.device) -> dict:
+    """Several settings on all ranks. Collective. Seconds are rank 0's."""
     layout = layout_of(request, config, world.size, device)
     exchange = RootExchange(world.split(list(layout.groups)))
     make = thesis_contenders if request.what == "thesis" else sample_contenders
     contenders = make(request, config, exchange, layout.micro_batch, device)
-    measure(contenders, smooth_images(request, config), layout.images_per_step, request.repeats)
+    measure(contenders, smooth_images(config, request.size_px, request.num_images), layout.images_per_step, request.repeats)
     memory_mib = world.allgather_arrays(np.array([peak_memory_mib()]), [1] * world.size).tolist()
-    if not world.is_root:
-        return {}
-    report = {"what": request.what, "swinmpi": __version__, "command": " ".join(sys.argv),
-              "machine": machine_facts(world, threads, device), "num_images": request.num_images, "size_px": request.size_px,
-              "images_per_step": layout.images_per_step, "configuration": config.model_dump(),
-              "settings": [summary(one, contenders[0], request.num_images) for one in contenders],
-              "peak_memory_mib_of_rank": memory_mib}
-    return report | (speed_up(*contenders) if request.what == "thesis" else {})
+    report = {"images_per_step": layout.images_per_step, "peak_memory_mib_of_rank": memory_mib}
+    if world.is_root:
+        report["settings"] = [summary(one, contenders[0], request.num_images) for one in contenders]
+        report |= speed_up(*contenders) if request.what == "thesis" else {}
+    return report
 
 
 def check(request: BenchmarkRequest, config: Config) -> None:
@@ -90,9 +109,12 @@ def check(request: BenchmarkRequest, config: Config) -> None:
         raise ConfigError(f"--size: expected a multiple of the scale {config.model.scale}, got {request.size_px}")
     if request.what == "thesis" and config.model.family != "thesis":
         raise ConfigError(f"model.family: expected thesis, which is what `thesis` measures, got {config.model.family}")
-    if request.what == "thesis" and (request.micro_batches or request.precisions):
-        raise ConfigError("--micro-batches, --precisions: expected with `sample` only; `thesis` takes parallel.micro_batch")
-    if request.what == "sample" and load_model(request.checkpoint, config).target != "diffuser":
+    if request.what != "sample" and (request.micro_batches or request.precisions):
+        raise ConfigError("--micro-batches, --precisions: expected with `sample` only; others take parallel.micro_batch "
+                          "and parallel.precision")
+    if request.what == "scaling" and config.sampler.steps < 2:
+        raise ConfigError(f"--steps: expected at least 2, of which the first is counted apart, got {config.sampler.steps}")
+    if request.what != "thesis" and load_model(request.checkpoint, config).target != "diffuser":
         raise ConfigError(f"{request.checkpoint}: expected a diffuser, got an encoder trained alone; it takes no steps")
     if config.parallel.ranks_per_image != "all":
         raise ConfigError("parallel.ranks_per_image: expected all, one image on every rank is what is measured; got "
@@ -103,6 +125,9 @@ def check(request: BenchmarkRequest, config: Config) -> None:
 
 def describe_plan(request: BenchmarkRequest, config: Config) -> str:
     """What a run on one rank would measure, in one line."""
+    if request.what == "scaling":
+        return (f"scaling: 1 image, then {request.num_images} for each rank, of {request.size_px} px, {request.repeats} repeats, "
+                f"{describe_work(config, lr_size(request, config))}")
     settings = 2 if request.what == "thesis" else len(request.precisions or "-") * len(request.micro_batches or "-")
     return (f"{request.what}: {settings} settings x {request.repeats} repeats x {request.num_images} images of "
             f"{request.size_px} px, {describe_work(config, lr_size(request, config))}")
@@ -111,9 +136,12 @@ def describe_plan(request: BenchmarkRequest, config: Config) -> str:
 def describe(report: Mapping) -> str:
     """The machine, a table with a line for every setting, and what follows from it."""
     machine = report["machine"]
-    lines = [f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']:.1f}; {machine['ranks']} ranks x "
-             f"{machine['threads']} threads on {machine['device']}; torch {machine['torch']}; {machine['mpi']}",
-             f"{report['num_images']} images of {report['size_px']} px, {report['images_per_step']} at a time, "
+    first = (f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']:.1f}; {machine['ranks']} ranks x "
+             f"{machine['threads']} threads on {machine['device']}; torch {machine['torch']}; {machine['mpi']}")
+    if report["what"] == "scaling":
+        return "\n".join([first, f"image of {report['size_px']} px, {report['work']}, micro-batches of {report['micro_batch']}, "
+                          f"{len(report['image'][0]['repeats'])} repeats in turn", "", describe_scaling(report)])
+    lines = [first, f"{report['num_images']} images of {report['size_px']} px, {report['images_per_step']} at a time, "
              f"{report['configuration']['sampler']['steps']} steps; seconds per image over "
              f"{len(report['settings'][0]['repeats'])} repeats in turn", "", table(report["settings"])]
     if "plain_over_fast" in report:
@@ -177,11 +205,11 @@ def with_parallel(config: Config, values: Mapping[str, object]) -> Config:
     return config.model_copy(update={"parallel": config.parallel.model_copy(update=dict(values))})
 
 
-def smooth_images(request: BenchmarkRequest, config: Config) -> list[Tensor]:
+def smooth_images(config: Config, size_px: int, num_images: int) -> list[Tensor]:
     """Smooth random LR images (C, h, w) in -1..1, the same on every rank."""
-    side = request.size_px // config.model.scale
+    side = size_px // config.model.scale
     coarse = max(1, side // SMOOTH_PX)
-    draw = torch.rand(request.num_images, config.model.channels, coarse, coarse,
+    draw = torch.rand(num_images, config.model.channels, coarse, coarse,
                       generator=torch.Generator().manual_seed(IMAGES_SEED))
     return list(imresize_tensor(draw * 2 - 1, size=(side, side)).clamp(-1, 1))
 
@@ -196,22 +224,3 @@ def speed_up(fast: Contender, plain: Contender) -> dict:
     return {"plain_over_fast": ratios,
             "largest_difference": {"images": largest_difference(fast.samples, plain.samples), "first_step": steps[0],
                                    "any_step": max(steps), "steps": steps}}
-
-
-def machine_facts(world: World, threads: int, device: torch.device) -> dict:
-    """What the figures depend on beside the program; `load` is the machine's over the last minute."""
-    return {"cpu": cpu_model(), "cores": world.node.cores, "load": os.getloadavg()[0], "ranks": world.size, "threads": threads,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "torch": torch.__version__, "python": platform.python_version(), "system": platform.platform(),
-            "mpi": " ".join((library_version() or "no MPI").split())}
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def peak_memory_mib() -> float:
-    """Largest resident size of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -54,8 +54,7 @@ def encode_aligned(model: Diffuser, images: Sequence[LrStrip], conditions: Seque
         total = torch.zeros(encoder.head.out_channels)
         for block_sum in torch.from_numpy(everything[slot * len(blocks):(slot + 1) * len(blocks)]):
             total += block_sum
-        with autocast(device, precision):
-            condition.global_vector = encoder.global_vector((total / (image.height * image.width))[None].to(device))[0].float()
+        condition.global_vector = encoder.global_vector((total / (image.height * image.width))[None].to(device))[0]
 
 
 def lr_blocks(height: int, width: int) -> list[LrBlock]:

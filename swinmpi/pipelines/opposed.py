@@ -8,10 +8,11 @@ import numpy as np
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.degrade import imresize
 from swinmpi.images.metrics import valid_pixels
+from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange, mask_invalid
-from swinmpi.yamltext import parse_yaml
+from swinmpi.yamltext import YAMLError, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -69,11 +70,12 @@ class Opposed:
 def open_opposed(sr_address: str, hr_address: str, lr_address: str | None, stacks: ExitStack) -> Opposed:
     """Open all stacks, to be closed by `stacks`. StackError when they are not the same images; ConfigError when neither
     `lr_address` nor the SR file tells the scale."""
+    inspect_stacks([address for address in (sr_address, hr_address, lr_address) if address])
     sr, hr = (stacks.enter_context(Stack.open(address)) for address in (sr_address, hr_address))
     check_same_images(sr, hr)
     lr = stacks.enter_context(Stack.open(lr_address)) if lr_address else None
     process = read_process(sr)
-    model = (parse_yaml(process.get("configuration", "")) or {}).get("model", {})
+    model = recorded_model(sr, process)
     if lr is not None:
         check_lr(lr, hr)
     elif "scale" not in model:
@@ -116,7 +118,24 @@ def find_value_range(sr: Stack, hr: Stack, process: Mapping) -> ValueRange:
         limits = np.iinfo(sr.dtype)
         return ValueRange(float(limits.min), float(limits.max))
     recorded = process.get("value_range")
-    return ValueRange(*recorded) if recorded else hr.range()
+    if recorded is None:
+        return hr.range()
+    if not (isinstance(recorded, list) and len(recorded) == 2 and all(isinstance(value, int | float) for value in recorded)):
+        raise StackError(f"{sr.address}: expected a value_range of two numbers in its /entry/process, got {recorded!r}; make "
+                         "it again")
+    return ValueRange(*recorded)
+
+
+def recorded_model(sr: Stack, process: Mapping) -> dict:
+    """`scale` and `window_px` of the model that made the SR stack, as far as its file tells them."""
+    try:
+        model = parse_yaml(process.get("configuration", ""))["model"] if "configuration" in process else {}
+        known = {name: model[name] for name in ("scale", "window_px") if name in model}
+        if all(type(value) is int and value > 1 for value in known.values()):
+            return known
+    except (TypeError, KeyError, YAMLError):
+        pass
+    raise StackError(f"{sr.address}: its /entry/process holds no configuration of swinmpi; make it again")
 
 
 def extent(stack: Stack) -> str:

@@ -10,6 +10,8 @@ from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import Shown
 from swinmpi.storage.values import ValueRange, mask_invalid, restore_invalid
 
+NUM_FIGURE_SUMS = 6
+
 
 def to_network(raw: np.ndarray, value_range: ValueRange, channels: int) -> np.ndarray:
     """(C, h, w) raw -> (channels, h, w) float32: NaNs filled, a grey image as three equal channels where three are wanted."""
@@ -44,7 +46,7 @@ def from_network(shown: Shown, lr: LrStrip, value_range: ValueRange, datasets: M
 
 def figure_sums(shown: Shown, sr: np.ndarray, first: np.ndarray, base: np.ndarray, raw: np.ndarray, lr: LrStrip,
                 config: Config) -> np.ndarray:
-    """What `figures_of` adds up over an image: float64 (6,). All images (C, h, w) over `shown.seen`."""
+    """What `figures_of` adds up over an image: float64 (NUM_FIGURE_SUMS,). All images (C, h, w) over `shown.seen`."""
     scale, (rows, cols) = config.model.scale, shown.seen
     sr, first, base, raw = (np.moveaxis(image, 0, -1) for image in (sr, first, base, raw))
     consistency = consistency_sums(sr, (rows.start, cols.start), (lr.height * scale, lr.width * scale),

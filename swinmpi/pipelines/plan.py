@@ -11,7 +11,7 @@ from swinmpi.pipelines.layout import (
     regresses_only,
     windows_of_ranks,
 )
-from swinmpi.pipelines.request import SampleRequest, output_plan
+from swinmpi.pipelines.request import SampleRequest, open_stack, output_plan
 from swinmpi.storage.output import pixel_datasets
 from swinmpi.storage.stack import Stack
 
@@ -20,7 +20,7 @@ MIB = 2**20
 
 def describe_plan(request: SampleRequest, config: Config, num_ranks: int) -> str:
     """What a run on `num_ranks` ranks of one CPU would do; bytes are before compression."""
-    with Stack.open(request.stack, request.allow_external) as stack:
+    with open_stack(request) as stack:
         scale, model, num_images = config.model.scale, config.model, stack.num_images
         height, width = stack.height * scale, stack.width * scale
         pixel_bytes = sum(dtype.itemsize for dtype in pixel_datasets(output_plan(request, config), stack.dtype).values())

@@ -97,4 +97,5 @@ class Predictor:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """CUDA's has a class of its own, the CPU's allocator only a text."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    texts = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -6,15 +6,18 @@ from tempfile import TemporaryFile
 
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.parallel.ownership import Shard
 from swinmpi.storage.address import parse_address
 from swinmpi.storage.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.partial import check_room
+from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What to read and write. `new_folder`: the output's folder is made where it is missing."""
+    """What to read and write. `new_folder`: the output's folder is made where it is missing. `shard`: the part of the
+    stack that this job does; `output` is that part's file."""
 
     stack: str
     output: Path
@@ -23,11 +26,31 @@ class SampleRequest:
     overwrite: bool = False
     allow_external: bool = False
     new_folder: bool = False
+    shard: Shard | None = None
+
+
+def open_stack(request: SampleRequest) -> Stack:
+    """The images to do: the stack, or the shard's part of it. On any process; StackError where it cannot be used."""
+    stack = Stack.open(request.stack, request.allow_external)
+    return stack if request.shard is None else stack.narrowed(request.shard.images(stack.num_images))
+
+
+def shard_path(output: Path, shard: Shard) -> Path:
+    """out.h5 -> out.shard-2-of-4.h5 beside it."""
+    return output.with_name(f"{output.stem}.shard-{shard.number}-of-{shard.of}{output.suffix}")
+
+
+def describe_shard(request: SampleRequest) -> str:
+    """Which images the shard does, in words. On one process."""
+    with open_stack(request) as stack:
+        total, done = stack.whole.num_images, stack.images
+    told = f"images {done.start} to {done.stop - 1} of {total}" if done else f"none of {total} images, its file will be empty"
+    return f"{request.shard}: {told}"
 
 
 def check_stack(request: SampleRequest) -> None:
-    """StackError unless the input is a stack of images. Reads no pixels. On one process."""
-    Stack.open(request.stack, request.allow_external).close()
+    """StackError unless the input is a stack of images that can be read without harm to the ranks. On one process."""
+    inspect_stacks([request.stack], request.allow_external)
 
 
 def check_destination(request: SampleRequest) -> None:
@@ -52,7 +75,7 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     model, shift = config.model, config.sampler.shift
     if request.ensemble < 1:
         raise ConfigError(f"--ensemble: expected at least 1 sample, got {request.ensemble}")
-    with Stack.open(request.stack, request.allow_external) as stack:
+    with open_stack(request) as stack:
         if stack.channels > model.channels:
             raise StackError(f"{stack.address}: expected images of one channel, as the model has, got {stack.channels}")
         size_px = min(stack.height, stack.width) * model.scale
@@ -65,6 +88,7 @@ def check_fit(request: SampleRequest, config: Config) -> None:
 
 def check_reference(request: SampleRequest, config: Config, reference: str) -> None:
     """StackError unless the HR stack at `reference` is what the output can be compared with. On one process."""
+    inspect_stacks([reference])
     with Stack.open(request.stack, request.allow_external) as lr, Stack.open(reference) as hr:
         scale = config.model.scale
         wanted = (lr.num_images, lr.channels, lr.height * scale, lr.width * scale, lr.dtype.newbyteorder("="))

@@ -11,6 +11,7 @@ import numpy as np
 from swinmpi.errors import StackError
 from swinmpi.images.photograph import SUFFIXES, read_photograph
 from swinmpi.storage.pairs import TRAIN, VALIDATE
+from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange, mask_invalid, measure_range
 
@@ -88,6 +89,7 @@ def list_source(row: dict, root: Path, where: str) -> Source:
 def stack_sources(address: str, opened: ExitStack) -> list[Source]:
     """The images of an HDF5 stack. 8 bit as it is; other types: the range that sampling maps to -1..1 becomes 0..65535,
     and values beyond it are clipped."""
+    inspect_stacks([address])
     stack = opened.enter_context(Stack.open(address))
     measured = cache(partial(measure_range, stack))  # reads the whole stack, so not before the first image is wanted
     name = f"{stack.address.path.name}::{stack.address.dataset}"

@@ -159,7 +159,8 @@ class SuperResolver:
                 num_features = encoder.tail.out_channels // encoder.scale**2
                 made = [AlignedCondition(territory.grid, territory.own, num_features, self.device) for _ in seen]
                 areas = territory.areas(lambda block, rank: block.canvas(territory.grid, rank))
-                encode_aligned(self.model, seen, made, areas, self.torus, self.config.parallel.precision, self.device, residuals)
+                encode_aligned(self.model, seen, made, areas, self.torus, self.config.parallel.precision, self.device,
+                               residuals)
         self.seconds.encoder -= self.group.stats.seconds - exchanged
         return made
 

@@ -10,11 +10,13 @@ from swinmpi.models.encoders import RRDBEncoder
 from swinmpi.pipelines.batches import BatchSource
 from swinmpi.storage.checkpoint import CheckpointFolder, load_into, load_weights
 from swinmpi.storage.pairs import PairReader
+from swinmpi.storage.probe import inspect_pairs
 
 
 def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: bool) -> None:
     """Whatever can be wrong before training starts, in one line; writes nothing. Not collective."""
     check_encoder(config)
+    inspect_pairs(config.train.data)
     with PairReader(config.train.data) as pairs:
         BatchSource(config, pairs, 0, num_ranks)
     if folder.latest() is not None and not resume:

@@ -19,6 +19,10 @@ CHUNK_CACHE_BYTES = 128 << 20  # a chunk that spans many images is then unpacked
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises on files that are not sound
 
 
+class Missing(KeyError):
+    """Nothing is there."""
+
+
 @dataclass(frozen=True)
 class Address:
     """Where a stack lies: a file and, optionally, the absolute path of a dataset or group in it."""
@@ -90,6 +94,17 @@ def open_object(file: h5py.File, name: str, allow_external: bool = False) -> h5p
                          f"list what is there with `h5ls -r {file.filename}`") from None
 
 
+def find_object(file: h5py.File, name: str, allow_external: bool = False) -> h5py.HLObject | None:
+    """As `open_object`, but None where nothing is there."""
+    try:
+        follow(file, name, allow_external)
+    except Missing:
+        return None
+    except DAMAGE:
+        pass  # told by open_object
+    return open_object(file, name, allow_external)
+
+
 def refuse_external_storage(dataset: h5py.Dataset, allow_external: bool) -> None:
     """StackError when the pixels lie in other files (external storage, virtual dataset) and that was not allowed."""
     if allow_external or not (dataset.external or dataset.is_virtual):
@@ -124,9 +139,11 @@ def image_datasets(group: h5py.Group, prefix: str) -> list[str]:
 
 
 def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
-    """The object at an absolute path, walked link by link: StackError at a link that leaves the file, KeyError at one
-    that leads nowhere."""
+    """The object at an absolute path, walked link by link: StackError at a link that leaves the file, Missing at one
+    that leads nowhere. HDF5's own look at a path would open the other file."""
     if allow_external:
+        if name not in file:
+            raise Missing(f"{name!r} is not in the file")
         return file[name]
     group, parts, hops = "/", deque(name.split("/")), 0
     while parts:
@@ -135,7 +152,7 @@ def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
             continue
         parent = file[group]
         if not isinstance(parent, h5py.Group) or not parent.id.links.exists(part.encode()):
-            raise KeyError(f"{part!r} is not in {group}")
+            raise Missing(f"{part!r} is not in {group}")
         kind = parent.id.links.get_info(part.encode()).type
         if kind == h5py.h5l.TYPE_HARD:
             group = posixpath.join(group, part)

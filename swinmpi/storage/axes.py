@@ -1,11 +1,11 @@
 """The axes of a stack: found as NXdata axes or dimension scales, and carried to the finer grid of its SR stack."""
 import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import h5py
 import numpy as np
 
-from swinmpi.storage.address import open_object, refuse_external_storage
+from swinmpi.storage.address import find_object, open_object, refuse_external_storage
 from swinmpi.storage.attributes import text_list
 
 
@@ -16,6 +16,10 @@ class Axis:
     name: str
     values: np.ndarray
     dataset: h5py.Dataset
+
+    def cut(self, items: range, size: int) -> "Axis":
+        """The part over `items` of the `size` items along it: one value each, or their edges."""
+        return replace(self, values=self.values[items.start:items.stop + (len(self.values) == size + 1)])
 
 
 def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple[Axis | None, ...]:
@@ -29,9 +33,8 @@ def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple
     found = []
     for dimension, size in enumerate(stack.shape):
         name = names[dimension] if len(names) == stack.ndim else "."
-        if name in group.keys() and name != ".":
-            dataset = open_object(file, posixpath.join(posixpath.dirname(path), name), allow_external)
-        else:
+        dataset = None if name == "." else find_object(file, posixpath.join(posixpath.dirname(path), name), allow_external)
+        if dataset is None:
             scales = stack.dims[dimension]
             dataset = scales[0] if len(scales) else None
         found.append(checked_axis(name, dataset, size, allow_external))

@@ -24,7 +24,7 @@ def read_header(path: Path | str) -> dict:
                               f"{metadata.get('format', 'none')}")
     try:
         header = json.loads(metadata["header"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header is damaged; copy or download it again")

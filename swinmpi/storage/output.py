@@ -6,7 +6,8 @@ A kill at any moment leaves a resumable OUT.partial, or the finished OUT, never 
  - OUT is packed under another name and renamed, and only then is OUT.partial removed.
 """
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,28 +71,41 @@ class StackOutput:
         return np.flatnonzero(self._file[PER_IMAGE]["done"][:] == 0).tolist()
 
     def write(self, image_index: int, arrays: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> None:
-        """Store one image and mark it done; returns when it would survive a kill or a power cut.
+        """Store a whole image, arrays (C, H, W), and mark it done; see `write_part` and `complete`."""
+        sr = self._file[DATA]["sr"]
+        whole = tuple(sr.shape[self.layout.index(axis)] for axis in "HW")
+        if {image.shape[1:] for image in arrays.values()} - {whole}:
+            raise ValueError(f"expected images of {whole}, got {[image.shape for image in arrays.values()]}")
+        check_figures(figures)
+        self.write_part(image_index, 0, 0, arrays)
+        self.complete(image_index, figures)
 
-        arrays: (C, H, W) for every dataset of the plan, raw values in the dataset's own dtype. figures: any of lr_psnr
-        and seam_score; those not given stay NaN.
+    def write_part(self, image_index: int, top: int, left: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store pixels of an image, not yet safe from a kill.
+
+        arrays: (C, h, w) at (top, left) for every dataset of the plan, raw values in the dataset's own dtype.
         """
-        data, per_image = self._file[DATA], self._file[PER_IMAGE]
-        expected = pixel_datasets(self.plan, data["sr"].dtype)
-        if set(arrays) != set(expected) or not set(figures) <= set(FIGURES):
-            raise ValueError(f"expected arrays {sorted(expected)} and figures among {FIGURES}, "
-                             f"got {sorted(arrays)} and {sorted(figures)}")
-        images = {name: checked_image(name, arrays[name], data[name], self.layout) for name in expected}
-        try:
-            for name, image in images.items():
-                data[name][image_index] = image
+        data = self._file[DATA]
+        datasets = {name: data[name] for name in pixel_datasets(self.plan, data["sr"].dtype)}
+        placed = checked_part(datasets, self.layout, image_index, top, left, arrays)
+        with told_as_output_error(self.partial, f"image {image_index}"):
+            for name, (place, stored) in placed.items():
+                data[name][place] = stored
+            self._sink.check()
+
+    def complete(self, image_index: int, figures: Mapping[str, float]) -> None:
+        """Mark an image done when all of it is written; returns when it would survive a kill or a power cut.
+
+        figures: any of lr_psnr and seam_score; those not given stay NaN.
+        """
+        check_figures(figures)
+        per_image = self._file[PER_IMAGE]
+        with told_as_output_error(self.partial, f"image {image_index}"):
             for name, value in figures.items():
                 per_image[name][image_index] = value
             self._flush()
             per_image["done"][image_index] = 1
             self._flush()
-        except OSError as error:
-            raise OutputError(f"{self.partial}: image {image_index} cannot be written ({reason_of(error)}); "
-                              "make room and start again, finished images are kept") from None
 
     def finish(self, provenance: Mapping[str, Any], failed: Collection[int] = ()) -> Path:
         """Pack OUT.partial into OUT and remove it; returns OUT's path.
@@ -114,6 +128,13 @@ class StackOutput:
         self.partial.unlink(missing_ok=True)
         self.close()
         return self.path
+
+    def hand_over(self) -> None:
+        """Leave the writing of images to others (`SharedPartial`) until `take_back`; the lock stays."""
+        self._file.close()
+
+    def take_back(self) -> None:
+        self._file = h5py.File(self._sink, "r+")
 
     def close(self) -> None:
         """Let go of OUT.partial; it stays resumable."""
@@ -158,14 +179,47 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     return names
 
 
-def checked_image(name: str, image: np.ndarray, dataset: h5py.Dataset, layout: str) -> np.ndarray:
-    """One (C, H, W) image in the layout of its dataset; ValueError when shape or dtype would have to be changed."""
-    fits_layout = image.ndim == 3 and (layout != "NHW" or len(image) == 1)
-    stored = from_chw(image, layout) if fits_layout else None
-    if stored is None or stored.shape != dataset.shape[1:] or image.dtype.newbyteorder("=") != dataset.dtype.newbyteorder("="):
-        raise ValueError(f"{name}: expected (C, H, W) of {dataset.dtype} that fits {layout} {dataset.shape}, "
-                         f"got {image.shape} of {image.dtype}")
-    return stored
+def checked_part(datasets: Mapping[str, h5py.Dataset], layout: str, image_index: int, top: int, left: int,
+                 arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[slice, ...], np.ndarray]]:
+    """Where arrays (C, h, w) at (top, left) of an image lie in their datasets, and the values as they lie there (a view).
+
+    ValueError when names, shape or dtype would have to be changed.
+    """
+    if set(arrays) != set(datasets):
+        raise ValueError(f"expected arrays {sorted(datasets)}, got {sorted(arrays)}")
+    placed = {}
+    for name, dataset in datasets.items():
+        array, sizes = arrays[name], dict(zip(layout, dataset.shape, strict=True))
+        place = place_of(array.shape, layout, image_index, top, left) if array.ndim == 3 else ()
+        if (not place or len(array) != sizes.get("C", 1) or array.dtype.newbyteorder("=") != dataset.dtype.newbyteorder("=")
+                or any(not 0 <= span.start < span.stop <= size for span, size in zip(place, dataset.shape, strict=True))):
+            raise ValueError(f"{name}: expected (C, h, w) of {dataset.dtype} inside {layout} {dataset.shape}, got "
+                             f"{array.shape} of {array.dtype} at row {top}, column {left} of image {image_index}")
+        placed[name] = place, from_chw(array, layout)[None]
+    return placed
+
+
+def place_of(shape: tuple[int, int, int], layout: str, image_index: int, top: int, left: int) -> tuple[slice, ...]:
+    """Where pixels of `shape` (C, h, w) at (top, left) of an image lie in a dataset of that layout."""
+    channels, height, width = shape
+    spans = {"N": slice(image_index, image_index + 1), "C": slice(0, channels),
+             "H": slice(top, top + height), "W": slice(left, left + width)}
+    return tuple(spans[axis] for axis in layout)
+
+
+def check_figures(figures: Mapping[str, float]) -> None:
+    if not set(figures) <= set(FIGURES):
+        raise ValueError(f"expected figures among {FIGURES}, got {sorted(figures)}")
+
+
+@contextmanager
+def told_as_output_error(partial: Path, what: str) -> Iterator[None]:
+    """An OSError inside becomes an OutputError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{partial}: {what} cannot be written ({reason_of(error)}); "
+                          "make room and start again, finished images are kept") from None
 
 
 def beside(path: Path, suffix: str) -> Path:

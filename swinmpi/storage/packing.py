@@ -1,5 +1,5 @@
-"""The finished file: images compressed one by one, NeXus groups, and where they came from."""
-from collections.abc import Mapping
+"""The finished file: images compressed band by band, NeXus groups, and where they came from."""
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,16 +44,26 @@ def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Ma
 def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done: np.ndarray, sink: Sink) -> None:
     """One dataset with its attributes: images chunked and compressed, axes and figures as they are."""
     name = source.name.rpartition("/")[2]
-    if source.ndim < 3:
+    if source.ndim < 3 or not len(source):  # HDF5 cuts nothing into chunks
         target = group.create_dataset(name, data=source[()], dtype=source.dtype)
     else:
         filters = {"compression": "gzip", "compression_opts": compression, "shuffle": True} if compression else {}
         target = group.create_dataset(name, source.shape, source.dtype, chunks=chunk_shape(source.shape, source.dtype),
                                       fillvalue=np.nan if source.dtype.kind == "f" else 0, **filters)
         for image_index in done:
-            target[image_index] = source[image_index]
-            sink.check()
+            for band in bands(target):
+                target[image_index, *band] = source[image_index, *band]
+                sink.check()
     copy_attributes(source, target)
+
+
+def bands(dataset: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
+    """Slices of an image that hold whole chunks, in the order of the chunks: rows of chunks of an image that is cut, so
+    that packing needs memory for one of them."""
+    sides, chunk = dataset.shape[1:], dataset.chunks[1:]
+    cut = next((axis for axis, side in enumerate(sides) if chunk[axis] < side), 0)
+    for first in range(0, sides[cut], chunk[cut]):
+        yield *(slice(None),) * cut, slice(first, first + chunk[cut])
 
 
 def chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:

@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 
 from swinmpi.errors import OutputError, StackError
+from swinmpi.storage.address import DAMAGE, find_object, reason_of, refuse_external_storage
 from swinmpi.storage.partial import open_locked, sync_folder
+from swinmpi.storage.stack import check_extent
 
 TRAIN, VALIDATE = 0, 1
 DATASETS = ("hr", "lr", "split", "source")
@@ -96,7 +98,10 @@ class PairReader:
         self.file = open_pairs(self.path)
         try:
             self.check()
-        except BaseException:
+        except DAMAGE as error:
+            self.file.close()
+            raise StackError(f"{self.path}: the HDF5 file is damaged ({reason_of(error)}); make it with swinmpi-prepare") from None
+        except StackError:
             self.file.close()
             raise
 
@@ -122,8 +127,8 @@ class PairReader:
     def read(self, dataset: h5py.Dataset, image_index: int, part) -> np.ndarray:
         try:
             return dataset[(int(image_index), *(part if isinstance(part, tuple) else (part,)))]
-        except OSError as error:
-            raise StackError(f"{self.path}: {dataset.name}[{image_index}] is damaged ({error}); "
+        except DAMAGE as error:
+            raise StackError(f"{self.path}: {dataset.name}[{image_index}] is damaged ({reason_of(error)}); "
                              "make the file again with swinmpi-prepare") from None
 
     def to_hr(self, length_lr: int) -> int:
@@ -153,9 +158,11 @@ class PairReader:
         self.validate_indices = np.flatnonzero(split[:] == VALIDATE)
 
     def dataset(self, name: str) -> h5py.Dataset:
-        found = self.file.get(name)
+        found = find_object(self.file, f"/{name}")
         if not isinstance(found, h5py.Dataset):
-            self.refuse(f"a dataset /{name}, got {', '.join(sorted(self.file)) or 'an empty file'}")
+            self.refuse(f"a dataset /{name}, got {', '.join(sorted(self.file)[:8]) or 'an empty file'}")
+        refuse_external_storage(found, allow_external=False)
+        check_extent(self.path, found)
         return found
 
     def refuse(self, text: str) -> None:
@@ -179,9 +186,8 @@ def open_pairs(path: str) -> h5py.File:
         raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")
     try:
         return h5py.File(path, "r")
-    except OSError as error:
-        raise StackError(f"{path}: not a complete HDF5 file ({' '.join(str(error).split())}); "
-                         "make it with swinmpi-prepare") from None
+    except DAMAGE as error:
+        raise StackError(f"{path}: not a complete HDF5 file ({reason_of(error)}); make it with swinmpi-prepare") from None
 
 
 def link_nexus(file: h5py.File) -> None:

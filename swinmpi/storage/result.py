@@ -5,24 +5,32 @@ from typing import Any
 import h5py
 import numpy as np
 
-from swinmpi.storage.address import Address
+from swinmpi.errors import StackError
+from swinmpi.storage.address import DAMAGE, Address, find_object, reason_of
 from swinmpi.storage.partial import DATA, PER_IMAGE
 from swinmpi.storage.stack import Stack
 
 PROCESS = "/entry/process"
+MOST_VALUES, MOST_LEVELS = 1 << 16, 8  # of one entry, and of mappings in mappings; ours have far fewer
 
 
 def read_process(stack: Stack) -> dict[str, Any]:
-    """The provenance given to `StackOutput.finish`, mappings as dicts; empty when the stack is not our output."""
+    """The provenance given to `StackOutput.finish`, mappings as dicts; empty when the stack is not our output.
+
+    StackError, also of the functions below, when what is there cannot be read or lies in another file.
+    """
     process = ours(stack, PROCESS)
-    entries = read_entries(process) if isinstance(process, h5py.Group) else {}
+    try:
+        entries = read_entries(process) if isinstance(process, h5py.Group) else {}
+    except DAMAGE as error:
+        raise StackError(f"{stack.address}: {PROCESS} in its file is damaged ({reason_of(error)}); make it again") from None
     return entries if entries.get("program") == "swinmpi" else {}
 
 
 def find_sibling(stack: Stack, name: str) -> Address | None:
     """Where the dataset `name` beside this stack lies, for example the regression of an SR stack; None without it."""
     path = posixpath.join(posixpath.dirname(stack.address.dataset), name)
-    return Address(stack.address.path, path) if path in stack.file else None
+    return None if find_object(stack.file, path) is None else Address(stack.address.path, path)
 
 
 def find_failed(stack: Stack) -> list[int]:
@@ -34,13 +42,20 @@ def find_failed(stack: Stack) -> list[int]:
 
 
 def ours(stack: Stack, path: str) -> h5py.Group | h5py.Dataset | None:
-    """What lies at `path` of the file, if the stack lies where our outputs have theirs."""
-    return stack.file.get(path) if posixpath.dirname(stack.address.dataset) == DATA else None
+    """What lies at `path` of the file itself, if the stack lies where our outputs have theirs."""
+    return find_object(stack.file, path) if posixpath.dirname(stack.address.dataset) == DATA else None
 
 
-def read_entries(group: h5py.Group) -> dict[str, Any]:
-    return {name: read_entries(item) if isinstance(item, h5py.Group) else read_value(item)
-            for name, item in group.items()}
+def read_entries(group: h5py.Group, levels: int = MOST_LEVELS) -> dict[str, Any]:
+    """What a group holds itself: no links, no data of other files, and nothing larger than we write."""
+    entries = {}
+    for name in group:
+        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+        if isinstance(item, h5py.Group) and levels:
+            entries[name] = read_entries(item, levels - 1)
+        elif isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual) and (item.size or 0) <= MOST_VALUES:
+            entries[name] = read_value(item)
+    return entries
 
 
 def read_value(item: h5py.Dataset) -> Any:

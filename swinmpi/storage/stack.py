@@ -1,5 +1,7 @@
 """A stack: the images of one HDF5 dataset, validated before any of them is read."""
 import hashlib
+import math
+import os
 from pathlib import Path
 
 import h5py
@@ -22,16 +24,24 @@ from swinmpi.storage.layout import decide_layout, find_problem, to_chw
 from swinmpi.storage.values import ValueRange, measure_range
 
 HASHED_IMAGES = 16
+IMAGE_BYTES_PER_PIXEL = 8  # at least: as stored (up to 4) and as float32
+CREDIBLE_BYTES, CREDIBLE_RATIO = 64 << 20, 2000  # gzip shrinks a block of zeros 1030 times
 
 
 class Stack:
-    """An open, readable stack; made by `Stack.open`, a context manager. Not collective: any rank may open its own."""
+    """An open, readable stack; made by `Stack.open`, a context manager. Not collective: any rank may open its own.
 
-    def __init__(self, address: Address, file: h5py.File, dataset: h5py.Dataset, axes: tuple[Axis | None, ...]):
+    It may be narrowed to some of its images: image indices, `shape` and `axes` are then those of the part.
+    """
+
+    def __init__(self, address: Address, file: h5py.File, dataset: h5py.Dataset, axes: tuple[Axis | None, ...],
+                 images: range | None = None):
         self.address = address
         self.file = file
         self.dataset = dataset
-        self.axes = axes
+        self.images = range(len(dataset)) if images is None else images
+        first = axes[0] and axes[0].cut(self.images, len(dataset))
+        self._all_axes, self.axes = axes, (first, *axes[1:])
         self.layout = decide_layout(dataset)
         self.attributes = readable_attributes(dataset)
 
@@ -57,10 +67,24 @@ class Stack:
             file.close()
             raise StackError(f"{address}: the HDF5 file is damaged ({reason_of(error)}); write it again") from None
 
+    def narrowed(self, images: range) -> "Stack":
+        """The part with these image indices of the whole stack, maybe none; it shares the open file."""
+        return Stack(self.address, self.file, self.dataset, self._all_axes, images)
+
+    @property
+    def whole(self) -> "Stack":
+        """The stack with all images of the dataset."""
+        return self.narrowed(range(len(self.dataset)))
+
+    @property
+    def first_image(self) -> int:
+        """Image index in the whole stack of this stack's image 0."""
+        return self.images.start
+
     @property
     def shape(self) -> tuple[int, ...]:
         """As stored."""
-        return self.dataset.shape
+        return (len(self.images), *self.dataset.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
@@ -87,18 +111,21 @@ class Stack:
         """One image as (C, H, W) float32: raw values, not scaled, NaNs kept."""
         return np.ascontiguousarray(to_chw(self.read_stored(image_index), self.layout), dtype=np.float32)
 
-    def read_rows(self, image_index: int, rows: slice) -> np.ndarray:
-        """Some rows of `read`."""
-        stored = self.read_stored(image_index, rows)
+    def read_rows(self, image_index: int, rows: range) -> np.ndarray:
+        """Some rows that follow each other, of what `read` gives."""
+        stored = self.read_stored(image_index, slice(rows.start, rows.stop))
         return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
 
     def range(self) -> ValueRange:
-        """See `measure_range`; reads the whole stack unless it is uint8."""
-        return measure_range(self)
+        """See `measure_range`; of the whole stack, which is read unless it is uint8."""
+        return measure_range(self.whole)
 
     def identity(self) -> dict:
         """What tells this stack from another, as JSON values: a resumed run must find the same. Not the path or date of
-        the file, so a copy on another disk is still the same stack. Images that cannot be read count as damaged."""
+        the file, so a copy on another disk is still the same stack. Images that cannot be read count as damaged. A part
+        has the whole stack's identity and its own `images`."""
+        if len(self.images) != len(self.dataset):
+            return self.whole.identity() | {"images": [self.images.start, self.images.stop]}
         digest = hashlib.sha256()
         for image_index in sorted({round(i) for i in np.linspace(0, self.num_images - 1, HASHED_IMAGES)}):
             try:
@@ -113,9 +140,10 @@ class Stack:
         if not 0 <= image_index < self.num_images:
             raise IndexError(f"{self.address}: image index {image_index} is not in 0..{self.num_images - 1}")
         try:
-            return self.dataset[(image_index, *([slice(None)] * (self.layout.index("H") - 1)), rows)]
+            within = [slice(None)] * (self.layout.index("H") - 1)
+            return self.dataset[(self.first_image + image_index, *within, rows)]
         except DAMAGE as error:
-            raise StackError(f"{self.address}: image {image_index} cannot be read ({reason_of(error)}); "
+            raise StackError(f"{self.address}: image {self.first_image + image_index} cannot be read ({reason_of(error)}); "
                              "the file is damaged, write it again") from None
 
     def close(self) -> None:
@@ -136,7 +164,8 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
     if 0 in dataset.shape:
         raise StackError(f"{address}: expected at least one image of at least one pixel, got shape {dataset.shape}")
     refuse_external_storage(dataset, allow_external)
-    check_virtual_sources(address, dataset)
+    virtual_sources(dataset)
+    check_extent(address, dataset)
     creation = dataset.id.get_create_plist()
     for position in range(creation.get_nfilters()):
         code, _, _, name = creation.get_filter(position)
@@ -145,11 +174,35 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
                              "not installed; pip install 'swinmpi[filters]'")
 
 
-def check_virtual_sources(address: Address, dataset: h5py.Dataset) -> None:
-    """StackError when a virtual dataset's source is gone: HDF5 would read zeros in its place, silently."""
-    folder = address.path.parent
+def check_extent(address: Address | str, dataset: h5py.Dataset) -> None:
+    """StackError when the shape claims more than can be true, or images larger than one process can hold."""
+    pixels, gib, memory = math.prod(dataset.shape[1:]), 2**30, memory_bytes()
+    needed, claimed = pixels * IMAGE_BYTES_PER_PIXEL, len(dataset) * pixels * dataset.dtype.itemsize
+    if needed > memory:
+        raise StackError(f"{address}: an image of its shape {dataset.shape} needs {needed / gib:.3g} GiB of memory, this machine "
+                         f"has {memory / gib:.3g} GiB; cut the images into smaller ones")
+    stored = os.path.getsize(dataset.file.filename)
+    if claimed > max(CREDIBLE_BYTES, CREDIBLE_RATIO * stored) and not (dataset.is_virtual or dataset.external):
+        raise StackError(f"{address}: its shape {dataset.shape} claims {claimed / gib:.3g} GiB in a file of "
+                         f"{stored / gib:.3g} GiB; the file is damaged or almost empty, write it again")
+
+
+def memory_bytes() -> int:
+    """Of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def virtual_sources(dataset: h5py.Dataset) -> set[tuple[Path, str]]:
+    """(file, dataset) of all that a virtual dataset shows, but for names with a pattern (%b).
+
+    StackError when a file is gone: HDF5 would read zeros in its place, silently.
+    """
+    found, path = set(), Path(dataset.file.filename)
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
-        name = Path(source.file_name)
-        somewhere = (folder / name, name, folder / name.name)
-        if source.file_name != "." and "%" not in source.file_name and not any(path.exists() for path in somewhere):
-            raise StackError(f"{address}: its source file {source.file_name} is missing; put it beside the file")
+        name = source.file_name
+        somewhere = [path] if name == "." else [path.parent / name, Path(name), path.parent / Path(name).name]
+        there = [place for place in somewhere if place.exists()]
+        if not there and "%" not in name:
+            raise StackError(f"{path}::{dataset.name}: its source file {name} is missing; put it beside the file")
+        found |= {(place, source.dset_name) for place in there[:1]}
+    return found

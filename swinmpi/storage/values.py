@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
 
 from swinmpi.errors import ConfigError, StackError
 
@@ -23,7 +22,7 @@ class ValueRange:
     high: float
 
     def __post_init__(self):
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not (self.low < self.high and 0 < self.gain < math.inf and math.isfinite(self.offset)):
             raise ConfigError(f"value range: expected two finite numbers low < high, got [{self.low}, {self.high}]; "
                               "set output.value_range=[low, high]")
 
@@ -72,6 +71,7 @@ def mask_invalid(image: np.ndarray, fill_value: float = 0.0) -> tuple[np.ndarray
     mask = ~np.isfinite(image)
     if not mask.any():
         return image, None
+    from scipy.ndimage import distance_transform_edt  # as slow to import as all else that opening a stack needs
     filled = image.copy()
     for channel, invalid in zip(filled, mask, strict=True):
         if invalid.all():

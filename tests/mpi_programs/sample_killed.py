@@ -6,16 +6,16 @@ import sys
 from swinmpi.cli.sample import main
 from swinmpi.storage.output import StackOutput
 
-number, num_images, write = signal.Signals[sys.argv[1]], int(sys.argv[2]), StackOutput.write
+number, num_images, complete = signal.Signals[sys.argv[1]], int(sys.argv[2]), StackOutput.complete
 written = []
 
 
-def write_and_signal(output, image_index, *rest):
-    write(output, image_index, *rest)
+def complete_and_signal(output, image_index, *rest):
+    complete(output, image_index, *rest)
     written.append(image_index)
     if len(written) == num_images:
         os.kill(os.getpid(), number)
 
 
-StackOutput.write = write_and_signal
+StackOutput.complete = complete_and_signal
 sys.exit(main(sys.argv[3:]))

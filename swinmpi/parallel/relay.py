@@ -1,0 +1,187 @@
+"""How finished pixels travel to world rank 0: parts of images, in strips, and never more at once than it has room for."""
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from swinmpi.parallel.comm import World, complete_asleep, wait_asleep
+
+TAG_HEADER, TAG_PIXELS = 3, 4
+STRIP_BYTES = 32 << 20
+IN_FLIGHT_BYTES = 2 * STRIP_BYTES
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Pixels (k, C, h, w) float32, raw values, at (top, left) of an SR image: k datasets of the output have them there.
+
+    The parts of an image are disjoint and cover it; any rank may own some. Pixels must not change once they are sent.
+    """
+
+    image_index: int
+    top: int
+    left: int
+    pixels: np.ndarray
+
+    @property
+    def num_pixels(self) -> int:
+        """Of the image, whatever the number of datasets and channels."""
+        return prod(self.pixels.shape[-2:])
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of an image: its figures, or the reason why it is given up."""
+
+    image_index: int
+    notes: Mapping[str, float] | str
+
+    @property
+    def given_up(self) -> bool:
+        return isinstance(self.notes, str)
+
+
+def strips(part: Part) -> list[Part]:
+    """The part in strips of at most STRIP_BYTES (at least one row), from its top to its bottom; views of its pixels."""
+    return [Part(part.image_index, part.top + rows.start, part.left, part.pixels[..., rows.start:rows.stop, :])
+            for rows in bands(part.pixels.shape)]
+
+
+def share(world: World, own: Any) -> list:
+    """Collective; what every rank has to say (small, picklable), in the order of ranks, on every rank."""
+    if world.size == 1:
+        return [own]
+    world.barrier()  # the way to wait for the slowest rank without taking its core
+    return world.comm.allgather(own)
+
+
+class Relay:
+    """Parts and endings on their way to world rank 0. `send` never waits; rank 0 waits in `receive` as long as it likes.
+
+    Rank 0 asks for strips one by one: at most IN_FLIGHT_BYTES are under way or wait there, the rest stays where it was
+    made. Strips of one rank arrive in their order.
+    """
+
+    def __init__(self, world: World):
+        self.world = world
+        self.num_announced = self.num_received = 0  # strips from other ranks
+        self._here: deque[tuple[Part | Ending, int]] = deque()
+        self._announced: deque[Announced] = deque()
+        self._incoming: list[tuple[Part, Any]] = []
+        self._outgoing: list = []
+        self._held_bytes = 0
+        self._num_sending = world.size - 1
+
+    def send(self, item: Part | Ending) -> None:
+        """Any rank. Returns at once."""
+        if self.world.is_root:
+            self._here += [(own, 0) for own in (strips(item) if isinstance(item, Part) else [item])]
+            return
+        self.forget_taken()
+        if isinstance(item, Ending):
+            self._post(item)
+        else:
+            self._post((item.image_index, item.top, item.left, item.pixels.shape))
+            self._post_pixels(np.ascontiguousarray(item.pixels, np.float32))
+
+    def forget_taken(self) -> None:
+        """Let go of pixels that have been delivered. Never waits."""
+        self._outgoing = [request for request in self._outgoing if not request.Test()]
+
+    def close(self) -> None:
+        """Every rank, after its last `send`; those that are not world rank 0 wait until all of theirs is taken."""
+        if not self.world.is_root:
+            self._post(None)
+            complete_asleep(self._outgoing)
+
+    def receive(self, enough: Callable[[], bool]) -> Part | Ending | None:
+        """World rank 0 only: the next strip or ending. Where nothing is here, waits until something is, or `enough()`."""
+        wait_asleep(lambda: self._progress() or enough())
+        if not self._here:
+            return None
+        item, held_bytes = self._here.popleft()
+        self._held_bytes -= held_bytes
+        return item
+
+    @property
+    def is_over(self) -> bool:
+        """On world rank 0: every other rank has closed, and nothing more will come."""
+        return not (self._num_sending or self._announced or self._incoming or self._here)
+
+    def _post(self, header) -> None:
+        self._outgoing.append(self.world.comm.isend(header, dest=0, tag=TAG_HEADER))
+
+    def _post_pixels(self, pixels: np.ndarray) -> None:
+        """A message for every strip, out of the part where it lies."""
+        from mpi4py import MPI
+        planes, (height, width) = prod(pixels.shape[:-2]), pixels.shape[-2:]
+        for rows in bands(pixels.shape):
+            strip = MPI.FLOAT.Create_vector(planes, len(rows) * width, height * width).Commit()
+            first = pixels.reshape(-1)[rows.start * width:]
+            self._outgoing.append(self.world.comm.Isend([first, 1, strip], dest=0, tag=TAG_PIXELS))
+            strip.Free()
+
+    def _progress(self) -> bool:
+        """Take in what can be; True when there is something to hand out."""
+        if self._num_sending:
+            self._accept_headers()
+        self._ask_for_strips()
+        underway = []
+        for strip, request in self._incoming:
+            if request.Test():
+                self._here.append((strip, strip.pixels.nbytes))
+                self.num_received += 1
+            else:
+                underway.append((strip, request))
+        self._incoming = underway
+        return bool(self._here)
+
+    def _accept_headers(self) -> None:
+        from mpi4py import MPI
+        status = MPI.Status()
+        while (message := self.world.comm.improbe(tag=TAG_HEADER, status=status)) is not None:
+            header = message.recv()
+            if header is None:
+                self._num_sending -= 1
+            elif isinstance(header, Ending):
+                self._here.append((header, 0))
+            else:
+                image_index, top, left, shape = header
+                announced = [Announced(status.Get_source(), image_index, top + rows.start, left,
+                                       (*shape[:-2], len(rows), shape[-1])) for rows in bands(shape)]
+                self._announced += announced
+                self.num_announced += len(announced)
+
+    def _ask_for_strips(self) -> None:
+        while self._announced:
+            num_bytes = prod(self._announced[0].shape) * np.dtype(np.float32).itemsize
+            if self._held_bytes and self._held_bytes + num_bytes > IN_FLIGHT_BYTES:
+                return
+            strip = self._announced.popleft()
+            pixels = np.empty(strip.shape, np.float32)
+            request = self.world.comm.Irecv(pixels, source=strip.source, tag=TAG_PIXELS)
+            self._incoming.append((Part(strip.image_index, strip.top, strip.left, pixels), request))
+            self._held_bytes += num_bytes
+
+
+@dataclass(frozen=True)
+class Announced:
+    """A strip that waits on the rank `source` until it is asked for."""
+
+    source: int
+    image_index: int
+    top: int
+    left: int
+    shape: tuple[int, ...]
+
+
+def bands(shape: Sequence[int]) -> list[range]:
+    """The rows of each strip of a float32 part of that shape; none where it is empty."""
+    height, num_bytes = shape[-2], prod(shape) * np.dtype(np.float32).itemsize
+    if not num_bytes:
+        return []
+    rows = max(1, STRIP_BYTES * height // num_bytes)
+    return [range(first, min(first + rows, height)) for first in range(0, height, rows)]

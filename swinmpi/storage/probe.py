@@ -1,0 +1,188 @@
+"""A first look at a user's HDF5 file by a child process: a damaged file can crash or hang the HDF5 library itself.
+
+The child does with the file all that a run does later: it finds the datasets, copies attributes and axes, walks the chunk
+index and reads images. What it survives is safe to open in the ranks. It never touches MPI.
+"""
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from swinmpi.errors import StackError, SwinmpiError
+from swinmpi.storage.address import DAMAGE, open_file, parse_address, reason_of
+from swinmpi.storage.attributes import copy_attributes
+from swinmpi.storage.pairs import PairReader
+from swinmpi.storage.partial import LIBRARY
+from swinmpi.storage.result import find_failed, find_sibling, read_process
+from swinmpi.storage.stack import Stack, virtual_sources
+
+READ_BYTES = 64 << 20  # of pixels: all images of a small stack, of a large one the first, the last and some between
+MEMORY_BYTES = 2 << 30  # beside the images; attributes, axes and chunks need far less
+CPU_S, CPU_S_PER_GIB, PATIENCE_S = 15, 10, 120  # processor time, so that a slow disk is not taken for a loop
+LAUNCHERS = ("PMI", "PMIX", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA", "HYDI", "MPIEXEC", "MPIR_", "SLURM_")
+START = "import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import child; child(*sys.argv[1:])"
+
+
+def inspect_stacks(addresses: Sequence[str], allow_external: bool = False) -> None:
+    """StackError unless every stack can be opened, and read without harm to this process. Images that merely cannot be
+    read are no error here. About 0.3 s, for any number of stacks. On one process."""
+    inspect("stack", addresses, allow_external)
+
+
+def inspect_pairs(path: str) -> None:
+    """The same for a file of training pairs."""
+    inspect("pairs", [path], False)
+
+
+def inspect(kind: str, addresses: Sequence[str], allow_external: bool) -> None:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
+    environ |= {"MPI4PY_RC_INITIALIZE": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    # Not -m: that would import modules from the current folder, where the user's data lie.
+    command = [sys.executable, "-c", START.format(path=sys.path), kind, str(int(allow_external)), *addresses]
+    try:
+        done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=PATIENCE_S)
+        out, code = done.stdout, done.returncode
+    except subprocess.TimeoutExpired as expired:
+        out, code = expired.stdout or b"", -signal.SIGXCPU
+    except OSError as error:
+        raise SwinmpiError(f"cannot start the process that checks the input ({error.strerror}); allow more processes") from None
+    said = [json.loads(line) for line in out.splitlines()]
+    judge(said, code, done.stderr if code >= 0 else b"")
+
+
+def judge(said: Sequence[dict], code: int, stderr: bytes) -> None:
+    """Raise what the child's words and its exit code mean."""
+    last = said[-1] if said else {}
+    if "refused" in last:
+        raise StackError(last["refused"])
+    if "looking" in last:
+        path = parse_address(last["looking"]).path
+        deed = "hung" if code == -signal.SIGXCPU else "crashed"
+        raise StackError(f"{path}: the HDF5 file is damaged (the HDF5 library {deed} reading it); write it again")
+    if "done" not in last:
+        told = stderr.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
+        raise SwinmpiError(f"the process that checks the input failed: {told[-1]}")
+
+
+# In the child
+
+def child(kind: str, allow_external: str, *addresses: str) -> None:
+    """Look at every file; tell on stdout, one JSON object a line: what is looked at, then why it is refused, or done."""
+    look = {"stack": look_at_stack, "pairs": look_at_pairs}[kind]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for address in addresses:
+        say(looking=address)
+        path = parse_address(address).path
+        limit(path)
+        problem = problem_of(lambda: look(address, bool(int(allow_external))), path)  # noqa: B023 - called at once
+        if problem is not None:
+            say(refused=problem)
+            return
+    say(done=True)
+
+
+def problem_of(look: Callable[[], None], path: Path) -> str | None:
+    try:
+        look()
+    except StackError as error:
+        return str(error)
+    except MemoryError:
+        return f"{path}: the HDF5 file is damaged (its metadata claim more memory than there is); write it again"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run would meet it as well
+        return f"{path}: the HDF5 file is damaged ({reason_of(error)}); write it again"
+    return None
+
+
+def look_at_stack(address: str, allow_external: bool) -> None:
+    with Stack.open(address, allow_external) as stack:
+        walk_sources(stack.dataset)
+        with h5py.File("unused", "w", driver="core", backing_store=False, libver=LIBRARY) as copy:
+            for source in (stack.dataset, *(axis.dataset for axis in stack.axes if axis is not None)):
+                copy_attributes(source, copy.create_group(str(len(copy))))
+        siblings = look_at_result(stack)
+        walk_chunks(stack.dataset)
+        read_images(stack.num_images, stack.dataset, stack.read_stored)
+    for sibling in siblings:
+        look_at_stack(str(sibling), allow_external)
+
+
+def look_at_result(stack: Stack) -> list:
+    """What swinmpi-evaluate reads of our own outputs; the addresses of further stacks. What is merely wrong there is told
+    by who needs it."""
+    with suppress(*DAMAGE, StackError):
+        read_process(stack)
+        find_failed(stack)
+        regression = find_sibling(stack, "regression")
+        return [] if regression in (None, stack.address) else [regression]
+    return []
+
+
+def look_at_pairs(path: str, allow_external: bool) -> None:
+    with PairReader(path) as pairs:
+        for dataset in (pairs.hr, pairs.lr):
+            walk_chunks(dataset)
+            read_images(pairs.num_images, dataset, lambda index, dataset=dataset: pairs.read(dataset, index, ...))
+
+
+def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()) -> None:
+    """Follow virtual datasets to their ends. StackError at a missing file, or where they lead back to themselves (`above`:
+    the way here), which HDF5 would follow for ever."""
+    path = Path(dataset.file.filename).resolve()
+    if (path, dataset.name) in above:
+        raise StackError(f"{path}::{dataset.name}: this virtual dataset leads back to itself; write it again")
+    for source_path, name in virtual_sources(dataset):
+        limit(source_path)
+        with open_file(source_path) as file:
+            source = file.get(name)
+            if isinstance(source, h5py.Dataset):
+                walk_sources(source, (*above, (path, dataset.name)))
+
+
+def walk_chunks(dataset: h5py.Dataset) -> None:
+    """Visit the whole chunk index."""
+    if dataset.chunks is None:
+        return
+    if hasattr(dataset.id, "chunk_iter"):
+        dataset.id.chunk_iter(lambda info: None)
+    else:
+        dataset.id.get_num_chunks()
+
+
+def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
+    """Read images evenly over the stack, READ_BYTES of them or two; single ones may be unreadable."""
+    image_bytes = int(np.prod(dataset.shape[1:], dtype=object)) * dataset.dtype.itemsize
+    limit_memory(4 * image_bytes)
+    affordable = min(num_images, max(2, READ_BYTES // image_bytes))
+    for image_index in {round(index) for index in np.linspace(0, num_images - 1, affordable)}:
+        with suppress(StackError):
+            read(image_index)
+
+
+def limit(path: Path) -> None:
+    """Bound the processor time and memory of this process from now on."""
+    try:
+        size_gib = path.stat().st_size / 2**30
+    except OSError:
+        size_gib = 0
+    used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + CPU_S + CPU_S_PER_GIB * size_gib), resource.RLIM_INFINITY))
+    limit_memory(0)
+
+
+def limit_memory(images_bytes: int) -> None:
+    """Let allocations fail beyond MEMORY_BYTES and those images, on top of what is mapped now."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES + images_bytes, resource.RLIM_INFINITY))
+
+
+def say(**words) -> None:
+    print(json.dumps(words), flush=True)
