@@ -81,11 +81,11 @@ take_output() {
     if [ $# -ge 2 ] && [[ $1 != -* && $2 != -* ]]; then arguments=("$1" --output "$2" "${@:3}"); fi
 }
 
-# has OPTION ARGUMENT...: whether OPTION is among the arguments.
+# has OPTION ARGUMENT...: whether OPTION, or OPTION=VALUE, is among the arguments.
 has() {
     local word
     for word in "${@:2}"; do
-        if [ "$word" = "$1" ]; then return 0; fi
+        if [[ $word = "$1" || $word = "$1="* ]]; then return 0; fi
     done
     return 1
 }
@@ -108,7 +108,7 @@ load_modules() {
 
 # Fill `launcher`, the words in front of a command, and `stop_signal`, what it hands on to the ranks.
 find_launcher() {
-    local library mpirun=''
+    local mpirun
     if [ "$SWINMPI_LAUNCHER" = auto ]; then SWINMPI_LAUNCHER=$(fitting_launcher) || exit 2; fi
     read -ra launcher <<< "$SWINMPI_LAUNCHER"
     stop_signal=USR2
@@ -116,7 +116,9 @@ find_launcher() {
         srun)
             # Steps do not inherit it from the job, and with it mpirun's own daemons would get the cores of one rank.
             export SRUN_CPUS_PER_TASK=$OMP_NUM_THREADS
-            launcher+=(--kill-on-bad-exit=1) ;;
+            # A rank that is killed ends the others, which MPICH under srun would let wait for ever; not at once, because
+            # ranks that leave together leave one after the other.
+            launcher+=(--wait=15) ;;
         *)
             unset SRUN_CPUS_PER_TASK
             mpirun=$("${launcher[0]}" --version) || refuse "SWINMPI_LAUNCHER: ${launcher[0]} cannot be started"
@@ -131,7 +133,7 @@ find_launcher() {
 fitting_launcher() {
     local library plugin=pmi2
     library=$("${inside[@]}" python3 -c 'import mpi4py; mpi4py.rc(initialize=False)
-from mpi4py import MPI; print(MPI.Get_library_version())') ||
+from mpi4py import MPI; print(MPI.Get_library_version().rstrip("\0"))') ||
         refuse "mpi4py finds no MPI library; load its module in $jobs/site.sh or pip install 'swinmpi[mpi]'"
     if [[ $library = *"Open MPI"* ]]; then plugin=pmix; fi
     if [ -z "$SWINMPI_CONTAINER" ] && [ "$(make_of "$library")" = "$(make_of "$(mpirun --version 2>&1)")" ]; then

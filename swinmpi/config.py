@@ -5,7 +5,7 @@ Later sources win: defaults, what the checkpoint recommends, preset, `--config` 
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from swinmpi.errors import ConfigError
 from swinmpi.yamltext import parse_override, read_yaml
 
-Positive = Field(gt=0)
+# Beyond any network and machine, so that a slip of the pen is told, not computed.
+WIDEST, DEEPEST, MOST_AT_ONCE = 1 << 14, 1 << 8, 1 << 12
+Width = Annotated[int, Field(le=WIDEST)]
 
 
 class Section(BaseModel):
@@ -25,20 +27,21 @@ class Section(BaseModel):
 class DataConfig(Section):
     """What `swinmpi-prepare` cuts and how it degrades it."""
 
-    size_px: int = Field(192, ge=8, description="side of the HR crops (or of the whole padded images)")
+    size_px: int = Field(192, ge=8, le=8192, description="side of the HR crops (or of the whole padded images)")
     mode: Literal["crop", "whole"] = "crop"
-    crops_per_image: int = Field(16, gt=0, description="from each training image, at most")
-    validate_crops: int | None = Field(None, gt=0, description="from each validation image; as training when absent")
-    coverage: float | None = Field(None, gt=0, description="at most this many crops over each pixel of a (reduced) image; "
-                                                           "gives small images fewer crops")
-    reduce_spread: float = Field(1.0, ge=1, description="shrink by a factor drawn from reduce .. reduce * this")
-    scale: float = Field(2.0, gt=1, description="HR size / LR size")
+    crops_per_image: int = Field(16, gt=0, le=1 << 20, description="from each training image, at most")
+    validate_crops: int | None = Field(None, gt=0, le=1 << 20, description="from each validation image; as training when "
+                                       "absent")
+    coverage: float | None = Field(None, gt=0, le=1e6, description="at most this many crops over each pixel of a (reduced) "
+                                   "image; gives small images fewer crops")
+    reduce_spread: float = Field(1.0, ge=1, le=1000, description="shrink by a factor drawn from reduce .. reduce * this")
+    scale: float = Field(2.0, gt=1, le=64, description="HR size / LR size")
     kernel: Literal["bicubic", "bilinear"] = "bicubic"
     flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop is drawn again")
     flat_threshold: float = Field(0.02, ge=0, description="a crop is flat below this standard deviation (range 0..1)")
     validate_share: float = Field(0.1, ge=0, lt=1)
     channels: Literal[1, 3] = 3
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class AlignedModel(Section):
@@ -47,15 +50,16 @@ class AlignedModel(Section):
     family: Literal["aligned"] = "aligned"
     scale: Literal[2, 3, 4] = 2
     channels: Literal[1, 3] = 3
-    window_px: int = Field(48, ge=16, multiple_of=4)
-    encoder_channels: int = Field(48, gt=0)
-    encoder_blocks: int = Field(8, gt=0)
-    feature_channels: int = Field(16, gt=0, description="channels of the features on the HR grid")
-    global_channels: int = Field(32, gt=0)
-    unet_channels: list[int] = Field([48, 96], min_length=2, max_length=4)
-    unet_blocks: int = Field(1, gt=0, description="residual blocks per level")
+    window_px: int = Field(48, ge=16, le=4096, multiple_of=4)
+    encoder_channels: int = Field(48, gt=0, le=WIDEST)
+    encoder_blocks: int = Field(8, gt=0, le=DEEPEST)
+    feature_channels: int = Field(16, gt=0, le=WIDEST, description="channels of the features on the HR grid")
+    global_channels: int = Field(32, gt=0, le=WIDEST)
+    unet_channels: list[Width] = Field([48, 96], min_length=2, max_length=4)
+    unet_blocks: int = Field(1, gt=0, le=DEEPEST, description="residual blocks per level")
     attention_heads: int = Field(4, gt=0)
-    residual_gain: float = Field(16.0, gt=0, description="x_0 = (HR - regression) * residual_gain, images in -1..1")
+    residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="x_0 = (HR - regression) * residual_gain, images in "
+                                 "-1..1")
 
     @model_validator(mode="after")
     def network_can_be_built(self):
@@ -76,17 +80,17 @@ class ThesisModel(Section):
     family: Literal["thesis"] = "thesis"
     scale: Literal[2, 3, 4] = 2
     channels: Literal[1, 3] = 3
-    window_px: int = Field(32, ge=16, multiple_of=8)
+    window_px: int = Field(32, ge=16, le=4096, multiple_of=8)
     encoder: Literal["conv", "rrdb", "none"] = "rrdb"
     condition_on: Literal["lr", "lr+x_t", "x_t"] = Field("lr", description="x_t alone: image synthesis, no LR")
-    rrdb_blocks: int = Field(8, gt=0)
-    rrdb_channels: int = Field(32, gt=0)
-    rrdb_growth: int = Field(32, gt=0)
-    unet_channels: list[int] = Field([64, 128, 256, 256], min_length=4, max_length=4)
-    bottleneck_channels: int = Field(512, gt=0)
+    rrdb_blocks: int = Field(8, gt=0, le=DEEPEST)
+    rrdb_channels: int = Field(32, gt=0, le=WIDEST)
+    rrdb_growth: int = Field(32, gt=0, le=WIDEST)
+    unet_channels: list[Width] = Field([64, 128, 256, 256], min_length=4, max_length=4)
+    bottleneck_channels: int = Field(512, gt=0, le=WIDEST)
     attention_heads: int = Field(4, gt=0, validate_default=True, description="must divide all of unet_channels")
-    mask_width: float = Field(1.5, gt=0, description="sigma of the mask over half a window")
-    residual_gain: float = Field(2.0, gt=0, description="x_0 = clip((HR - bicubic) * residual_gain, -1, 1)")
+    mask_width: float = Field(1.5, ge=1e-3, le=1e3, description="sigma of the mask over half a window")
+    residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * residual_gain, -1, 1)")
 
     @field_validator("attention_heads")
     @classmethod
@@ -104,7 +108,7 @@ class DiffusionConfig(Section):
     """The forward process the network is trained on."""
 
     schedule: Literal["linear", "cosine", "quadratic", "thesis64", "thesis128"] = "cosine"
-    steps: int = Field(1000, gt=1, description="T")
+    steps: int = Field(1000, gt=1, le=100_000, description="T")
     prediction: Literal["eps", "v", "x_0"] = "v"
     variance: Literal["beta", "posterior"] = "beta"
 
@@ -113,7 +117,8 @@ class ShiftConfig(Section):
     """How the window grid moves between steps."""
 
     pattern: Literal["none", "circular", "random"] = "circular"
-    max_px: int | None = Field(None, ge=0, description="s; a quarter of the window when absent (thesis table 3.1)")
+    max_px: int | None = Field(None, ge=0, le=1 << 16, description="s; a quarter of the window when absent (thesis table "
+                               "3.1)")
     border: Literal["reflect", "wrap"] = "reflect"
     edge: Literal["roll", "crop_pad", "crop_resize"] = Field("roll", description="crop_*: the thesis's first attempt")
 
@@ -124,7 +129,7 @@ class SamplerConfig(Section):
     method: Literal["ddpm", "ddim", "dpmpp_2m"] = "ddim"
     steps: int = Field(10, gt=0)
     eta: float = Field(0.0, ge=0, le=1, description="DDIM only; 0: probability-flow ODE, 1: as random as DDPM")
-    noise_scale: float = Field(1.0, ge=0, description="factor on x_T and on the noise of every step")
+    noise_scale: float = Field(1.0, ge=0, le=1e6, description="factor on x_T and on the noise of every step")
     clip_x_0: float | None = Field(None, gt=0, description="limit of |x_0| inside a step")
     shift: ShiftConfig = ShiftConfig()
     seed: int = Field(0, ge=0, lt=2**63)
@@ -148,8 +153,8 @@ class ParallelConfig(Section):
     @field_validator("ranks_per_image", "images_per_step", "threads", "micro_batch")
     @classmethod
     def positive(cls, value):
-        if isinstance(value, int) and value < 1:
-            raise ValueError("at least 1")
+        if isinstance(value, int) and not 1 <= value <= MOST_AT_ONCE:
+            raise ValueError(f"at least 1 and at most {MOST_AT_ONCE}")
         return value
 
 
@@ -162,10 +167,10 @@ class TrainConfig(Section):
     encoder_checkpoint: str | None = Field(None, description="weights of a pre-trained encoder to start from")
     freeze_encoder: bool = False
     updates: int = Field(10000, gt=0)
-    batch_images: int = Field(16, gt=0, description="images per update, all ranks together")
-    crop_px: int = Field(96, gt=0, description="HR crop taken from each stored image")
+    batch_images: int = Field(16, gt=0, le=1 << 16, description="images per update, all ranks together")
+    crop_px: int = Field(96, gt=0, le=8192, description="HR crop taken from each stored image")
     batch: Literal["image", "iid"] = Field("iid", description="all windows of a frame together, or drawn one by one")
-    windows_per_image: int = Field(4, gt=0, description="iid only")
+    windows_per_image: int = Field(4, gt=0, le=1 << 16, description="iid only")
     accumulate: int = Field(1, gt=0, description="micro steps per update")
     optimizer: Literal["adam"] = "adam"
     learning_rate: float = Field(3e-4, gt=0)
@@ -185,7 +190,7 @@ class TrainConfig(Section):
     validate_every: int = Field(500, gt=0)
     validate_images: int = Field(8, gt=0)
     log_every: int = Field(50, gt=0)
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
 
 class OutputConfig(Section):

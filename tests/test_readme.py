@@ -40,7 +40,7 @@ def test_every_file_referred_to_exists(page):
             assert (page.parent / target).exists(), f"{page.name} refers to {target}"
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "sample", "evaluate", "benchmark"])
+@pytest.mark.parametrize("command", ["prepare", "train", "sample", "evaluate", "benchmark", "merge", "info"])
 def test_help_ends_with_examples_that_parse(command):
     parser = importlib.import_module(f"swinmpi.cli.{command}").parser()
     lines = [line.split() for line in parser.epilog.partition("example:")[2].splitlines() if line.strip()]

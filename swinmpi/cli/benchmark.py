@@ -9,6 +9,7 @@ from pathlib import Path
 from swinmpi.cli.options import make_parser, parse, run_command
 from swinmpi.cli.sample import DEMO_MODEL, MODELS
 from swinmpi.config import Config, load_config
+from swinmpi.errors import SwinmpiError
 from swinmpi.parallel.launch import launcher_rank, start_mpi
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -95,7 +96,20 @@ def benchmark_on(world, options: Namespace) -> None:
     if world.is_root:
         path = options.output / "benchmark.json"
         write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
-        print(f"{describe(report)}\nwritten: {path}", flush=True)
+        print(f"{describe(report)}\n{draw(report, options.output)}written: {path}", flush=True)
+
+
+def draw(report: dict, folder: Path) -> str:
+    """A line on the picture of `scaling`, or why there is none. On one process."""
+    if report["what"] != "scaling":
+        return ""
+    from swinmpi.pipelines.scalingreport import draw_scaling
+    path = folder / "scaling.png"
+    try:
+        draw_scaling(report, path)
+    except SwinmpiError as error:
+        return f"{error}\n"
+    return f"written: {path}\n"
 
 
 def ready(options: Namespace):

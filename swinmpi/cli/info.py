@@ -4,8 +4,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
 from swinmpi.cli.options import bare_parser, parse, run_command
+from swinmpi.cli.train import speaks_for_all
 from swinmpi.errors import LaunchError
-from swinmpi.parallel.launch import launcher_rank, start_mpi
+from swinmpi.parallel.launch import start_mpi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def run(argv: Sequence[str] | None) -> None:
         world = start_mpi()
     except LaunchError:
         # Every process takes as long: a launcher may end the first as soon as another has given up.
-        tell(options, (), is_first=not launcher_rank())
+        tell(options, (), is_first=speaks_for_all())
         raise
     with world:
         from swinmpi.parallel.inquiry import gather_places

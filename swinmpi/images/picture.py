@@ -74,10 +74,7 @@ def plot_curves(records: Sequence[Mapping], path: Path | str) -> None:
     records: one mapping per line of the log, with the key `update`; a record need not have every key. Raises
     SwinmpiError when matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise SwinmpiError(f"{path}: drawing curves needs matplotlib; pip install 'swinmpi[plot]'") from None
+    Figure = figure_class(path, "curves")
     panels = [(word, names) for word in ("loss", "psnr") if (names := keys_with(records, word))]
     figure = Figure(figsize=(6 * max(1, len(panels)), 4), layout="constrained")
     for number, (word, names) in enumerate(panels, start=1):
@@ -86,6 +83,46 @@ def plot_curves(records: Sequence[Mapping], path: Path | str) -> None:
         axes.set_ylabel("PSNR in dB" if word == "psnr" else "loss")
         axes.set_yscale("linear" if word == "psnr" else "log")
     figure.savefig(path, dpi=120)
+
+
+def plot_scaling(speed_ups: Mapping[str, Sequence[tuple[int, float, float, float]]], shares: Mapping[str, Mapping[str, float]],
+                 path: Path | str) -> None:
+    """PNG: speed-up over cores, beside it what is not network in a step.
+
+    speed_ups: by the name of a line, points (cores, median, lowest, highest); shares: by the name of a setting, parts of
+    a step (0..1) by the name of a phase. Raises SwinmpiError when matplotlib is not installed.
+    """
+    figure = figure_class(path, "scaling")(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    most = max(point[0] for points in speed_ups.values() for point in points)
+    left.plot([1, most], [1, most], color=HAIRLINE, linewidth=1.6, label="ideal")
+    for number, (name, points) in enumerate(speed_ups.items()):
+        cores, middle, low, high = np.array(points).T
+        left.errorbar(cores, middle, np.abs([middle - low, high - middle]), label=name, color=COLOURS[number % len(COLOURS)],
+                      linewidth=1.6, marker="o", capsize=3)
+    left.set(xlabel="cores", ylabel="speed-up (median, range)", xticks=range(1, most + 1, max(1, most // 8)))
+    below = np.zeros(len(shares))
+    for number, phase in enumerate(next(iter(shares.values()))):
+        height = np.array([100 * parts[phase] for parts in shares.values()])
+        right.bar(range(len(shares)), height, bottom=below, width=0.6, label=phase, color=COLOURS[number % len(COLOURS)])
+        below += height
+    right.set_xticks(range(len(shares)), [name.replace(", ", "\n").replace(" x ", "\nx ") for name in shares])
+    right.set_ylabel("not network, % of a step")
+    for axes in (left, right):
+        axes.grid(color=HAIRLINE, linewidth=0.6, axis="y")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def figure_class(path: Path | str, what: str):
+    """matplotlib's Figure, which needs no display; SwinmpiError when it is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SwinmpiError(f"{path}: drawing {what} needs matplotlib; pip install 'swinmpi[plot]'") from None
+    return Figure
 
 
 def busiest_square(image: np.ndarray, side_px: int) -> tuple[int, int]:

@@ -1,15 +1,12 @@
-"""How pixels travel: windows of one denoising step through root, finished images to world rank 0."""
+"""How windows of one denoising step travel: through the root of the group."""
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from swinmpi.parallel.comm import Group, World, complete_asleep, wait_asleep
+from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import block_range
-
-TAG_HEADER, TAG_PIXELS = 3, 4
 
 
 @dataclass(frozen=True)
@@ -72,81 +69,6 @@ class RootExchange:
         shape = (len(plan.items), *own.shape[1:])
         self._gathered = _room_for(self._gathered, shape)
         return self.group.gather_arrays(own, plan.counts, out=_shaped(self._gathered, shape))
-
-
-@dataclass(frozen=True)
-class FinishedImage:
-    """What a group hands to world rank 0: the pixels (any shape and dtype) and small picklable notes about them."""
-
-    image_index: int
-    pixels: np.ndarray
-    notes: Any = None
-
-
-class ImageRelay:
-    """Finished images on their way to world rank 0. Nobody waits before `finish`: groups run at their own pace."""
-
-    def __init__(self, world: World):
-        self.world = world
-        self._here: list[FinishedImage] = []
-        self._incoming: list[tuple[FinishedImage, Any]] = []
-        self._outgoing: list = []
-        self._num_sending = world.size - 1
-
-    def send(self, image: FinishedImage) -> None:
-        """Any rank. Returns at once; `image.pixels` must not change afterwards."""
-        if self.world.is_root:
-            self._here.append(image)
-            return
-        pixels = np.ascontiguousarray(image.pixels)
-        self._outgoing = [request for request in self._outgoing if not request.Test()]
-        self._post((image.image_index, pixels.shape, pixels.dtype.str, image.notes))
-        self._outgoing.append(self.world.comm.Isend(pixels, dest=0, tag=TAG_PIXELS))
-
-    def arrived(self) -> list[FinishedImage]:
-        """World rank 0 only; the images that came in since the last call. Never waits; call it between steps."""
-        self._progress()
-        images, self._here = self._here, []
-        return images
-
-    def finish(self) -> Iterator[FinishedImage]:
-        """All ranks, after their last `send`: yields on world rank 0 what is still to come, elsewhere nothing."""
-        if not self.world.is_root:
-            self._post(None)
-            complete_asleep(self._outgoing)
-            return
-        while self._num_sending or self._incoming or self._here:
-            wait_asleep(self._progress)
-            yield from self.arrived()
-
-    def _post(self, header) -> None:
-        self._outgoing.append(self.world.comm.isend(header, dest=0, tag=TAG_HEADER))
-
-    def _progress(self) -> bool:
-        """Take in whatever can be; True when there is something to hand out, or nothing more to come."""
-        if self._num_sending:
-            self._accept_headers()
-        underway = []
-        for image, request in self._incoming:
-            if request.Test():
-                self._here.append(image)
-            else:
-                underway.append((image, request))
-        self._incoming = underway
-        return bool(self._here) or not (self._num_sending or underway)
-
-    def _accept_headers(self) -> None:
-        """Post a receive for the pixels of every header that is here; a header of None says that a rank is through."""
-        from mpi4py import MPI
-        comm, status = self.world.comm, MPI.Status()
-        while (message := comm.improbe(tag=TAG_HEADER, status=status)) is not None:
-            header = message.recv()
-            if header is None:
-                self._num_sending -= 1
-                continue
-            image_index, shape, dtype, notes = header
-            image = FinishedImage(image_index, np.empty(shape, dtype), notes)
-            self._incoming.append((image, comm.Irecv(image.pixels, source=status.Get_source(), tag=TAG_PIXELS)))
 
 
 def _check(array: np.ndarray, shape: Sequence[int]) -> None:

@@ -9,12 +9,13 @@ import termios
 import time
 import traceback
 from contextlib import suppress
+from threading import Thread
 
 from swinmpi.errors import SomeImagesFailed, Stopped, SwinmpiError
 
 RAISED_BY_ALL = (Stopped, SomeImagesFailed)
 HEAD_START_S, ECHO_PATIENCE_S, ABORT_PATIENCE_S = 0.5, 30.0, 10
-DRAIN_PATIENCE_S, POLL_S, FORWARD_S = 2.0, 1e-3, 0.1
+DRAIN_PATIENCE_S, POLL_S, FORWARD_S, WATCH_S = 2.0, 1e-3, 0.1, 0.5
 
 
 def exit_code(error: BaseException) -> int:
@@ -61,6 +62,15 @@ def die_unless_over_in(seconds: int) -> None:
     signal.alarm(seconds)
 
 
+def die_with_parent() -> None:
+    """From now on end this process when the one that started it has died, within a second and without a word.
+
+    Ranks notice the death of others only where they talk to them: without their launcher mpich's would finish their work,
+    or wait for ever where they need it. Not left to the kernel (prctl), which minds the death of the thread that forked.
+    """
+    Thread(target=_watch, args=(os.getppid(),), daemon=True, name="watch over the parent").start()
+
+
 def pickled_failure(error: Exception) -> bytes:
     """`error` pickled; one that cannot travel is replaced by a RuntimeError with its text."""
     try:
@@ -92,6 +102,12 @@ def hand_over_output() -> None:
         while any(unread_bytes(number) for number in (1, 2)) and time.monotonic() < deadline:
             time.sleep(POLL_S)
     time.sleep(FORWARD_S)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def unread_bytes(file_number: int) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from swinmpi.errors import LaunchError
 from swinmpi.parallel.comm import Group, Node, World
-from swinmpi.parallel.failure import HEAD_START_S
+from swinmpi.parallel.failure import HEAD_START_S, die_with_parent
 
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
@@ -25,6 +25,8 @@ def start_mpi(allow_torchrun: bool = False) -> World:
     Without launcher and without MPI library: a serial World. `allow_torchrun`: also where torchrun started the
     processes, which `init_torch_distributed` then connects. LaunchError where the ranks cannot find each other.
     """
+    if launcher_size() is not None or launched_by_torchrun():
+        die_with_parent()
     if launched_by_torchrun():
         return torchrun_world(allow_torchrun)
     MPI = initialised_mpi(launcher_size() or 1)
@@ -44,7 +46,7 @@ def library_version() -> str | None:
     """Name and version of the MPI library in this process; None when it runs without MPI."""
     if "mpi4py.MPI" not in sys.modules:
         return None
-    return sys.modules["mpi4py.MPI"].Get_library_version().splitlines()[0].strip()
+    return sys.modules["mpi4py.MPI"].Get_library_version().splitlines()[0].strip(" \0")
 
 
 def launcher_size(environ: Mapping[str, str] = os.environ) -> int | None:

@@ -1,6 +1,6 @@
 """How finished pixels travel to world rank 0: parts of images, in strips, and never more at once than it has room for."""
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -67,12 +67,11 @@ class Relay:
 
     def __init__(self, world: World):
         self.world = world
-        self.num_announced = self.num_received = 0  # strips from other ranks
+        self.num_announced = self.num_received = self.held_bytes = 0  # strips of other ranks
         self._here: deque[tuple[Part | Ending, int]] = deque()
         self._announced: deque[Announced] = deque()
         self._incoming: list[tuple[Part, Any]] = []
         self._outgoing: list = []
-        self._held_bytes = 0
         self._num_sending = world.size - 1
 
     def send(self, item: Part | Ending) -> None:
@@ -103,7 +102,7 @@ class Relay:
         if not self._here:
             return None
         item, held_bytes = self._here.popleft()
-        self._held_bytes -= held_bytes
+        self.held_bytes -= held_bytes
         return item
 
     @property
@@ -158,13 +157,13 @@ class Relay:
     def _ask_for_strips(self) -> None:
         while self._announced:
             num_bytes = prod(self._announced[0].shape) * np.dtype(np.float32).itemsize
-            if self._held_bytes and self._held_bytes + num_bytes > IN_FLIGHT_BYTES:
+            if self.held_bytes and self.held_bytes + num_bytes > IN_FLIGHT_BYTES:
                 return
             strip = self._announced.popleft()
             pixels = np.empty(strip.shape, np.float32)
             request = self.world.comm.Irecv(pixels, source=strip.source, tag=TAG_PIXELS)
             self._incoming.append((Part(strip.image_index, strip.top, strip.left, pixels), request))
-            self._held_bytes += num_bytes
+            self.held_bytes += num_bytes
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ class Transit:
 
     def finish(self) -> None:
         """Return when everything has arrived and is in its place."""
-        with self.group.counted(*(sum(buffer.nbytes for buffer in buffers) for buffers in (self.leaving, self.arriving.values())),
-                                meet=False):
+        sent, received = (sum(buffer.nbytes for buffer in buffers) for buffers in (self.leaving, self.arriving.values()))
+        with self.group.counted(sent, received, meet=False):
             if self.group.polite:
                 complete_asleep(self.requests)
             for request in self.requests:

@@ -164,5 +164,5 @@ class SharedDelivery:
 
 def stored(part: Part, datasets: Mapping[str, np.dtype]) -> tuple[int, int, int, dict[str, np.ndarray]]:
     """The arguments of `write_part`: the part in the dtypes of its datasets."""
-    arrays = {name: pixels.astype(dtype, copy=False) for (name, dtype), pixels in zip(datasets.items(), part.pixels, strict=True)}
+    arrays = {name: pixels.astype(datasets[name], copy=False) for name, pixels in zip(datasets, part.pixels, strict=True)}
     return part.image_index, part.top, part.left, arrays

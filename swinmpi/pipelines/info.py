@@ -14,7 +14,7 @@ from swinmpi.pipelines.report import format_table
 from swinmpi.storage.library import Hdf5Library, hdf5_library
 
 PACKAGES = ("torch", "numpy", "mpi4py", "h5py", "hdf5plugin")
-UNKNOWN = {True: "yes", False: "no", None: "unknown"}
+ANSWERS = {True: "yes", False: "no", None: "unknown"}
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class Info:
 
 def gather_info(places: Sequence[Place] = ()) -> Info:
     """Everything this process can tell, with the places of the ranks. On any process."""
-    own = {"swinmpi": swinmpi.__version__, "git": git_revision(), "python": sys.version.split()[0], "executable": sys.executable}
-    return Info(own | {name: installed(name) for name in PACKAGES} | {"cuda of torch": torch.version.cuda}, loaded_library(),
-                hdf5_library(), gpus(), find_launcher(), find_job(), tuple(places))
+    versions = {"swinmpi": swinmpi.__version__, "git": git_revision(), "python": sys.version.split()[0],
+                "executable": sys.executable, **{name: installed(name) for name in PACKAGES},
+                "cuda of torch": torch.version.cuda}
+    return Info(versions, loaded_library(), hdf5_library(), gpus(), find_launcher(), find_job(), tuple(places))
 
 
 def as_text(info: Info) -> str:
@@ -43,7 +44,8 @@ def as_text(info: Info) -> str:
     revision = f", git {versions['git'][:10]}" if versions["git"] else ""
     cuda = f"CUDA {versions['cuda of torch']}" if versions["cuda of torch"] else "no CUDA"
     lines = {"swinmpi": f"{versions['swinmpi']}{revision}", "python": f"{versions['python']}, {versions['executable']}",
-             "torch": f"{versions['torch']}, {cuda}", "numpy": versions["numpy"], "MPI": mpi_words(info.mpi, versions["mpi4py"]),
+             "torch": f"{versions['torch']}, {cuda}", "numpy": versions["numpy"],
+             "MPI": mpi_words(info.mpi, versions["mpi4py"]),
              "HDF5": hdf5_words(info.hdf5, versions["hdf5plugin"]), "GPUs": ", ".join(info.gpus) or "none",
              "launcher": launcher_words(info.launcher),
              "Slurm": ", ".join(f"{name} {value}" for name, value in info.slurm.items()) or "not in a job"}
@@ -58,9 +60,10 @@ def as_json(info: Info) -> str:
 
 def mpi_words(mpi: MpiLibrary | None, mpi4py: str | None) -> str:
     if mpi is None:
-        return f"no library loaded, mpi4py {mpi4py or 'not installed'}; runs on one process"
-    return (f"{mpi.version}\n{'':<10}MPI {mpi.standard}, ABI {mpi.abi}, threads {mpi.threading or 'unknown'}, CUDA-aware "
-            f"{UNKNOWN[mpi.cuda_aware]}, mpi4py {mpi4py}, {mpi.file or 'file unknown'}")
+        return f"no library loaded, mpi4py {mpi4py or 'not installed'}"
+    return (f"{mpi.version.partition(', package')[0]}\n{'':<10}MPI {mpi.standard}, ABI {mpi.abi}, threads "
+            f"{mpi.threading or 'unknown'}, CUDA-aware {ANSWERS[mpi.cuda_aware]}, mpi4py {mpi4py}, "
+            f"{mpi.file or 'file unknown'}")
 
 
 def hdf5_words(hdf5: Hdf5Library, plugins: str | None) -> str:

@@ -6,12 +6,15 @@ import torch
 from torch import nn
 
 from swinmpi.config import Config
-from swinmpi.errors import CheckpointError
+from swinmpi.errors import CheckpointError, ConfigError
+from swinmpi.models.blocks import count_parameters
+from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.comm import Group
 from swinmpi.pipelines.objective import make_objective
 from swinmpi.pipelines.settings import settings_of
 from swinmpi.pipelines.superresolve import RegressionResolver, SuperResolver
 from swinmpi.storage.checkpoint import file_sha256, load_into, load_weights
+from swinmpi.storage.stack import memory_bytes
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,18 @@ class LoadedModel:
         return SuperResolver(config, model, group, micro_batch, device)
 
 
+def check_size(config: Config) -> None:
+    """ConfigError where the network's weights alone would not fit into this machine's memory."""
+    with torch.device("meta"):
+        num_bytes = 4 * count_parameters(Diffuser(config.model))
+    if 2 * num_bytes > memory_bytes():
+        raise ConfigError(f"model: expected a network that fits this machine's memory of {memory_bytes() / 2**30:.3g} GiB, got "
+                          f"one with {num_bytes / 2**30:.3g} GiB of weights; set fewer blocks or channels")
+
+
 def load_model(checkpoint: Path, config: Config) -> LoadedModel:
     """Build the configured model and fill it; CheckpointError when the weights do not fit it."""
+    check_size(config)
     tensors, header = load_weights(checkpoint)
     target = settings_of(header)["train"]["target"]
     try:

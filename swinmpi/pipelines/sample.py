@@ -12,9 +12,9 @@ from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads
 from swinmpi.parallel.ownership import group_of, images_of_group
 from swinmpi.parallel.relay import Part
+from swinmpi.pipelines.denoise import Abandoned
 from swinmpi.pipelines.layout import Layout, describe_idle, describe_work, plan_layout, positions_per_image
 from swinmpi.pipelines.model import load_model
-from swinmpi.pipelines.denoise import Abandoned
 from swinmpi.pipelines.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
 from swinmpi.pipelines.request import SampleRequest, open_stack
 from swinmpi.pipelines.results import Results

@@ -1,9 +1,11 @@
 """What the figures of `swinmpi-benchmark scaling` say: ratios within each repeat, shares of a step, tables."""
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from swinmpi.images.picture import plot_scaling
 from swinmpi.pipelines.comparison import spread
 from swinmpi.pipelines.report import format_table
 from swinmpi.pipelines.scaling import FIGURES, PHASES, Entrant, Measured
@@ -41,7 +43,8 @@ def image_summary(one: Entrant, first: Entrant, measured: Measured, num_steps: i
             "possible": cores / ranks * figure(first.once, "calls").max() / figure(one.once, "calls").max(),
             "efficiency": speed_up["median"] / cores,
             "cores_used": median((figure(repeat, "cpu_seconds")[:ranks].sum() / wall(repeat)) for repeat in one.repeats),
-            "cores_used_asleep": median(asleep), "step_ms": median(stepping_ms(repeat, ranks, num_steps) for repeat in one.repeats),
+            "cores_used_asleep": median(asleep),
+            "step_ms": median(stepping_ms(repeat, ranks, num_steps) for repeat in one.repeats),
             "share_of_rank": {phase: values.tolist() for phase, values in shares.items()},
             "not_network": 1 - shares["network"][0], "received_mib_per_step_of_rank": received.tolist(),
             "gflops": measured.flop_per_call * (of_rank["calls"] / of_rank["network"]).sum() / 1e9,
@@ -71,6 +74,26 @@ def described(one: Entrant) -> dict:
     repeats = [{name: figure(repeat, name).tolist() for name in FIGURES} for repeat in one.repeats]
     return {"name": one.setting.name, "ranks": one.setting.num_ranks, "threads": one.setting.threads,
             "exchange": one.setting.exchange, "repeats": repeats}
+
+
+def draw_scaling(report: Mapping, path: Path) -> None:
+    """PNG of the first two tables. SwinmpiError when matplotlib is not installed."""
+    first = report["image"][0]
+    lines: dict[str, list] = {}
+    for one in report["image"]:
+        if one is first or one["ranks"] > 1:
+            lines.setdefault(f"ranks, {one['exchange']}", []).append(point(one, first))
+        else:
+            lines["threads"] = [point(first, first), point(one, first)]
+    shares = {one["name"]: {PHASE_TITLES[phase]: max(0.0, one["share_of_rank"][phase][0])
+                            for phase in PHASE_TITLES if phase != "network"} for one in report["image"]}
+    plot_scaling(lines, shares, path)
+
+
+def point(one: Mapping, first: Mapping) -> tuple[int, float, float, float]:
+    """Cores against the first setting's, and the speed-up."""
+    cores = one["ranks"] * one["threads"] // (first["ranks"] * first["threads"])
+    return cores, *(one["speed_up"][key] for key in ("median", "min", "max"))
 
 
 def figure(repeat: np.ndarray, name: str) -> np.ndarray:

@@ -49,11 +49,16 @@ class SuperResolver:
     """A model and everything needed to sample with it, by either exchange; the same arguments on every rank of `group`."""
 
     def __init__(self, config: Config, model: Diffuser, group: Group, micro_batch: int, device: torch.device):
-        self.config, self.model, self.group, self.device, self.seconds = config, model, group, device, Seconds()
+        self.config, self.model, self.group, self.device = config, model, group, device
         self.root, self.torus = RootExchange(group), TorusExchange(group)
-        self.predictor = Predictor(config, model, micro_batch, device, self.seconds)
+        self.predictor = Predictor(config, model, micro_batch, device, Seconds())
         schedule = make_schedule(config.diffusion.schedule, config.diffusion.steps)
         self.sampler = make_sampler(config.sampler, config.diffusion, schedule)
+
+    @property
+    def seconds(self) -> Seconds:
+        """Where the time went so far."""
+        return self.predictor.seconds
 
     def lr_rows(self, height: int, width: int, num_images: int) -> list[range]:
         """The rows that this rank needs of each of so many LR images."""

@@ -18,7 +18,16 @@ from swinmpi.pipelines.batches import Ahead, BatchSource, to_device
 from swinmpi.pipelines.objective import make_objective
 from swinmpi.pipelines.progress import Progress
 from swinmpi.pipelines.trainlog import Log
-from swinmpi.pipelines.trainsetup import check_run, check_same_run, freeze, load_encoder, start_folder
+from swinmpi.pipelines.trainsetup import (
+    check_run,
+    check_same_run,
+    checked_progress,
+    fitting_state,
+    freeze,
+    load_encoder,
+    load_moments,
+    start_folder,
+)
 from swinmpi.pipelines.validate import validate
 from swinmpi.pipelines.worker import Worker
 from swinmpi.storage.checkpoint import CheckpointFolder, check_shapes, load_into, load_state, load_weights
@@ -166,11 +175,12 @@ class Trainer:
         ema, _ = load_weights(path / "ema.safetensors")
         check_shapes(self.ema.tensors, ema, str(path))
         self.ema.load(ema)
-        state = load_state(path)
-        self.update, self.best = state["update"], state["best"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["torch_rng"])
+        with fitting_state(path):
+            state = load_state(path)
+            self.update, self.best = checked_progress(state)
+            load_moments(self.optimizer, state["optimizer"]["state"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["torch_rng"])
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:

@@ -1,13 +1,17 @@
 """Before the first update: whatever can be wrong with a training run, and encoders that were trained alone."""
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.models.encoders import RRDBEncoder
 from swinmpi.pipelines.batches import BatchSource
+from swinmpi.pipelines.model import check_size
 from swinmpi.storage.checkpoint import CheckpointFolder, load_into, load_weights
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
@@ -16,6 +20,7 @@ from swinmpi.storage.probe import inspect_pairs
 def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: bool) -> None:
     """Whatever can be wrong before training starts, in one line; writes nothing. Not collective."""
     check_encoder(config)
+    check_size(config)
     inspect_pairs(config.train.data)
     with PairReader(config.train.data) as pairs:
         BatchSource(config, pairs, 0, num_ranks)
@@ -51,6 +56,38 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
                        ("train.freeze_encoder", trained.get("freeze_encoder", False) == now.freeze_encoder)):
         if not same:
             raise ConfigError(f"{path}: was trained with other `{name}` settings; resume with the same --config and --set")
+
+
+@contextmanager
+def fitting_state(path: Path) -> Iterator[None]:
+    """CheckpointError where the training state of an `update-*` folder does not hold what is looked for inside."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{path / 'state.pt'}: does not fit this run ({type(error).__name__}: {error}); remove this "
+                              "folder to resume from the one before") from None
+
+
+def checked_progress(state: Mapping) -> tuple[int, float]:
+    """`update` and `best` of a training state; TypeError or ValueError where they are none."""
+    update, best = state["update"], state["best"]
+    if type(update) is not int or update < 0 or type(best) is not float:
+        raise ValueError(f"expected a number of updates and a loss, got {update!r:.40} and {best!r:.40}")
+    return update, best
+
+
+def load_moments(optimizer: Optimizer, moments: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Adam's moments by the number of the parameter; the settings of the optimiser are this run's. ValueError, or whatever
+    else such a file provokes, where they do not fit."""
+    own = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, moment in moments.items():
+        shape = parameters[number].shape
+        came = {name: (tuple(value.shape), value.dtype) for name, value in moment.items()}
+        wanted = {"step": ((), torch.float32)} | {name: (tuple(shape), torch.float32) for name in ("exp_avg", "exp_avg_sq")}
+        if came != wanted:
+            raise ValueError(f"moments of parameter {number} should be {wanted}, are {came}")
+    optimizer.load_state_dict({"state": dict(moments), "param_groups": own})
 
 
 def start_folder(folder: CheckpointFolder) -> Path | None:

@@ -52,18 +52,18 @@ def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done
                                       fillvalue=np.nan if source.dtype.kind == "f" else 0, **filters)
         for image_index in done:
             for band in bands(target):
-                target[image_index, *band] = source[image_index, *band]
+                place = (image_index, *band)
+                target[place] = source[place]
                 sink.check()
     copy_attributes(source, target)
 
 
 def bands(dataset: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
-    """Slices of an image that hold whole chunks, in the order of the chunks: rows of chunks of an image that is cut, so
-    that packing needs memory for one of them."""
+    """Slices of an image: one row of chunks after the other, so that no more of a large image has to be in memory."""
     sides, chunk = dataset.shape[1:], dataset.chunks[1:]
     cut = next((axis for axis, side in enumerate(sides) if chunk[axis] < side), 0)
     for first in range(0, sides[cut], chunk[cut]):
-        yield *(slice(None),) * cut, slice(first, first + chunk[cut])
+        yield (slice(None),) * cut + (slice(first, first + chunk[cut]),)
 
 
 def chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:

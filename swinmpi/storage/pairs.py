@@ -100,7 +100,8 @@ class PairReader:
             self.check()
         except DAMAGE as error:
             self.file.close()
-            raise StackError(f"{self.path}: the HDF5 file is damaged ({reason_of(error)}); make it with swinmpi-prepare") from None
+            raise StackError(f"{self.path}: the HDF5 file is damaged ({reason_of(error)}); make it again with "
+                             "swinmpi-prepare") from None
         except StackError:
             self.file.close()
             raise

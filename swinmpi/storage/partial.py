@@ -1,4 +1,5 @@
 """OUT.partial: created complete or not at all, locked while in use, resumed only by the run that began it."""
+import errno
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.attributes import copy_attributes
 from swinmpi.storage.axes import sr_coordinates
 from swinmpi.storage.layout import scaled_shape
+from swinmpi.storage.owner import Owner
 from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
@@ -141,7 +143,7 @@ def check_room(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.
 def open_locked(path: Path, create: bool = False) -> Sink | None:
     """`path`, open and under an advisory lock until it is closed; None when there is no such file.
 
-    OutputError when another process holds the lock. On a file system without locks it comes without one.
+    OutputError when another process holds the lock. On a file system without locks an `Owner` file stands for it.
     """
     while True:
         try:
@@ -156,14 +158,33 @@ def open_locked(path: Path, create: bool = False) -> Sink | None:
             sink.close()
             raise_busy(path)
         except OSError:
-            return sink
+            own(sink, path)
         if path.exists() and os.path.samestat(os.fstat(sink.fileno()), os.stat(path)):
             return sink
         sink.close()  # the file was renamed or removed between opening and locking: look again
 
 
-def raise_busy(path: Path) -> None:
-    raise OutputError(f"{path}: another run is writing it; wait for that run, or choose another --output")
+def own(sink: Sink, path: Path) -> None:
+    """Put up a sign, until `sink` is closed, that `path` is in use, or OUT.partial which it will become."""
+    try:
+        sink.on_close = Owner(path.with_name(f"{path.name.removesuffix('.new')}.owner"), sink).release
+    except BlockingIOError as busy:
+        sink.close()
+        raise_busy(path, f" ({busy.strerror.rpartition(', ')[0]})")
+
+
+def raise_busy(path: Path, by: str = "") -> None:
+    raise OutputError(f"{path}: another run is writing it{by}; wait for that run, or choose another --output")
+
+
+def check_in_place(sink: Sink, path: Path) -> None:
+    """OSError unless `path` still is the file that is open: what is written elsewhere is lost."""
+    try:
+        if os.path.samestat(os.fstat(sink.fileno()), os.stat(path)):
+            return
+    except FileNotFoundError:
+        pass
+    raise OSError(errno.ENOENT, "the file was removed, moved or replaced meanwhile")
 
 
 def sync_folder(folder: Path) -> None:

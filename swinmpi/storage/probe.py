@@ -48,8 +48,7 @@ def inspect(kind: str, addresses: Sequence[str], allow_external: bool) -> None:
     # Not -m: that would import modules from the current folder, where the user's data lie.
     command = [sys.executable, "-c", START.format(path=sys.path), kind, str(int(allow_external)), *addresses]
     try:
-        done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=PATIENCE_S)
+        done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S)
         out, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as expired:
         out, code = expired.stdout or b"", -signal.SIGXCPU

@@ -1,6 +1,7 @@
 """Where HDF5 writes: a file whose failures wait, because HDF5 crashes the process when a write fails as it closes."""
 import io
 import os
+from collections.abc import Callable
 
 
 class Sink(io.FileIO):
@@ -9,6 +10,7 @@ class Sink(io.FileIO):
     def __init__(self, file, mode: str = "r+b"):
         super().__init__(file, mode)
         self.failure: OSError | None = None
+        self.on_close: Callable[[], None] | None = None
 
     def write(self, data) -> int:
         """Write all of `data`; after a failure do nothing, so that HDF5 can close in peace."""
@@ -43,3 +45,10 @@ class Sink(io.FileIO):
         """Return when all that was written would survive a power cut; OSError when it would not."""
         self.check()
         os.fsync(self.fileno())
+
+    def close(self) -> None:
+        """Close, and once after that call `on_close`."""
+        super().close()
+        then, self.on_close = self.on_close, None
+        if then is not None:
+            then()

@@ -179,8 +179,8 @@ def check_extent(address: Address | str, dataset: h5py.Dataset) -> None:
     pixels, gib, memory = math.prod(dataset.shape[1:]), 2**30, memory_bytes()
     needed, claimed = pixels * IMAGE_BYTES_PER_PIXEL, len(dataset) * pixels * dataset.dtype.itemsize
     if needed > memory:
-        raise StackError(f"{address}: an image of its shape {dataset.shape} needs {needed / gib:.3g} GiB of memory, this machine "
-                         f"has {memory / gib:.3g} GiB; cut the images into smaller ones")
+        raise StackError(f"{address}: an image of its shape {dataset.shape} needs {needed / gib:.3g} GiB of memory, this "
+                         f"machine has {memory / gib:.3g} GiB; cut the images into smaller ones")
     stored = os.path.getsize(dataset.file.filename)
     if claimed > max(CREDIBLE_BYTES, CREDIBLE_RATIO * stored) and not (dataset.is_virtual or dataset.external):
         raise StackError(f"{address}: its shape {dataset.shape} claims {claimed / gib:.3g} GiB in a file of "

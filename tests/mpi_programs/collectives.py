@@ -5,10 +5,14 @@ import signal
 import numpy as np
 
 from swinmpi.errors import StackError
+from swinmpi.parallel import relay as relay_module
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.exchange import FinishedImage, ImageRelay, RootExchange, plan_exchange
+from swinmpi.parallel.exchange import RootExchange, plan_exchange
 from swinmpi.parallel.launch import StopFlag, start_mpi
 from swinmpi.parallel.ownership import group_of, images_of_group, split_groups
+from swinmpi.parallel.relay import Ending, Part, Relay, bands
+
+relay_module.STRIP_BYTES, relay_module.IN_FLIGHT_BYTES = 100_000, 250_000
 
 
 def moves_arrays(group):
@@ -69,21 +73,33 @@ def exchanges_windows(group):
                 np.testing.assert_array_equal(window, frames[slot, :, :4, :4] * np.float32(position))
 
 
-def relays_images(world):
-    """Groups of two ranks; every group's root sends its images, world rank 0 gets each exactly once."""
+def relays_parts(world):
+    """Groups of two ranks; every group's root sends its images, the larger ones in strips; rank 0 gets each row once."""
     groups = split_groups(world.size, 2)
-    group, relay = world.split(groups), ImageRelay(world)
+    group, relay = world.split(groups), Relay(world)
     assert group.size == len(groups[group_of(groups, world.rank)]), "the group's ranks"
-    received = []
+    shape, taken = (2, 3, 700, 30), []
     for image_index in images_of_group(range(11), len(groups), group_of(groups, world.rank)):
         if group.is_root:
-            relay.send(FinishedImage(image_index, np.full((3, 300, 300), image_index, np.uint16), {"seam": 0.5}))
-        received += relay.arrived() if world.is_root else []
-    received += relay.finish()
-    assert sorted(image.image_index for image in received) == (list(range(11)) if world.is_root else []), "each once"
-    for image in received:
-        assert image.pixels.dtype == np.uint16 and image.notes == {"seam": 0.5}, image.notes
-        assert (image.pixels == image.image_index).all(), f"pixels of image {image.image_index}"
+            pixels = np.full(shape, image_index, np.float32) + np.arange(700, dtype=np.float32)[:, None] / 1000
+            relay.send(Part(image_index, 5, 7, pixels))
+            relay.send(Ending(image_index, {"seam": 0.5}))
+        while world.is_root and (item := relay.receive(lambda: True)) is not None:
+            taken.append(item)
+        assert relay.held_bytes <= relay_module.IN_FLIGHT_BYTES, "more than there is room for"
+    relay.close()
+    while world.is_root and (item := relay.receive(lambda: relay.is_over)) is not None:
+        taken.append(item)
+    endings = [item for item in taken if isinstance(item, Ending)]
+    assert sorted(ending.image_index for ending in endings) == (list(range(11)) if world.is_root else []), "each once"
+    assert len(taken) - len(endings) == 11 * len(bands(shape)) * world.is_root, "cut into strips"
+    rows = np.zeros((11, 700), int)
+    for strip in (item for item in taken if isinstance(item, Part)):
+        first = strip.top - 5
+        expected = strip.image_index + np.arange(first, first + strip.pixels.shape[2], dtype=np.float32)[:, None] / 1000
+        assert (strip.left, strip.pixels.shape[:2]) == (7, shape[:2]) and (strip.pixels == expected).all(), "pixels"
+        rows[strip.image_index, first:first + strip.pixels.shape[2]] += 1
+    assert (rows == world.is_root).all(), "each row once"
 
 
 def stops_together(world):
@@ -102,7 +118,7 @@ with start_mpi() as world:
         moves_arrays(group)
         shares_results_and_failures(group)
         exchanges_windows(group)
-    relays_images(world)
+    relays_parts(world)
     stops_together(world)
     assert 0 <= world.node.rank < world.node.ranks <= world.size and world.node.cores >= 1, world.node
     if world.is_root:

@@ -44,8 +44,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job waits for the credentials of its first run to expire: 121 s unless told.
-AuthInfo=socket=$run/munge,cred_expire=2
+# A requeued job waits for the credentials of its first run to expire: 121 s unless told, 6 s at least.
+AuthInfo=socket=$run/munge,cred_expire=5
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool/%n
 TmpFS=$folder/tmp/%n
