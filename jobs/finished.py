@@ -1,7 +1,7 @@
 """Whether the work of a job is finished, by its files, not by an exit code: argv is sample|train|evaluate and its arguments.
 
-Exit 0: finished by this job; 1: not, and a line on stderr tells why. A launcher may return 0 although it lost a node, and an
-older file may lie where the output belongs.
+Prints how many images, or updates, are done. Exit 0: all, by this job; 1: not, and a line on stderr tells why. A launcher may
+return 0 although it lost a node, and an older file may lie where the output belongs.
 """
 import os
 import sys
@@ -11,15 +11,15 @@ from pathlib import Path
 from swinmpi.cli import evaluate, sample, train
 
 
-def main(command: str, arguments: list[str]) -> str | None:
-    """What is missing; None when nothing is."""
+def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
+    """(images or updates done, what is missing); None when nothing is."""
     options = {"sample": sample, "evaluate": evaluate, "train": train}[command].parser().parse_args(arguments)
     if options.dry_run:
-        return None
-    return {"sample": missing_sample, "evaluate": missing_evaluation, "train": missing_training}[command](options)
+        return 0, None
+    return {"sample": of_sampling, "evaluate": of_evaluation, "train": of_training}[command](options)
 
 
-def missing_sample(options: Namespace) -> str | None:
+def of_sampling(options: Namespace) -> tuple[int, str | None]:
     from swinmpi.pipelines.request import shard_path
     from swinmpi.pipelines.settings import resolve_config
     from swinmpi.storage.header import read_header
@@ -29,42 +29,53 @@ def missing_sample(options: Namespace) -> str | None:
         header = read_header(request.checkpoint)
         config = resolve_config(header, request.checkpoint, options.config, options.overrides, options.preset)
         output = sample.default_output(options.input, config.model.scale)
-    return missing_stack(output if request.shard is None else shard_path(output, request.shard))
+    return of_stack(output if request.shard is None else shard_path(output, request.shard))
 
 
-def missing_stack(output: Path) -> str | None:
-    """An output gets its name when it is complete, and tells which job made it."""
-    import h5py
-    try:
-        with h5py.File(output) as file:
-            maker = file["entry/process/job_id"].asstr()[()]
-    except (OSError, KeyError) as error:
-        return f"{output}: not a finished output ({error})"
-    job = os.environ.get("SLURM_JOB_ID")
-    return None if maker == job else f"{output}: made by job {maker}, not by this one"
-
-
-def missing_evaluation(options: Namespace) -> str | None:
+def of_evaluation(options: Namespace) -> tuple[int, str | None]:
+    """Of its sampling; the report comes after it and takes a moment."""
     report, sr = options.output / "evaluate.json", options.output / "sr.h5"
-    if options.checkpoint is not None:
-        missing = missing_stack(sr)
-        if missing:
-            return missing
-    if not report.exists() or options.checkpoint is not None and report.stat().st_mtime < sr.stat().st_mtime:
-        return f"{report}: not written"
-    return None
+    done, missing = of_stack(sr)
+    if missing is None and not (report.exists() and report.stat().st_mtime >= sr.stat().st_mtime):
+        missing = f"{report}: not written"
+    return done, missing
 
 
-def missing_training(options: Namespace) -> str | None:
-    from swinmpi.storage.checkpoint import CheckpointFolder
+def of_stack(output: Path) -> tuple[int, str | None]:
+    """An output gets its name when it is complete, and tells which job made it."""
+    job = os.environ.get("SLURM_JOB_ID")
+    partial = output.with_name(output.name + ".partial")
+    if partial.exists():
+        return images_done(partial), f"{partial}: still there"
+    try:
+        maker = entry(output, "process/job_id").decode()
+    except (OSError, KeyError):
+        return 0, f"{output}: not there, or not the output of a job"
+    if maker != job:
+        return 0, f"{output}: made by job {maker}, not by this one"
+    return images_done(output), None
+
+
+def images_done(path: Path) -> int:
+    try:
+        return int(entry(path, "per_image/done").sum())
+    except (OSError, KeyError):
+        return 0
+
+
+def entry(path: Path, name: str):
+    import h5py
+    with h5py.File(path) as file:
+        return file["entry"][name][()]
+
+
+def of_training(options: Namespace) -> tuple[int, str | None]:
     settings = train.configured(options).train
-    newest = CheckpointFolder(Path(settings.output), settings.keep_last).latest()
-    if newest is None or newest.name != f"update-{settings.updates:08d}":
-        reached = "no checkpoint" if newest is None else newest.name
-        return f"{settings.output}: expected {settings.updates} updates, found {reached}"
-    return None
+    newest = max((int(state.name.removeprefix("update-")) for state in Path(settings.output).glob("update-*")), default=0)
+    return newest, None if newest >= settings.updates else f"{settings.output}: {newest} of {settings.updates} updates"
 
 
 if __name__ == "__main__":
-    told = main(sys.argv[1], sys.argv[2:])
-    sys.exit(told and f"finished.py: {told}")
+    count, told = main(sys.argv[1], sys.argv[2:])
+    print(count)
+    sys.exit(told)

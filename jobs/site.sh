@@ -41,21 +41,23 @@ start_job() {
     export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} SLURM_EXPORT_ENV=ALL
 }
 
-# compute COMMAND ARGUMENT...: run swinmpi-COMMAND on all ranks. Returns its exit code, 1 where the files tell that it is
-# not finished whatever the launcher says, 75 where a stop was asked for in time. After a restart finished work is left alone.
+# compute COMMAND ARGUMENT...: run swinmpi-COMMAND on all ranks. Returns its exit code; or, because a launcher that lost a node
+# may return anything, 0 too: 75 where the files tell that it is not finished but further than before, else not 0.
 compute() {
-    local code
-    if [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ] && finished "$@" 2> /dev/null; then
+    local code before after
+    before=$(finished "$@" 2> /dev/null)
+    if [ $? = 0 ] && [ "${SLURM_RESTART_COUNT:-0}" -gt 0 ]; then
         say "was finished before the restart"
         return 0
     fi
     find_launcher
     run_until_over "${launcher[@]}" "${inside[@]}" "swinmpi-$1" "${@:2}"
     code=$?
-    if [ "$code" = 0 ] || [ "$code" = 3 ]; then
-        finished "$@" || { say "$1 ended with code $code, but its work is not finished (see above)"; return 1; }
-    fi
-    return "$code"
+    case $code in 1 | 2 | 75) return "$code" ;; esac
+    after=$(finished "$@") && return "$code"
+    say "swinmpi-$1 ended with code $code and is not finished"
+    if [ "${after:-0}" -gt "${before:-0}" ]; then return 75; fi
+    case $code in 0 | 3) return 1 ;; *) return "$code" ;; esac
 }
 
 # compute_alone COMMAND ARGUMENT...: the same for a command of one process, which cannot go on where it stopped.
@@ -63,14 +65,14 @@ compute_alone() {
     run_until_over "${inside[@]}" "swinmpi-$1" "${@:2}"
 }
 
-# end_job CODE: the last line of a job script. 75 after a stop for time or preemption puts the job back into the queue.
+# end_job CODE: the last line of a job script. 75 puts the job back into the queue, unless it was cancelled.
 end_job() {
     if [ "$1" != 75 ]; then exit "$1"; fi
     if [ -n "$cancelled" ] || [ "${SLURM_RESTART_COUNT:-0}" -ge "$SWINMPI_MAX_RESTARTS" ]; then
-        say "stopped and saved after ${SLURM_RESTART_COUNT:-0} restarts; the same sbatch command goes on from here"
+        say "ends unfinished after ${SLURM_RESTART_COUNT:-0} restarts; the same sbatch command goes on from here"
         exit 75
     fi
-    say "stopped and saved; back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))"
+    say "goes back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))"
     scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; the same sbatch command goes on from here"
     exit 75
 }
@@ -182,7 +184,7 @@ pass_on_stop() {
     kill -s "$stop_signal" "$running"
 }
 
-# finished COMMAND ARGUMENT...: whether the files say so.
+# finished COMMAND ARGUMENT...: whether the files say so; prints how far it is.
 finished() {
     "${inside[@]}" python3 - "$@" < "$jobs/finished.py"
 }

@@ -1,4 +1,5 @@
 """Shards of one run and their merging: the same bytes, stored the same way, as if one job had made them."""
+import resource
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from swinmpi.cli.merge import main as merge
 from swinmpi.cli.sample import main as sample
 from swinmpi.pipelines.merge import common_process
 from swinmpi.storage.axes import Axis
+from swinmpi.storage.partial import open_locked
 from swinmpi.storage.stack import Stack
 
 NUM_IMAGES, NUM_SHARDS, DAMAGED = 5, 3, 3
@@ -180,10 +182,10 @@ def test_merged_shards_are_one_run(folder, shards, tmp_path, capsys):
 
 def test_what_shards_say_alike_is_said_once():
     timings = [{"seconds": 1.0, "images": 2, "share": {"unet": 0.5}}, {"seconds": 3.0, "images": 1, "share": {"unet": 0.9}}]
-    first, second = ({"seed": 0, "ranks": ranks, "command": f"--shard {ranks}/2", "date": f"2026-01-0{ranks}", "timings": timing}
-                     for ranks, timing in zip((1, 2), timings, strict=True))
+    first, second = ({"seed": 0, "ranks": ranks, "command": f"--shard {ranks}/2", "date": f"2026-01-0{ranks}",
+                      "timings": timing} for ranks, timing in zip((1, 2), timings, strict=True))
     assert common_process([first | {"job_id": "7"}, second | {"failed_images": ["4: torn"]}]) == {
-        "seed": 0, "ranks": [1, 2], "command": ["--shard 1/2", "--shard 2/2"], "date": "2026-01-02", "job_id": ["7", "None"],
+        "seed": 0, "ranks": [1, 2], "command": ["--shard 1/2", "--shard 2/2"], "date": "2026-01-02", "job_id": ["7", ""],
         "failed_images": ["4: torn"], "timings": {"seconds": 4.0, "images": 3, "share": {"unet": pytest.approx(0.8)}}}
 
 
@@ -260,6 +262,23 @@ def test_an_existing_output_is_kept_replaced_or_locked(shards, tmp_path, capsys)
     assert merged(shards, shards[0], "--overwrite") == 2 and "would overwrite the input" in capsys.readouterr().err
     assert shards[0].read_bytes() == before
     assert merged(shards, output, "--overwrite") == 3 and h5py.is_hdf5(output)
+
+
+def test_a_merging_that_was_killed_runs_or_meets_a_full_disk(shards, tmp_path, capsys):
+    """What a kill leaves behind is in nobody's way; what is in use is; no half of a file gets the name of the whole."""
+    output, unfinished = tmp_path / "merged.h5", tmp_path / "merged.h5.packing"
+    unfinished.write_bytes(b"left behind" * 100_000)
+    with open_locked(unfinished):
+        assert merged(shards, output) == 2 and "another run is writing it" in capsys.readouterr().err
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (shards[0].stat().st_size, hard))
+    try:
+        assert merged(shards, output) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be merged" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    unfinished.write_bytes(b"left behind")
+    assert merged(shards, output) == 3 and [path.name for path in tmp_path.iterdir()] == ["merged.h5"]
 
 
 def test_one_process_merges_under_a_launcher(mpirun, shards, tmp_path):

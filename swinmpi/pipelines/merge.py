@@ -104,7 +104,7 @@ def same_or_list(values: Sequence[Any]) -> Any:
     if all(value == values[0] for value in values):
         return values[0]
     if any(value is None or isinstance(value, str | Mapping) for value in values):
-        return [str(value) for value in values]
+        return ["" if value is None else str(value) for value in values]
     return list(values)
 
 

@@ -50,7 +50,10 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
         saved = load_config(base={name: header.get(name, {}) for name in ("model", "diffusion")})
     except ConfigError as error:
         raise CheckpointError(f"{path}: holds settings this version does not know ({error})") from None
-    trained, now = header.get("train", {}), config.train
+    if not isinstance(trained := header.get("train", {}), Mapping):
+        raise CheckpointError(f"{path}: expected its `train` settings, got {trained!r}; remove this folder to resume from the "
+                              "one before")
+    now = config.train
     for name, same in (("model", saved.model == config.model), ("diffusion", saved.diffusion == config.diffusion),
                        ("train.target", trained.get("target", now.target) == now.target),
                        ("train.freeze_encoder", trained.get("freeze_encoder", False) == now.freeze_encoder)):

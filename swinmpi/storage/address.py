@@ -1,4 +1,5 @@
 """HDF5 addresses: `file.h5::/path/to/images`, opening the file, and finding the stack inside it."""
+import errno
 import posixpath
 import stat
 from collections import deque
@@ -16,6 +17,7 @@ with suppress(ImportError):
     import hdf5plugin  # noqa: F401 - registers the compression filters of the `filters` extra
 
 CHUNK_CACHE_BYTES = 128 << 20  # a chunk that spans many images is then unpacked once, not once per image
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises on files that are not sound
 
 
@@ -54,7 +56,7 @@ def open_file(path: Path) -> h5py.File:
     try:
         if not h5py.is_hdf5(path):
             raise StackError(f"{path}: expected an HDF5 file, got something else (no HDF5 signature)")
-        return h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES)
+        return open_for_reading(path, rdcc_nbytes=CHUNK_CACHE_BYTES)
     except DAMAGE as error:
         reason = reason_of(error)
         if "truncated" in reason:
@@ -62,6 +64,16 @@ def open_file(path: Path) -> h5py.File:
         if "lock" in reason:
             raise StackError(f"{path}: another program is writing the HDF5 file; wait until it has closed it") from None
         raise StackError(f"{path}: the HDF5 file is damaged ({reason}); copy or write it again") from None
+
+
+def open_for_reading(path: Path | str, **options) -> h5py.File:
+    """`h5py.File(path, "r")`, also on a file system without locks, where HDF5 would refuse."""
+    try:
+        return h5py.File(path, "r", **options)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return h5py.File(path, "r", locking=False, **options)
 
 
 def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = False) -> str:

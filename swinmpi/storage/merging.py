@@ -71,7 +71,7 @@ def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str
     `path`. provenance: as for `StackOutput.finish`. OutputError when the disk is full, when a shard cannot be read, or
     when another process merges into the same file.
     """
-    unfinished = beside(path, ".merging")
+    unfinished = beside(path, ".packing")
     with open_locked(unfinished, create=True) as sink:
         try:
             sink.truncate(0)

@@ -19,7 +19,16 @@ from swinmpi.errors import OutputError
 from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.layout import from_chw
 from swinmpi.storage.packing import pack
-from swinmpi.storage.partial import DATA, FIGURES, PER_IMAGE, create_partial, describe, resume_partial, sync_folder
+from swinmpi.storage.partial import (
+    DATA,
+    FIGURES,
+    PER_IMAGE,
+    check_in_place,
+    create_partial,
+    describe,
+    resume_partial,
+    sync_folder,
+)
 from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
@@ -99,6 +108,7 @@ class StackOutput:
         figures: any of lr_psnr and seam_score; those not given stay NaN.
         """
         check_figures(figures)
+        check_in_place(self._sink, self.partial)
         per_image = self._file[PER_IMAGE]
         with told_as_output_error(self.partial, f"image {image_index}"):
             for name, value in figures.items():
@@ -116,6 +126,7 @@ class StackOutput:
         missing = sorted(set(self.remaining()) - set(failed))
         if missing:
             raise ValueError(f"{self.partial}: {len(missing)} images are not done, the first is {missing[0]}")
+        check_in_place(self._sink, self.partial)
         packing = beside(self.path, ".packing")
         try:
             pack(self._file, packing, self.plan.compression, provenance)

@@ -10,7 +10,6 @@ from threading import Event, Thread
 
 from swinmpi.storage.sink import Sink
 
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what such file systems answer
 BEAT_S, PATIENCE_S, RIVAL_S, LOOK_S = 2.0, 10.0, 1.0, 0.1
 
 
@@ -25,7 +24,8 @@ class Owner:
         """BlockingIOError with the name of the owner when there is one who is alive; finding out that there is none takes
         `PATIENCE_S`, and a file that cannot be made is another OSError."""
         self.path, self.sink = path, sink
-        self.name = f"{socket.gethostname()}, process {os.getpid()}, job {os.environ.get('SLURM_JOB_ID', '-')}, {uuid.uuid4().hex}"
+        job = os.environ.get("SLURM_JOB_ID")
+        self.name = f"on {socket.gethostname()}, process {os.getpid()}{f', job {job}' if job else ''}\n{uuid.uuid4().hex}\n"
         self._ended = Event()
         if not self._created():
             self._take_over()
@@ -54,13 +54,16 @@ class Owner:
         while time.monotonic() < deadline:
             time.sleep(LOOK_S)
             if date(self.path) != first:
-                raise BlockingIOError(errno.EAGAIN, read(self.path) or "one that has just ended")
+                self._give_way()
         mine = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         mine.write_text(self.name, encoding="utf-8")
         os.replace(mine, self.path)
         time.sleep(RIVAL_S)
         if read(self.path) != self.name:
-            raise BlockingIOError(errno.EAGAIN, read(self.path) or "one that has just ended")
+            self._give_way()
+
+    def _give_way(self) -> None:
+        raise BlockingIOError(errno.EAGAIN, (read(self.path) or "it has just ended").splitlines()[0])
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):

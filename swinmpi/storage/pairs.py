@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from swinmpi.errors import OutputError, StackError
-from swinmpi.storage.address import DAMAGE, find_object, reason_of, refuse_external_storage
+from swinmpi.storage.address import DAMAGE, find_object, open_for_reading, reason_of, refuse_external_storage
 from swinmpi.storage.partial import open_locked, sync_folder
 from swinmpi.storage.stack import check_extent
 
@@ -186,7 +186,7 @@ def open_pairs(path: str) -> h5py.File:
     if not os.path.isfile(path):
         raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")
     try:
-        return h5py.File(path, "r")
+        return open_for_reading(path)
     except DAMAGE as error:
         raise StackError(f"{path}: not a complete HDF5 file ({reason_of(error)}); make it with swinmpi-prepare") from None
 

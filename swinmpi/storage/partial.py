@@ -1,5 +1,4 @@
 """OUT.partial: created complete or not at all, locked while in use, resumed only by the run that began it."""
-import errno
 import fcntl
 import json
 import os
@@ -159,7 +158,7 @@ def open_locked(path: Path, create: bool = False) -> Sink | None:
             raise_busy(path)
         except OSError:
             own(sink, path)
-        if path.exists() and os.path.samestat(os.fstat(sink.fileno()), os.stat(path)):
+        if is_open_as(sink, path):
             return sink
         sink.close()  # the file was renamed or removed between opening and locking: look again
 
@@ -170,21 +169,22 @@ def own(sink: Sink, path: Path) -> None:
         sink.on_close = Owner(path.with_name(f"{path.name.removesuffix('.new')}.owner"), sink).release
     except BlockingIOError as busy:
         sink.close()
-        raise_busy(path, f" ({busy.strerror.rpartition(', ')[0]})")
+        raise_busy(path, f" ({busy.strerror})")
 
 
 def raise_busy(path: Path, by: str = "") -> None:
     raise OutputError(f"{path}: another run is writing it{by}; wait for that run, or choose another --output")
 
 
+def is_open_as(sink: Sink, path: Path) -> bool:
+    """Whether `path` is the file that is open."""
+    return path.exists() and os.path.samestat(os.fstat(sink.fileno()), os.stat(path))
+
+
 def check_in_place(sink: Sink, path: Path) -> None:
-    """OSError unless `path` still is the file that is open: what is written elsewhere is lost."""
-    try:
-        if os.path.samestat(os.fstat(sink.fileno()), os.stat(path)):
-            return
-    except FileNotFoundError:
-        pass
-    raise OSError(errno.ENOENT, "the file was removed, moved or replaced meanwhile")
+    """OutputError unless `path` still is the file that is open: whatever is written now would be lost."""
+    if not is_open_as(sink, path):
+        raise OutputError(f"{path}: was removed, moved or replaced while this run was writing it; put it back, or start again")
 
 
 def sync_folder(folder: Path) -> None:

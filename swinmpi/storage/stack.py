@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from swinmpi.errors import StackError
+from swinmpi.errors import StackError, SwinmpiError
 from swinmpi.storage.address import (
     DAMAGE,
     Address,
@@ -44,6 +44,7 @@ class Stack:
         self._all_axes, self.axes = axes, (first, *axes[1:])
         self.layout = decide_layout(dataset)
         self.attributes = readable_attributes(dataset)
+        self._stamp = stamp(file)
 
     @classmethod
     def open(cls, address: Address | str, allow_external: bool = False) -> "Stack":
@@ -136,15 +137,24 @@ class Stack:
                 "layout": self.layout, "sha256_of_some_images": digest.hexdigest()}
 
     def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
-        """One image, or some rows of it, in the stack's own layout and dtype."""
+        """One image, or some of its rows, in the stack's own layout and dtype. SwinmpiError when the file was written to since it was opened: beyond
+        a new end HDF5 would read zeros. Putting another file in its place does no harm, the old one stays open."""
         if not 0 <= image_index < self.num_images:
             raise IndexError(f"{self.address}: image index {image_index} is not in 0..{self.num_images - 1}")
         try:
             within = [slice(None)] * (self.layout.index("H") - 1)
-            return self.dataset[(self.first_image + image_index, *within, rows)]
+            image = self.dataset[(self.first_image + image_index, *within, rows)]
         except DAMAGE as error:
+            self._check_unchanged()
             raise StackError(f"{self.address}: image {self.first_image + image_index} cannot be read ({reason_of(error)}); "
                              "the file is damaged, write it again") from None
+        self._check_unchanged()
+        return image
+
+    def _check_unchanged(self) -> None:
+        if stamp(self.file) != self._stamp:
+            raise SwinmpiError(f"{self.address}: the file was changed while it was being read; put it back and start again, "
+                               "finished images are kept, or start afresh with another --output")
 
     def close(self) -> None:
         self.file.close()
@@ -154,6 +164,12 @@ class Stack:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def stamp(file: h5py.File) -> tuple[int, int]:
+    """Size and date of an open file."""
+    status = os.fstat(file.id.get_vfd_handle())
+    return status.st_size, status.st_mtime_ns
 
 
 def check_stack(address: Address, dataset, allow_external: bool) -> None:

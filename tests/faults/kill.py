@@ -134,6 +134,7 @@ def hit(run: "Run", kind: str, rng: random.Random) -> bool:
     """Kill or signal what `kind` says; False when the run was over before."""
     if kind in ("rank", "daemon", "USR2"):
         run.wait_until(run.ranks)
+    run.processes()  # noted before the first of them dies
     victims = {"rank": lambda: rng.sample(run.ranks(), min(1, len(run.ranks()))), "mpirun": lambda: [run.process.pid],
                "daemon": run.daemons, "job": run.processes, "TERM": lambda: [run.process.pid], "USR2": run.ranks}[kind]()
     if run.process.poll() is not None or not victims:

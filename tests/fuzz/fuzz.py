@@ -6,6 +6,7 @@ traceback, a crash, a hang, an exit code that does not fit, more than one line o
 """
 import argparse
 import hashlib
+import importlib
 import os
 import random
 import resource
@@ -24,10 +25,9 @@ import torch  # noqa: E402
 from subjects import Subject, make_files, subjects  # noqa: E402
 
 from swinmpi.cli import evaluate, prepare, sample, train  # noqa: E402
-from swinmpi.pipelines import evaluate as _  # noqa: E402, F401 - imported once, not in every case
-from swinmpi.pipelines import prepare as _  # noqa: E402, F401, F811
-from swinmpi.pipelines import sample as _  # noqa: E402, F401, F811
-from swinmpi.pipelines import train as _  # noqa: E402, F401, F811
+
+for pipeline in ("evaluate", "prepare", "sample", "train", "demo"):
+    importlib.import_module(f"swinmpi.pipelines.{pipeline}")  # once, not in every case
 
 COMMANDS = {"sample": sample.main, "evaluate": evaluate.main, "prepare": prepare.main, "train": train.main}
 WHOLE_EVERY = 20  # one case in so many is the command as a user starts it; the others start from this process's memory
@@ -182,7 +182,8 @@ def judge(case: Case, folder: Path, before: dict, code: int, memory_bytes: int, 
 
 def may_fail(case: Case, stderr: str) -> bool:
     """Weights and training states can hold numbers that no network survives; that is found while computing."""
-    return case.subject.kind in ("weights", "training state", "HDF5 pairs") and " is nan" in stderr.lower()
+    computed = case.subject.kind in ("weights", "training state", "HDF5 pairs")
+    return computed and any(words in stderr for words in (" is nan ", " is inf ", "not finite"))
 
 
 def is_told(line: str) -> bool:
@@ -203,20 +204,22 @@ def changed(before: dict, after: dict) -> list[str]:
 def report(outcome: Outcome, options) -> Outcome:
     case = outcome.case
     if outcome.problem or options.verbose:
-        print(f"{case.number} {case.subject.kind} {case.subject.file}: {outcome.problem or outcome.ending}, {outcome.seconds:.1f} s\n"
-              f"    {outcome.said}", flush=True)
+        print(f"{case.number} {case.subject.kind} {case.subject.file}: {outcome.problem or outcome.ending}, "
+              f"{outcome.seconds:.1f} s\n    {outcome.said}", flush=True)
     return outcome
 
 
 def summary(outcomes: list[Outcome], seconds: float) -> str:
     """How the cases of each kind ended."""
     endings = Counter((outcome.case.subject.kind, outcome.ending) for outcome in outcomes)
-    lines = [f"{kind}: {sum(count for (k, _), count in endings.items() if k == kind)} cases; "
-             + ", ".join(f"{count} {ending}" for (k, ending), count in sorted(endings.items()) if k == kind)
-             for kind in dict.fromkeys(kind for kind, _ in endings)]
+    lines = []
+    for kind in dict.fromkeys(kind for kind, _ in endings):
+        own = {ending: count for (other, ending), count in sorted(endings.items()) if other == kind}
+        lines.append(f"{kind}: {sum(own.values())} cases; " + ", ".join(f"{count} {ending}" for ending, count in own.items()))
     longest = max(outcome.seconds for outcome in outcomes)
     problems = sum(outcome.problem is not None for outcome in outcomes)
-    return "\n".join([*lines, f"{len(outcomes)} cases in {seconds:.0f} s, the longest {longest:.0f} s; {problems} with a problem"])
+    lines.append(f"{len(outcomes)} cases in {seconds:.0f} s, the longest {longest:.0f} s; {problems} with a problem")
+    return "\n".join(lines)
 
 
 def quietly(action) -> None:

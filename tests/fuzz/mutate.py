@@ -6,8 +6,11 @@ import struct
 EVIL_NUMBERS = (0, 1, 2, 3, 7, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 EVIL_VALUES = (None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**400, 0.0, -1.5, 1e308, "", "x", "nan", "1e9", "\u2028\x1b[31m",
                "a" * 3000, [], [0], [1, [2]], [10**9] * 4, {}, {"a": {"b": 1}})
-HDF5_SIGNATURES = (b"\x89HDF", b"OHDR", b"OCHK", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"FRHP", b"FHDB", b"BTHD", b"BTLF", b"FAHD",
-                   b"EAHD", b"EAIB", b"FADB", b"FSHD", b"SMTB")
+EVIL_YAML = ("1e999", ".nan", "-.inf", "2001-02-31", "0x_", "!!int x", "[" * 900, "~", "0b2", "!!binary x", "190:20:30", "-0",
+             "1" * 5000)
+EVIL_TAILS = (" &a", ": 1", " *a", " !!python/object:os.system x", " | >", " [", " {", " '", "\t", "\0", "é")
+HDF5_SIGNATURES = (b"\x89HDF", b"OHDR", b"OCHK", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"FRHP", b"FHDB", b"BTHD", b"BTLF",
+                   b"FAHD", b"EAHD", b"EAIB", b"FADB", b"FSHD", b"SMTB")
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
@@ -64,11 +67,10 @@ def damage_yaml(text: bytes, rng: random.Random) -> bytes:
         elif kind == 2:
             lines[place] = " " * rng.randrange(8) + lines[place].lstrip()
         elif kind == 3:
-            lines[place] += rng.choice((" &a", ": 1", " *a", " !!python/object:os.system x", " | >", " [", " {", " '", "\t", "\0", "é"))
+            lines[place] += rng.choice(EVIL_TAILS)
         elif 4 <= kind < 11 and ":" in lines[place]:
-            lines[place] = lines[place].partition(":")[0] + ": " + rng.choice(
-                (json.dumps(rng.choice(EVIL_VALUES)), "1e999", ".nan", "-.inf", "2001-02-31", "0x_", "!!int x", "[" * 900, "~", "0b2",
-                 "!!binary x", "190:20:30", "-0", "1" * 5000))
+            evil = rng.choice(EVIL_YAML) if rng.random() < 0.4 else json.dumps(rng.choice(EVIL_VALUES))
+            lines[place] = f"{lines[place].partition(':')[0]}: {evil}"
         else:
             lines.insert(place, "bomb: &a [x,x,x]\n" + "\n".join(f"b{i}: &b{i} [*a,*a,*a]" for i in range(20)))
     content = ("\n".join(lines) + "\n").encode()
@@ -144,7 +146,8 @@ def change_number(content: bytes, rng: random.Random) -> bytes:
         place = 8 * rng.randrange(max(1, len(content) // 8 - 1))
         number = int.from_bytes(content[place:place + 8], "little")
         if 0 < number <= len(content):
-            new = rng.choice((*EVIL_NUMBERS, number + 1, number - 1, number * 2, len(content), len(content) - 1, 8 * rng.randrange(200)))
+            new = rng.choice((*EVIL_NUMBERS, number + 1, number - 1, number * 2, len(content), len(content) - 1,
+                              8 * rng.randrange(200)))
             return content[:place] + struct.pack("<Q", new) + content[place + 8:]
     return content
 

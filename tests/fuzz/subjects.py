@@ -1,4 +1,5 @@
 """The sound files that are damaged, and the commands that read them."""
+import io
 import random
 import shutil
 import sys
@@ -15,7 +16,7 @@ sys.path[:0] = [str(TESTS)]
 
 from mutate import change_leaf, damage, damage_hdf5, damage_safetensors, damage_yaml  # noqa: E402
 from sampling import smooth_stack, write_checkpoint, write_stack  # noqa: E402
-from training import ALIGNED, as_arguments, settings, write_pairs  # noqa: E402
+from training import as_arguments, settings, write_pairs  # noqa: E402
 
 from swinmpi.cli import sample, train  # noqa: E402
 
@@ -37,7 +38,6 @@ class Subject:
 def make_files(base: Path) -> None:
     """Everything that is damaged or needed beside it, a few KiB each."""
     (base / "run").mkdir(parents=True)
-    rng = np.random.default_rng(1)
     write_checkpoint(base / "tiny.safetensors", "model.window_px=16")
     shutil.copy(ROOT / "swinmpi/demo/demo_x2.h5", base / "demo.h5")
     grey, colour = smooth_stack(3, 12, 14), smooth_stack(2, 10, 12, 3, "uint8")
@@ -77,7 +77,8 @@ def nexus(path: Path, images: np.ndarray) -> None:
         file.attrs["default"], file["entry"].attrs["default"] = "entry", "data"
         file["entry/data"].attrs.update({"NX_class": "NXdata", "signal": "images", "axes": [".", "y", ".", "."]})
         attributes = file["entry/instrument/detector/images"].attrs
-        attributes.update({"units": "counts", "long": "x" * 500, "table": np.arange(40).reshape(5, 8), "nothing": h5py.Empty("f4"),
+        attributes.update({"units": "counts", "long": "x" * 500, "table": np.arange(40).reshape(5, 8),
+                           "nothing": h5py.Empty("f4"),
                            "records": np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")]),
                            "words": np.array(["some", "words"], dtype=h5py.string_dtype())})
         attributes["pointer"] = file["entry"].ref
@@ -94,13 +95,15 @@ def subjects() -> list[Subject]:
     """In the order in which cases take them."""
     sampling = ("sample", "{file}", "--output", "out.h5", "--overwrite", "--checkpoint", "{base}/tiny.safetensors")
     plain = (sampling, ("prepare", "{file}", "--output", "out.h5", "--overwrite", *PREPARE), (*sampling, "--dry-run"))
-    stacks = [Subject("HDF5 stack", f"{name}.h5", damage_hdf5, plain) for name in ("plain", "gzip", "lzf", "scaleoffset", "nexus")]
+    stacks = [Subject("HDF5 stack", f"{name}.h5", damage_hdf5, plain)
+              for name in ("plain", "gzip", "lzf", "scaleoffset", "nexus")]
     stacks += [Subject("HDF5 stack", "latest.h5", damage_hdf5, tuple(
         (command[0], f"{{file}}::/{name}", *command[2:]) for name in ("fixed", "extensible", "tree") for command in plain))]
     stacks += [Subject("HDF5 stack", "virtual.h5", damage_hdf5, ((*sampling, "--allow-external"),)),
                Subject("HDF5 stack", "demo.h5", damage_hdf5, ((*sampling, "--dry-run"),))]
     judged = {"sr": "{base}/sr.h5", "hr": "{base}/hr.h5", "lr": "{base}/lr.h5"}
-    evaluated = [Subject("HDF5 evaluated", f"{name}.h5", damage_hdf5, (evaluation(**{**judged, name: "{file}"}),)) for name in judged]
+    evaluated = [Subject("HDF5 evaluated", f"{name}.h5", damage_hdf5, (evaluation(**{**judged, name: "{file}"}),))
+                 for name in judged]
     tiny = as_arguments(run_settings(Path("{base}"), Path("{run}")))
     pairs = Subject("HDF5 pairs", "pairs.h5", damage_hdf5, (
         ("train", *tiny, "--set", "train.output=out", "--set", "train.data={file}"),
@@ -109,8 +112,8 @@ def subjects() -> list[Subject]:
         ("sample", "{base}/plain.h5", "--output", "out.h5", "--overwrite", "--checkpoint", "{file}"),
         ("sample", "{base}/plain.h5", "--output", "out.h5", "--overwrite", "--checkpoint", "{file}", "--dry-run")))
     resume = ("train", *tiny, "--set", "train.updates=4", "--resume")
-    states = [Subject("training state", f"run/update-00000003/{name}", how, (resume,)) for name, how in
-              (("state.pt", damage_state), ("weights.safetensors", damage_safetensors), ("ema.safetensors", damage_safetensors))]
+    parts = {"state.pt": damage_state, "weights.safetensors": damage_safetensors, "ema.safetensors": damage_safetensors}
+    states = [Subject("training state", f"run/update-00000003/{name}", how, (resume,)) for name, how in parts.items()]
     settings_files = [Subject("YAML", path.name, damage_yaml, (
         ("train", "--config", "{file}", "--set", "train.data={base}/pairs.h5", "--set", "train.output=out", "--dry-run"),
         ("sample", "{base}/plain.h5", "--output", "out.h5", "--overwrite", "--config", "{file}", "--dry-run"),
@@ -130,11 +133,7 @@ def damage_state(content: bytes, rng: random.Random) -> bytes:
     """Random bytes, or a state in which values do not belong."""
     if rng.random() < 0.5:
         return damage(content, rng)
-    import io
     state = torch.load(io.BytesIO(content), weights_only=True)
     changed = io.BytesIO()
     torch.save(change_leaf(state, rng), changed)
     return changed.getvalue()
-
-
-__all__ = ["ALIGNED", "Subject", "make_files", "subjects"]

@@ -32,7 +32,8 @@ if [ -e "$pmix/libpmix.so.2" ]; then ln -sfn libpmix.so.2 "$pmix/libpmix.so"; fi
 
 port=$(free_ports)
 (umask 077 && head -c 1024 /dev/urandom > "$folder/munge/key")
-munged --key-file="$folder/munge/key" --socket="$run/munge" --pid-file="$run/munged.pid" \
+# --force: it need not be within reach of other users.
+munged --force --key-file="$folder/munge/key" --socket="$run/munge" --pid-file="$run/munged.pid" \
     --log-file="$log/munged.log" --seed-file="$folder/munge/seed"
 
 touch "$etc/plugstack.conf"
