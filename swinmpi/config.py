@@ -138,7 +138,8 @@ class SamplerConfig(Section):
 class ParallelConfig(Section):
     """How the work is laid over ranks, threads and devices."""
 
-    exchange: Literal["root"] = "root"
+    exchange: Literal["root", "torus"] = Field("root", description="torus: ranks pass strips to each other, none holds "
+                                               "the image")
     ranks_per_image: int | Literal["all", "auto"] = "all"
     images_per_step: int | Literal["auto"] = "auto"
     threads: int | Literal["auto"] = "auto"
@@ -195,7 +196,8 @@ class TrainConfig(Section):
 class OutputConfig(Section):
     """What the finished file looks like."""
 
-    backend: Literal["gather"] = "gather"
+    backend: Literal["gather", "mpio"] = Field("gather", description="gather: rank 0 writes; mpio: all ranks, needs a "
+                                               "parallel h5py")
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
     regression: bool = Field(False, description="also keep the encoder's regression, as dataset `regression`")
     value_range: list[float] | None = Field(None, min_length=2, max_length=2,

@@ -8,7 +8,6 @@ from swinmpi.cli.benchmark import main, parser, prepare, ready
 from swinmpi.errors import OutputError
 from swinmpi.models.blocks import SelfAttention
 from swinmpi.parallel.comm import Group, World
-from swinmpi.parallel.exchange import RootExchange
 from swinmpi.pipelines.benchmark import benchmark, describe, smooth_images, thesis_contenders
 from swinmpi.pipelines.comparison import timed
 
@@ -63,8 +62,7 @@ def test_the_report_is_json_and_its_text_names_what_counts(thesis_report):
 
 def test_the_two_settings_differ_in_nothing_but_their_switches():
     request, config = prepared(*THESIS)
-    exchange = RootExchange(Group())
-    fast, plain = (one.resolver for one in thesis_contenders(request, config, exchange, 4, torch.device("cpu")))
+    fast, plain = (one.resolver for one in thesis_contenders(request, config, Group(), 4, torch.device("cpu")))
     for resolver, on in ((fast, True), (plain, False)):
         parallel = resolver.config.parallel
         assert (parallel.encoder_cache, parallel.fused_attention, parallel.channels_last) == (on, on, on)
@@ -78,7 +76,7 @@ def test_the_two_settings_differ_in_nothing_but_their_switches():
 
 def test_the_cache_runs_the_encoder_once_per_shift_and_without_it_in_every_step():
     request, config = prepared(*THESIS, "--steps", "6")
-    contenders = thesis_contenders(request, config, RootExchange(Group()), 4, torch.device("cpu"))
+    contenders = thesis_contenders(request, config, Group(), 4, torch.device("cpu"))
     for one, calls in zip(contenders, (4, 6), strict=True):
         seen = []
         one.resolver.model.encoder.register_forward_hook(lambda *_, seen=seen: seen.append(1))

@@ -10,8 +10,14 @@ from swinmpi.models.blocks import count_parameters
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.models.ema import Ema
 from swinmpi.parallel.comm import Group
-from swinmpi.pipelines.condition import blocks_of, encode_aligned
+from swinmpi.parallel.torus import TorusExchange
+from swinmpi.pipelines.condition import AlignedCondition
+from swinmpi.pipelines.encode import encode_aligned, lr_blocks
+from swinmpi.pipelines.strips import LrStrip
+from swinmpi.pipelines.torus import Territory
 from swinmpi.storage.checkpoint import load_into, load_weights, save_weights
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.patchify import cut_windows
 
 SMALL = {"window_px": 16, "encoder_channels": 8, "encoder_blocks": 2, "feature_channels": 4, "global_channels": 8,
          "unet_channels": [8, 16], "attention_heads": 2}
@@ -90,20 +96,31 @@ def test_the_radius_is_as_far_as_a_pixel_is_seen(blocks):
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("sizes", [[(1, 1)], [(5, 7), (5, 7)], [(128, 129)], [(300, 40)], [(131, 260)]])
 def test_the_encoder_in_blocks_is_the_encoder(sizes, scale):
-    model = Diffuser(small(scale=scale)).eval()
+    model, exchange = Diffuser(small(scale=scale)).eval(), TorusExchange(Group())
     images = [torch.randn(3, *size) for size in sizes]
-    for image, (features, global_vector) in zip(images, encode_aligned(model, images, Group(), "fp32"), strict=True):
+    height, width = (side * scale for side in sizes[0])
+    territory, channels = Territory(WindowGrid(height, width, 16, 4), 1, 0), model.encoder.tail.out_channels // scale**2
+    conditions = [AlignedCondition(territory.grid, territory.own, channels, torch.device("cpu")) for _ in images]
+    residuals = [torch.zeros(3, height, width) for _ in images]
+    encode_aligned(model, [LrStrip.whole(image) for image in images], conditions,
+                   territory.areas(lambda block, rank: block.canvas(territory.grid, rank)), exchange, "fp32",
+                   torch.device("cpu"), residuals)
+    for image, condition, residual in zip(images, conditions, residuals, strict=True):
         whole, whole_vector = model.encoder(image[None])
+        features = condition.features[0].view(range(height), range(width))
         assert features.shape == whole.shape[1:] and features.dtype == torch.float32
-        assert torch.allclose(features, whole[0], atol=1e-5)
-        assert torch.allclose(global_vector, whole_vector[0], atol=1e-5)
+        assert torch.allclose(features, whole[0], atol=1e-5) and residual.equal(features[-3:])
+        assert torch.allclose(condition.global_vector, whole_vector[0], atol=1e-5)
+        for position in territory.positions:
+            seen = condition.inputs((4, 1), position)[0]
+            assert seen.equal(cut_windows(features, territory.grid, (4, 1), [position])[0]), "also what is mirrored outside"
 
 
 def test_blocks_cover_every_pixel_once():
     for height, width in ((1, 1), (128, 128), (129, 400), (300, 17)):
         covered = torch.zeros(height, width)
-        for y, x, rows, cols in blocks_of(height, width):
-            covered[y:y + rows, x:x + cols] += 1
+        for rows, cols in lr_blocks(height, width):
+            covered[rows.start:rows.stop, cols.start:cols.stop] += 1
         assert (covered == 1).all()
 
 

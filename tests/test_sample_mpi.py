@@ -14,7 +14,7 @@ from swinmpi.cli.sample import main
 
 PROGRAMS = Path(__file__).with_name("mpi_programs")
 LAUNCH_TIMEOUT_S = 900
-WINDOW = "model.window_px=32"
+WINDOW, TORUS = "model.window_px=32", "parallel.exchange=torus"
 
 # name: (stack, checkpoint, settings). 40 x 36 px are 9 windows, with the thesis's border 9 as well.
 SAME_BYTES = {
@@ -25,6 +25,10 @@ SAME_BYTES = {
     "two ranks per image": ("three", "aligned", ("--ranks-per-image=2",)),
     "groups as they come out": ("three", "aligned", ("--ranks-per-image=auto", "parallel.images_per_step=2")),
     "encoder every step": ("three", "aligned", ("parallel.encoder_cache=false",)),
+    "torus": ("three", "aligned", (TORUS,)),
+    "torus, one image per step, encoder every step": ("three", "aligned", (TORUS, "parallel.images_per_step=1",
+                                                                           "parallel.encoder_cache=false")),
+    "torus, two ranks per image": ("three", "aligned", (TORUS, "--ranks-per-image=2")),
 }
 OTHERS = {
     "random shift, ddpm": ("three", "aligned", ("sampler.shift.pattern=random", "sampler.method=ddpm")),
@@ -34,6 +38,9 @@ OTHERS = {
     "one window": ("three", "aligned", ("model.window_px=96", "sampler.shift.pattern=none")),
     "bf16": ("three", "aligned", ("parallel.precision=bf16",)),
     "shared encoder": ("tall", "aligned", ("output.regression=true",)),
+    "wrap, random, dpmpp_2m": ("three", "aligned", ("sampler.shift.border=wrap", "sampler.shift.pattern=random",
+                                                    "sampler.method=dpmpp_2m", "sampler.steps=4")),
+    "holes": ("holes", "aligned", ()),
     "thesis": ("three", "rrdb", ()),
     "thesis, in groups": ("three", "rrdb", ("--ranks-per-image=2", "sampler.shift.pattern=random")),
     "thesis, lr+x_t": ("three", "lr+x_t", ("sampler.method=ddpm",)),
@@ -43,7 +50,9 @@ OTHERS = {
     "encoder alone": ("three", "encoder", ("output.regression=true",)),
     "rrdb alone": ("three", "rrdb alone", ()),
 }
-JOBS = SAME_BYTES | OTHERS
+TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks", "bf16", "shared encoder", "thesis",
+             "holes", "wrap, random, dpmpp_2m"]
+JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS)) for name in TORUS_TOO}
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +61,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sample")
     write_stack(folder / "three.h5", smooth_stack(3, 40, 36))
     write_stack(folder / "tall.h5", smooth_stack(2, 150, 20, channels=3, dtype="uint8"))
+    holes = smooth_stack(2, 61, 37, dtype="float32")
+    holes[0, 20:30, 5:9] = np.nan
+    write_stack(folder / "holes.h5", holes)
     write_checkpoint(folder / "aligned.safetensors", WINDOW)
     write_checkpoint(folder / "encoder.safetensors", WINDOW, target="encoder")
     write_checkpoint(folder / "rrdb.safetensors", WINDOW, model=THESIS)
@@ -115,6 +127,10 @@ def assert_shares_add_up(output: Path) -> None:
 def test_what_must_not_change_the_pixels_does_not(alone):
     plain = pixels(alone["plain"])
     assert [name for name in SAME_BYTES if pixels(alone[name]) != plain] == []
+
+
+def test_the_exchange_cannot_be_seen(alone):
+    assert [name for name in TORUS_TOO if pixels(alone[name]) != pixels(alone[f"{name}, torus"])] == []
 
 
 def test_what_must_change_the_pixels_does(alone):

@@ -39,6 +39,11 @@ class Sampler:
         """Whether this step adds noise; never the last (z = 0)."""
         return self.rules[step].of_noise != 0
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether some step needs the x_0 of the step before (`history`)."""
+        return any(rule.of_last_x_0 != 0 for rule in self.rules)
+
     def step(self, step: int, x_t: Tensor, output: Tensor, noise: Tensor | None = None,
              history: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(x_prev, history for the next step) from x_t at timesteps[step] and the network's output for it.

@@ -38,6 +38,29 @@ def imresize_tensor(x: Tensor, scale: float | None = None, size: Sequence[int] |
     return resize_axes(x, (x.ndim - 2, x.ndim - 1), scale, size, kernel)
 
 
+def imresize_part(part: Tensor, origin: Sequence[int], old: Sequence[int], new: Sequence[int], wanted: Sequence[range],
+                  axes: Sequence[int] = (-2, -1)) -> Tensor:
+    """The rows and columns `wanted` of a bicubic imresize of an image from size `old` to size `new`, both (height, width),
+    by a part of the image that starts at `origin` and holds all they depend on (`part_needed`): the same bits.
+    """
+    by_factor = sorted(zip((n / o for n, o in zip(new, old, strict=True)), axes, origin, old, new, wanted, strict=True),
+                       key=lambda axis: axis[0])
+    for factor, axis, start, before, after, chosen in by_factor:
+        weights, indices = contributions(before, after, factor, "bicubic")
+        place = indices[:, chosen.start:chosen.stop] - start
+        if place.numel() and not 0 <= place.min() <= place.max() < part.shape[axis]:
+            raise ValueError(f"imresize_part: expected {part_needed(before, after, chosen)} of the image, "
+                             f"got {range(start, start + part.shape[axis])}")
+        part = weighted_sum(part, axis % part.ndim, weights[:, chosen.start:chosen.stop], place)
+    return part
+
+
+def part_needed(old: int, new: int, wanted: range) -> range:
+    """The input rows on which the rows `wanted` of a bicubic imresize from `old` to `new` rows depend."""
+    indices = contributions(old, new, new / old, "bicubic")[1][:, wanted.start:wanted.stop]
+    return range(int(indices.min()), int(indices.max()) + 1)
+
+
 def resize_axes(x: Tensor, axes: Sequence[int], scale: float | None, size: Sequence[int] | None, kernel: str,
                 finish: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
     """Resize one axis after the other, the one that shrinks most first (ties: in the given order); `finish` each."""
@@ -57,7 +80,11 @@ def resize_axes(x: Tensor, axes: Sequence[int], scale: float | None, size: Seque
 
 def resize_axis(x: Tensor, axis: int, length: int, factor: float, kernel: str) -> Tensor:
     """Each of `length` output samples is a weighted sum of samples of x along `axis`, tap by tap."""
-    weights, indices = contributions(x.shape[axis], length, factor, kernel)
+    return weighted_sum(x, axis, *contributions(x.shape[axis], length, factor, kernel))
+
+
+def weighted_sum(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tensor:
+    """Output i along `axis` is the sum over taps of weights[tap, i] * x[indices[tap, i]], tap by tap."""
     column = [-1 if dim == axis else 1 for dim in range(x.ndim)]
     result = None
     for weight, index in zip(weights.to(x.device, x.dtype), indices.to(x.device), strict=True):

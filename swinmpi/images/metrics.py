@@ -3,11 +3,14 @@
 Images are numpy, (H, W) or (H, W, C), any real type, both in the same units; `data_range` is the span of possible
 values in those units (255 for 8 bit). A figure that cannot be computed (all NaN, image too small) is NaN.
 """
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from skimage.metrics import structural_similarity
 from skimage.morphology import erosion
 
-from swinmpi.images.degrade import imresize
+from swinmpi.images.degrade import imresize_part
 
 SSIM_WINDOW_PX = 7
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -15,13 +18,7 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
 def psnr(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
     """Peak signal-to-noise ratio in dB, all channels together; inf when equal."""
-    a, b = float_pair(a, b)
-    squared = (a - b) ** 2
-    valid = np.isfinite(squared)
-    if not valid.any():
-        return float("nan")
-    mean = squared[valid].mean()
-    return float("inf") if mean == 0 else float(10 * np.log10(data_range ** 2 / mean))
+    return psnr_of_sums(squared_sums(a, b), data_range)
 
 
 def ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
@@ -47,11 +44,43 @@ def lr_psnr(sr: np.ndarray, lr: np.ndarray, data_range: float) -> float:
 
     LR pixels to which a NaN pixel of the SR image contributes are left out.
     """
-    sr = np.asarray(sr, dtype=np.float64)
-    missing = ~np.isfinite(sr)
-    shrunk = imresize(np.where(missing, 0.0, sr), size=lr.shape[:2])
-    shrunk[imresize(missing.astype(np.float64), size=lr.shape[:2]) != 0] = np.nan
-    return psnr(shrunk, lr, data_range)
+    whole = [range(size) for size in lr.shape[:2]]
+    return psnr_of_sums(consistency_sums(sr, (0, 0), sr.shape[:2], lr, (0, 0), lr.shape[:2], whole), data_range)
+
+
+def consistency_sums(sr: np.ndarray, sr_origin: Sequence[int], sr_size: Sequence[int], lr: np.ndarray,
+                     lr_origin: Sequence[int], lr_size: Sequence[int], wanted: Sequence[range]) -> np.ndarray:
+    """(sum of squared differences, number of values) of `lr_psnr` over the LR rows and columns `wanted`.
+
+    sr, lr: parts of the images that start at their origins; both hold all that `wanted` depends on.
+    """
+    sr = torch.from_numpy(np.array(sr, dtype=np.float64))
+    missing = ~sr.isfinite()
+
+    def shrink(part: torch.Tensor) -> np.ndarray:
+        return imresize_part(part, sr_origin, sr_size, lr_size, wanted, axes=(0, 1)).numpy()
+
+    shrunk = shrink(sr.masked_fill(missing, 0.0))
+    if missing.any():
+        shrunk[shrink(missing.double()) != 0] = np.nan
+    rows, cols = (slice(line.start - start, line.stop - start) for line, start in zip(wanted, lr_origin, strict=True))
+    return squared_sums(shrunk, lr[rows, cols])
+
+
+def psnr_of_sums(sums: Sequence[float], data_range: float) -> float:
+    """PSNR in dB of (sum of squared differences, number of values)."""
+    squared, count = sums
+    if not count:
+        return float("nan")
+    return float("inf") if squared == 0 else float(10 * np.log10(data_range ** 2 / (squared / count)))
+
+
+def squared_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(sum of squared differences, number of finite ones)."""
+    a, b = float_pair(a, b)
+    squared = (a - b) ** 2
+    valid = np.isfinite(squared)
+    return np.array([squared[valid].sum(), valid.sum()])
 
 
 def detail(sr: np.ndarray, hr: np.ndarray) -> float:
@@ -67,15 +96,35 @@ def seam_score(sr: np.ndarray, reference: np.ndarray, window_px: int) -> float:
     `reference`: the HR image, or the same image made with one window. Taken from the error, because gradients of the
     image itself say nothing. NaN when no window border lies inside the image. One image is noisy: use the mean of many.
     """
-    error = np.subtract(*float_pair(sr, reference))
-    across, elsewhere = [], []
+    whole = [range(size) for size in np.shape(sr)[:2]]
+    return seam_of_sums(seam_sums(sr, reference, (0, 0), whole, window_px))
+
+
+def seam_sums(sr: np.ndarray, reference: np.ndarray, origin: Sequence[int], wanted: Sequence[range],
+              window_px: int) -> np.ndarray:
+    """(sum of error gradients across window borders, their number, the same elsewhere) of `seam_score`.
+
+    sr, reference: parts of the images that start at `origin`. A gradient counts where its second pixel is `wanted`.
+    """
+    error, sums = np.subtract(*float_pair(sr, reference)), np.zeros(4)
     for axis in (0, 1):
-        steps = np.moveaxis(np.abs(np.diff(error, axis=axis)), axis, 0)
-        on_border = np.arange(1, error.shape[axis]) % window_px == 0
-        across.append(steps[on_border].ravel())
-        elsewhere.append(steps[~on_border].ravel())
-    across, elsewhere = (values[np.isfinite(values)] for values in (np.concatenate(across), np.concatenate(elsewhere)))
-    return ratio_of_means(across, elsewhere)
+        second = [range(line.start + (at == axis and line.start == 0), line.stop) for at, line in enumerate(wanted)]
+        rows, cols = (slice(line.start - start, line.stop - start) for line, start in zip(second, origin, strict=True))
+        before = slice(rows.start - 1, rows.stop - 1), slice(cols.start - 1, cols.stop - 1)
+        steps = np.abs(error[rows, cols] - (error[before[0], cols] if axis == 0 else error[rows, before[1]]))
+        steps, on_border = np.moveaxis(steps, axis, 0), np.array(second[axis]) % window_px == 0
+        for first, chosen in ((0, steps[on_border]), (2, steps[~on_border])):
+            chosen = chosen[np.isfinite(chosen)]
+            sums[first:first + 2] += chosen.sum(), chosen.size
+    return sums
+
+
+def seam_of_sums(sums: Sequence[float]) -> float:
+    """The seam score of `seam_sums`, added up over an image."""
+    across, num_across, elsewhere, num_elsewhere = sums
+    if not (num_across and num_elsewhere and elsewhere):
+        return float("nan")
+    return float(across / num_across / (elsewhere / num_elsewhere))
 
 
 def luma(image: np.ndarray) -> np.ndarray:

@@ -33,9 +33,11 @@ class Node:
 
 @dataclass
 class Stats:
-    """What collective calls cost this rank: payload bytes sent and received, seconds including the wait for others."""
+    """What communication cost this rank: payload bytes sent and received, those received alone, and seconds including the
+    wait for others."""
 
     bytes: int = 0
+    received: int = 0
     seconds: float = 0.0
 
 
@@ -57,7 +59,7 @@ class Group:
 
     def barrier(self) -> None:
         """Collective; return when every rank is here."""
-        with self._counted(0):
+        with self.counted():
             if self.size > 1 and not self.polite:
                 self.comm.Barrier()
 
@@ -71,7 +73,8 @@ class Group:
     def bcast_array(self, array: np.ndarray) -> np.ndarray:
         """Collective; fill `array` (contiguous, same shape and dtype everywhere) with root's values and return it."""
         if self.size > 1:
-            with self._counted(array.nbytes):
+            sent, received = (array.nbytes, 0) if self.is_root else (0, array.nbytes)
+            with self.counted(sent, received):
                 self.comm.Bcast(array, root=0)
         return array
 
@@ -84,11 +87,11 @@ class Group:
         if self.size == 1:
             return _copied(own, out)
         if not self.is_root:
-            with self._counted(own.nbytes):
+            with self.counted(own.nbytes):
                 self.comm.Gatherv(own, None, root=0)
             return None
         out = np.empty((sum(counts), *own.shape[1:]), own.dtype) if out is None else out
-        with self._counted(out.nbytes - own.nbytes):
+        with self.counted(received=out.nbytes - own.nbytes):
             self.comm.Gatherv(own, [out, _layout(own, counts)], root=0)
         return out
 
@@ -98,7 +101,7 @@ class Group:
         if self.size == 1:
             return _copied(own, out)
         out = np.empty((sum(counts), *own.shape[1:]), own.dtype) if out is None else out
-        with self._counted(out.nbytes):
+        with self.counted(own.nbytes, out.nbytes - own.nbytes):
             self.comm.Allgatherv(own, [out, _layout(own, counts)])
         return out
 
@@ -126,6 +129,17 @@ class Group:
             raise failure
         return result if self.is_root else pickle.loads(payload)
 
+    @contextmanager
+    def counted(self, sent: int = 0, received: int = 0, meet: bool = True) -> Iterator[None]:
+        """Count the communication inside. meet: it is a collective call, before which polite ranks wait asleep."""
+        started = time.perf_counter()
+        if self.polite and meet:
+            self._meet()
+        yield
+        self.stats.bytes += sent + received
+        self.stats.received += received
+        self.stats.seconds += time.perf_counter() - started
+
     def _bcast_bytes(self, payload: bytes) -> bytes:
         length = self.bcast_array(np.array([len(payload)], np.int64))
         buffer = np.frombuffer(payload, np.uint8).copy() if self.is_root else np.empty(length[0], np.uint8)
@@ -136,15 +150,6 @@ class Group:
             raise ValueError(f"rank {self.rank} of {self.size}: expected counts of every rank and own items to match, "
                              f"got counts {list(counts)} and {len(own)} items")
         return np.ascontiguousarray(own)
-
-    @contextmanager
-    def _counted(self, num_bytes: int) -> Iterator[None]:
-        started = time.perf_counter()
-        if self.polite:
-            self._meet()
-        yield
-        self.stats.bytes += num_bytes
-        self.stats.seconds += time.perf_counter() - started
 
     def _meet(self) -> None:
         """Wait asleep until every rank is here, so that the blocking call after it is short.

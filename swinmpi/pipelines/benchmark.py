@@ -13,8 +13,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError
 from swinmpi.images.degrade import imresize_tensor
 from swinmpi.models.diffuser import Diffuser
-from swinmpi.parallel.comm import World
-from swinmpi.parallel.exchange import RootExchange
+from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import choose_device, choose_threads
 from swinmpi.pipelines.comparison import Contender, largest_difference, measure, spread, summary, table, watched
 from swinmpi.pipelines.layout import Layout, describe_work, plan_layout
@@ -87,9 +86,9 @@ def scaling(request: BenchmarkRequest, config: Config, world: World, threads: in
 def contest(request: BenchmarkRequest, config: Config, world: World, threads: int, device: torch.device) -> dict:
     """Several settings on all ranks. Collective. Seconds are rank 0's."""
     layout = layout_of(request, config, world.size, device)
-    exchange = RootExchange(world.split(list(layout.groups)))
+    group = world.split(list(layout.groups))
     make = thesis_contenders if request.what == "thesis" else sample_contenders
-    contenders = make(request, config, exchange, layout.micro_batch, device)
+    contenders = make(request, config, group, layout.micro_batch, device)
     measure(contenders, smooth_images(config, request.size_px, request.num_images), layout.images_per_step, request.repeats)
     memory_mib = world.allgather_arrays(np.array([peak_memory_mib()]), [1] * world.size).tolist()
     report = {"images_per_step": layout.images_per_step, "peak_memory_mib_of_rank": memory_mib}
@@ -164,7 +163,7 @@ def lr_size(request: BenchmarkRequest, config: Config) -> SquareImage:
     return SquareImage(side, side)
 
 
-def thesis_contenders(request: BenchmarkRequest, config: Config, exchange: RootExchange, micro_batch: int,
+def thesis_contenders(request: BenchmarkRequest, config: Config, group: Group, micro_batch: int,
                       device: torch.device) -> list[Contender]:
     """The same weights, fast and plain; both keep what the network answers."""
     made = []
@@ -172,11 +171,11 @@ def thesis_contenders(request: BenchmarkRequest, config: Config, exchange: RootE
         chosen = with_parallel(config, switches)
         model = random_model(chosen).prepare(device, chosen.parallel.channels_last, chosen.parallel.fused_attention)
         made.append(Contender(name, switches | {"micro_batch": micro_batch},
-                              watched(chosen, model, exchange, micro_batch, device, keeps_outputs=True)))
+                              watched(chosen, model, group, micro_batch, device, keeps_outputs=True)))
     return made
 
 
-def sample_contenders(request: BenchmarkRequest, config: Config, exchange: RootExchange, micro_batch: int,
+def sample_contenders(request: BenchmarkRequest, config: Config, group: Group, micro_batch: int,
                       device: torch.device) -> list[Contender]:
     """Every precision with every micro-batch, on one copy of the weights."""
     model = load_model(request.checkpoint, config).model.model
@@ -186,7 +185,7 @@ def sample_contenders(request: BenchmarkRequest, config: Config, exchange: RootE
         for size in request.micro_batches or (micro_batch,):
             chosen = with_parallel(config, {"precision": precision, "micro_batch": size})
             made.append(Contender(f"{precision}, micro-batch {size}", {"precision": precision, "micro_batch": size},
-                                  watched(chosen, model, exchange, size, device)))
+                                  watched(chosen, model, group, size, device)))
     return made
 
 

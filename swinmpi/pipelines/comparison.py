@@ -12,10 +12,11 @@ from torch import Tensor
 from swinmpi.config import Config
 from swinmpi.diffusion.samplers import Sampler
 from swinmpi.models.diffuser import Diffuser
-from swinmpi.parallel.exchange import RootExchange
-from swinmpi.pipelines.denoise import Seconds
+from swinmpi.parallel.comm import Group
+from swinmpi.pipelines.predict import Seconds
 from swinmpi.pipelines.progress import Progress
 from swinmpi.pipelines.report import format_table
+from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import SuperResolver
 
 
@@ -46,12 +47,12 @@ class Contender:
     repeats: list[dict] = field(default_factory=list)
 
 
-def watched(config: Config, model: Diffuser, exchange: RootExchange, micro_batch: int, device: torch.device,
+def watched(config: Config, model: Diffuser, group: Group, micro_batch: int, device: torch.device,
             keeps_outputs: bool = False) -> SuperResolver:
     """What swinmpi-sample samples with, and a WatchedSampler in it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the published schedule ends early is part of what is reproduced
-        resolver = SuperResolver(config, model, exchange, micro_batch, device)
+        resolver = SuperResolver(config, model, group, micro_batch, device)
     resolver.sampler = WatchedSampler(**vars(resolver.sampler), keeps_outputs=keeps_outputs)
     return resolver
 
@@ -59,7 +60,7 @@ def watched(config: Config, model: Diffuser, exchange: RootExchange, micro_batch
 def measure(contenders: Sequence[Contender], images: Sequence[Tensor], images_per_step: int, repeats: int) -> None:
     """Fill in the repeats: all contenders warm up by one step, then take turns, so that what else the machine does
     meets all of them. Collective."""
-    root = contenders[0].resolver.exchange.group.is_root
+    root = contenders[0].resolver.group.is_root
     for one in contenders:
         warm_up(one.resolver, images[:images_per_step])
     with Progress(repeats * len(contenders), "passes", enabled=root) as progress:
@@ -71,25 +72,27 @@ def measure(contenders: Sequence[Contender], images: Sequence[Tensor], images_pe
 
 def warm_up(resolver: SuperResolver, images: Sequence[Tensor]) -> None:
     short = resolver.config.model_copy(update={"sampler": resolver.config.sampler.model_copy(update={"steps": 1})})
-    watched(short, resolver.model, resolver.exchange, resolver.micro_batch, resolver.device)(images, range(len(images)), [0])
+    again = watched(short, resolver.model, resolver.group, resolver.predictor.micro_batch, resolver.device)
+    for _ in again([LrStrip.whole(image) for image in images], range(len(images)), [0]):
+        pass
 
 
 def timed(one: Contender, images: Sequence[Tensor], images_per_step: int) -> dict:
     """One pass over the images: what this rank spent, in seconds, and milliseconds of every step but the first of a
     sample (it would count what comes before). Collective."""
-    resolver, group, samples, step_ms = one.resolver, one.resolver.exchange.group, [], []
-    resolver.seconds, seed = Seconds(), resolver.config.sampler.seed
+    resolver, group, samples, step_ms = one.resolver, one.resolver.group, [], []
+    resolver.predictor.seconds, seed = Seconds(), resolver.config.sampler.seed
     resolver.sampler.outputs.clear()
     group.barrier()
     exchanged, started, cpu_started = group.stats.seconds, time.perf_counter(), time.process_time()
     for first in range(0, len(images), images_per_step):
         part = images[first:first + images_per_step]
         resolver.sampler.ends.clear()
-        result = resolver(part, range(first, first + len(part)), [seed])
+        shown = list(resolver([LrStrip.whole(image) for image in part], range(first, first + len(part)), [seed]))
         step_ms += (np.diff(resolver.sampler.ends) * 1000).tolist()
-        samples += [] if result is None else [result.samples[0]]
+        samples += [one_image.samples[0] for one_image in shown]
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    one.samples = torch.cat(samples) if samples else None
+    one.samples = torch.stack(samples) if samples else None
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "network": resolver.seconds.network,
             "encoder": resolver.seconds.encoder, "exchange": group.stats.seconds - exchanged, "step_ms": step_ms}
 

@@ -1,5 +1,4 @@
 """What the U-Net is told about each window besides x_t and t, made once per image and handed out window by window."""
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,33 +7,41 @@ from torch import Tensor
 from swinmpi.config import Config
 from swinmpi.images.degrade import imresize_tensor
 from swinmpi.models.diffuser import Diffuser, autocast, thesis_condition
-from swinmpi.parallel.comm import Group
-from swinmpi.parallel.ownership import block_range
 from swinmpi.pipelines.objective import BORDER_REACH_PX
-from swinmpi.windows.grid import WindowGrid, window_origin
-from swinmpi.windows.mask import border_distance_at, gaussian_masks
-from swinmpi.windows.patchify import cut_at
+from swinmpi.windows.canvas import Canvas
+from swinmpi.windows.grid import WindowGrid, window_span
+from swinmpi.windows.mask import border_distance_over, gaussian_masks
+from swinmpi.windows.plan import Area, Block
 
-ENCODER_BLOCK_PX = 128
 Shift = tuple[int, int]
 
 
 class AlignedCondition:
-    """Features of one image on the HR grid, its regression residual and its global vector."""
+    """Of one image, over this rank's blocks of windows: features, regression residual and border channel, (F + C + 1, h, w)
+    canvases in this order; and the global vector, known when the whole image is encoded."""
 
-    def __init__(self, features: Tensor, global_vector: Tensor, num_channels: int, grid: WindowGrid):
-        self.features, self.global_vector, self.grid = features, global_vector, grid
-        self.residual = features[-num_channels:]
+    def __init__(self, grid: WindowGrid, blocks: Sequence[Block], num_features: int, device: torch.device):
+        """Features are zero until they are put in."""
+        self.grid, self.blocks, self.global_vector = grid, blocks, torch.empty(0)
+        self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device) for block in blocks]
+        self.features = [Canvas(canvas.values[:-1], canvas.top, canvas.left) for canvas in self.canvases]
+        for block, canvas in zip(blocks, self.canvases, strict=True):
+            area = block.canvas(grid)
+            canvas.values[-1:] = border_distance_over(area.rows, area.cols, grid, BORDER_REACH_PX)
+        self.home = {row * grid.cols + col: canvas for block, canvas in zip(blocks, self.canvases, strict=True)
+                     for row in block.rows for col in block.cols}
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Nothing to do: features depend neither on the shift nor on x_t."""
 
     def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
         """(features and residual (F + C, w, w), border channel (1, w, w), global vector (G,)) of one window."""
-        grid = self.grid
-        origin = window_origin(grid, shift, position)
-        border = border_distance_at(*origin, grid.window_px, grid.height_px, grid.width_px, BORDER_REACH_PX, grid.border)
-        return cut_at(self.features, *origin, grid.window_px, grid.border), border.to(self.features), self.global_vector
+        seen = self.home[position].view(*window_span(self.grid, shift, position))
+        return seen[:-1], seen[-1:], self.global_vector
+
+    def residual(self, block: int, area: Area, num_channels: int) -> Tensor:
+        """(C, h, w) of an area inside a block, on the CPU."""
+        return self.features[block].view(area.rows, area.cols)[-num_channels:].cpu()
 
 
 class ThesisCondition:
@@ -68,60 +75,3 @@ class ThesisCondition:
     def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
         """(features (unet_channels[0], w, w),) of one window; nothing without an encoder."""
         return (self.kept[shift, position],) if self.model.encoder is not None else ()
-
-
-def encode_aligned(model: Diffuser, images: Sequence[Tensor], group: Group, precision: str) -> list[tuple[Tensor, Tensor]]:
-    """(features (F + C, H, W), global vector (G,)) of each LR image (C, h, w), the work shared by the ranks. Collective.
-
-    An image is encoded in blocks of its own unshifted grid with a halo as wide as the receptive field: the answer is
-    the whole image's, and a block's bits do not depend on who computes it. Block sums are added in the order of blocks
-    for the image's mean.
-    """
-    encoder, scale = model.encoder, model.config.scale
-    blocks = [(i, *block) for i, lr in enumerate(images) for block in blocks_of(*lr.shape[-2:])]
-    shares = [block_range(len(blocks), group.size, rank) for rank in range(group.size)]
-    channels, width = encoder.tail.out_channels // scale**2, encoder.head.out_channels
-    shapes = [(channels, height * scale, across * scale) for *_, height, across in blocks]
-    with autocast(images[0].device, precision):
-        encoded = [encode_block(encoder, images[blocks[k][0]], blocks[k][1:], scale) for k in shares[group.rank]]
-    features = share_all(group, [part for part, _ in encoded], shapes, shares)
-    sums = share_all(group, [total for _, total in encoded], [(width,)] * len(blocks), shares)
-    results = []
-    for slot, lr in enumerate(images):
-        height, across = lr.shape[-2:]
-        whole, total = torch.empty(channels, height * scale, across * scale), torch.zeros(width)
-        for (i, y, x, h, w), part, block_sum in zip(blocks, features, sums, strict=True):
-            if i == slot:
-                whole[:, y * scale:(y + h) * scale, x * scale:(x + w) * scale] = part
-                total += block_sum
-        vector = encoder.global_vector((total / (height * across))[None].to(lr.device))[0]
-        results.append((whole.to(lr.device), vector.float()))
-    return results
-
-
-def share_all(group: Group, own: Sequence[Tensor], shapes: Sequence[tuple[int, ...]],
-              shares: Sequence[range]) -> list[Tensor]:
-    """Tensors of known shapes, each made by one rank, on every rank (CPU). Collective."""
-    sizes = [math.prod(shape) for shape in shapes]
-    flat = torch.cat([part.flatten().cpu() for part in own]) if own else torch.empty(0)
-    everything = torch.from_numpy(group.allgather_arrays(flat.numpy(), [sum(sizes[k] for k in share) for share in shares]))
-    return [part.view(shape) for part, shape in zip(everything.split(sizes), shapes, strict=True)]
-
-
-def blocks_of(height: int, width: int) -> list[tuple[int, int, int, int]]:
-    """(y, x, height, width) of the encoder's blocks, a function of the image size alone."""
-    return [(y, x, min(ENCODER_BLOCK_PX, height - y), min(ENCODER_BLOCK_PX, width - x))
-            for y in range(0, height, ENCODER_BLOCK_PX) for x in range(0, width, ENCODER_BLOCK_PX)]
-
-
-def encode_block(encoder, lr: Tensor, block: tuple[int, int, int, int], scale: int) -> tuple[Tensor, Tensor]:
-    """Features (F + C, height * scale, width * scale) of one block, and the sum of its trunk (width,), float32."""
-    y, x, height, width = block
-    halo = encoder.radius_px
-    top, left = max(0, y - halo), max(0, x - halo)
-    seen = lr[:, top:y + height + halo, left:x + width + halo]
-    trunk = encoder.trunk(seen[None].contiguous(memory_format=torch.channels_last))
-    features = encoder.upsample(trunk)[0].float()
-    rows, cols = slice(y - top, y - top + height), slice(x - left, x - left + width)
-    scaled = (slice((y - top) * scale, (y - top + height) * scale), slice((x - left) * scale, (x - left + width) * scale))
-    return features[:, *scaled].contiguous(), trunk[0, :, rows, cols].float().sum(dim=(1, 2))

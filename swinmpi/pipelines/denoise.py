@@ -1,7 +1,8 @@
-"""The reverse process on windows (thesis algorithm 2.2): every step a new frame, every window its own prediction."""
-import time
+"""The reverse process on windows (thesis algorithm 2.2): every step a new frame, every window its own prediction.
+
+Here with `parallel.exchange: root`, where rank 0 keeps the image; torus.py has the other way, which gives the same bits.
+"""
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -9,23 +10,17 @@ from torch import Tensor
 from swinmpi.config import Config, SamplerConfig
 from swinmpi.diffusion.noise import X_T_STEP, random_shift, window_noise
 from swinmpi.diffusion.samplers import Sampler, initial_std
-from swinmpi.models.diffuser import Diffuser, autocast
+from swinmpi.errors import SwinmpiError
 from swinmpi.parallel.exchange import RootExchange, plan_exchange
 from swinmpi.pipelines.condition import Shift
+from swinmpi.pipelines.predict import Item, Predictor
 from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
 from swinmpi.windows.patchify import from_frame, to_frame
 from swinmpi.windows.shift import circular_shift, crop_shift, default_max_shift, uncrop_shift
 
 
-@dataclass
-class Seconds:
-    """Where the time went, summed over the run."""
-
-    network: float = 0.0
-    encoder: float = 0.0
-    exchange: float = 0.0
-    storage: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
+class Abandoned(Exception):
+    """Raised on all ranks of a group that agreed to leave an image unfinished."""
 
 
 def sampling_grid(config: Config, height_px: int, width_px: int) -> WindowGrid:
@@ -47,46 +42,48 @@ def shift_of(sampler: SamplerConfig, max_px: int, image_index: int, step: int) -
     return random_shift(sampler.seed, image_index, step, max_px) if sampler.shift.pattern == "random" else (0, 0)
 
 
-def frame_noise(seed: int, image_index: int, step: int, channels: int, grid: WindowGrid, shift: Shift) -> Tensor:
-    """N(0, 1) on the image, (C, H, W), drawn window by window of the step's frame."""
-    side = grid.window_px
-    frame = torch.zeros(channels, grid.frame_height_px, grid.frame_width_px)
-    for position in live_positions(grid, shift):
-        row, col = row_and_col(grid, position)
-        frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side] = window_noise(
-            seed, image_index, step, position, (channels, side, side))
-    return from_frame(frame, grid, shift)
+def check_finite(x_t: Tensor, image_index: int, step: int, num_steps: int) -> None:
+    """SwinmpiError where a step's result is not all numbers."""
+    if not torch.isfinite(x_t).all():
+        raise SwinmpiError(f"the network's answer is not finite in image {image_index}, step {step + 1} of {num_steps}: "
+                           "expected numbers; try parallel.precision=fp32, else the checkpoint is damaged")
 
 
 class Denoiser:
     """Samples images of one size, a few at a time, on all ranks of a group at once.
 
     Every rank calls the same methods with the same arguments; x_t lives on the root, a prediction is made where its
-    window is owned. The U-Net always sees micro-batches of one size, the last one padded: a prediction then does not
-    depend on how many windows a rank owns. `make_conditions` (collective) is called once, or before every step with
-    `encoder_cache: false`.
+    window is owned. `make_conditions` (collective) is called once, or before every step with `encoder_cache: false`.
     """
 
-    def __init__(self, config: Config, model: Diffuser, grid: WindowGrid, sampler: Sampler, exchange: RootExchange,
-                 micro_batch: int, device: torch.device, seconds: Seconds):
-        self.config, self.model, self.grid, self.sampler, self.exchange = config, model, grid, sampler, exchange
-        self.micro_batch, self.device, self.seconds = micro_batch, device, seconds
+    def __init__(self, config: Config, grid: WindowGrid, sampler: Sampler, exchange: RootExchange, predictor: Predictor):
+        self.config, self.grid, self.sampler, self.exchange = config, grid, sampler, exchange
+        self.predictor, self.seconds = predictor, predictor.seconds
         self.max_shift_px, self.edge = max_shift(config), config.sampler.shift.edge
 
-    def sample(self, image_indices: Sequence[int], make_conditions: Callable[[], list], seed: int) -> Tensor | None:
-        """x_0 of the images, (N, C, height, width) in the diffused scale, on the root; None elsewhere. Collective."""
+    def sample(self, image_indices: Sequence[int], make_conditions: Callable[[], list], seed: int,
+               stopping: Callable[[], bool]) -> Tensor | None:
+        """x_0 of the images, (N, C, height, width) in the diffused scale, on the root; None elsewhere. Collective.
+
+        Raises Abandoned when `stopping()` (collective) says so before a step.
+        """
         sampler, x_t, history = self.sampler, None, None
         if self.exchange.group.is_root:
             std = initial_std(sampler.schedule) * self.config.sampler.noise_scale
             x_t = std * self.noise(image_indices, seed, X_T_STEP)
         conditions = make_conditions()
         for step, t in enumerate(sampler.timesteps):
+            if stopping():
+                raise Abandoned
             if step and not self.config.parallel.encoder_cache:
                 conditions = make_conditions()
             output = self.predict(x_t, t, [self.shift(i, step) for i in image_indices], conditions)
             if x_t is not None:
                 noise = self.noise(image_indices, seed, step) if sampler.needs_noise(step) else None
-                x_t, history = sampler.step(step, x_t, output, noise, history)
+                with self.seconds.of("step"):
+                    x_t, history = sampler.step(step, x_t, output, noise, history)
+                    for image_index, x in zip(image_indices, x_t, strict=True):
+                        check_finite(x, image_index, step, len(sampler.timesteps))
         return x_t
 
     def shift(self, image_index: int, step: int) -> Shift:
@@ -95,45 +92,46 @@ class Denoiser:
     def noise(self, image_indices: Sequence[int], seed: int, step: int) -> Tensor:
         """N(0, 1), (N, C, height, width), keyed by the windows of the step's frame."""
         rolls = step != X_T_STEP and self.edge == "roll"
-        return torch.stack([frame_noise(seed, i, step, self.config.model.channels, self.grid,
-                                        self.shift(i, step) if rolls else (0, 0)) for i in image_indices])
+        with self.seconds.of("noise"):
+            return torch.stack([frame_noise(seed, i, step, self.config.model.channels, self.grid,
+                                            self.shift(i, step) if rolls else (0, 0)) for i in image_indices])
 
     def predict(self, x_t: Tensor | None, t: int, shifts: Sequence[Shift], conditions: Sequence) -> Tensor | None:
         """The network's output on whole images, (N, C, height, width), on the root. Collective."""
         grid, group = self.grid, self.exchange.group
-        live = [live_positions(grid, shift if self.edge == "roll" else (0, 0)) for shift in shifts]
-        plan = plan_exchange(grid.num_positions, group.size, live)
-        frames = None
-        if x_t is not None:
-            frames = torch.stack([self.frame_of(x, shift) for x, shift in zip(x_t, shifts, strict=True)]).numpy()
+        with self.seconds.of("windows"):
+            live = [live_positions(grid, shift if self.edge == "roll" else (0, 0)) for shift in shifts]
+            plan = plan_exchange(grid.num_positions, group.size, live)
+            frames = None
+            if x_t is not None:
+                frames = torch.stack([self.frame_of(x, shift) for x, shift in zip(x_t, shifts, strict=True)]).numpy()
         shape = (len(shifts), self.config.model.channels, grid.frame_height_px, grid.frame_width_px)
         frames = torch.from_numpy(self.exchange.broadcast(frames, shape))
         own = self.evaluate(frames, plan.own(group.rank), t, shifts, conditions)
         windows = self.exchange.gather(own.numpy(), plan)
-        return None if windows is None else self.assemble(torch.from_numpy(windows), plan.items, shifts)
+        if windows is None:
+            return None
+        with self.seconds.of("windows"):
+            return self.assemble(torch.from_numpy(windows), plan.items, shifts)
 
-    def evaluate(self, frames: Tensor, own: Sequence[tuple[int, int]], t: int, shifts: Sequence[Shift],
-                 conditions: Sequence) -> Tensor:
-        """The U-Net on windows (slot, position): (len(own), C, w, w) float32 on the CPU, micro-batch by micro-batch."""
-        started = time.perf_counter()
+    def evaluate(self, frames: Tensor, own: Sequence[Item], t: int, shifts: Sequence[Shift], conditions: Sequence) -> Tensor:
+        """The U-Net on windows (slot, position): (len(own), C, w, w) float32 on the CPU."""
         seen = [shift if self.edge == "roll" else (-shift[0], -shift[1]) for shift in shifts]
-        for slot, condition in enumerate(conditions):
-            mine = [position for at, position in own if at == slot]
-            condition.prepare(seen[slot], mine, lambda slot=slot: self.image_of(frames[slot], shifts[slot]))
-        encoded = time.perf_counter()
+        with self.seconds.of("encoder"):
+            for slot, condition in enumerate(conditions):
+                mine = [position for at, position in own if at == slot]
+                condition.prepare(seen[slot], mine, lambda slot=slot: self.image_of(frames[slot], shifts[slot]))
         predictions = torch.empty(len(own), frames.shape[1], self.grid.window_px, self.grid.window_px)
-        times = torch.full((self.micro_batch,), t, device=self.device)
-        for first in range(0, len(own), self.micro_batch):
-            part = own[first:first + self.micro_batch]
-            padded = [*part, *[part[-1]] * (self.micro_batch - len(part))]
-            inputs = [(self.window(frames[slot], position), *conditions[slot].inputs(seen[slot], position))
-                      for slot, position in padded]
-            x_t, *told = (torch.stack(parts).to(self.device) for parts in zip(*inputs, strict=True))
-            with autocast(self.device, self.config.parallel.precision):
-                output = self.model.unet(x_t, times, *told)
-            predictions[first:first + len(part)] = output[:len(part)].float().cpu()
-        self.seconds.encoder += encoded - started
-        self.seconds.network += time.perf_counter() - encoded
+        place = {item: at for at, item in enumerate(own)}
+
+        def inputs(item: Item) -> tuple[Tensor, ...]:
+            slot, position = item
+            return self.window(frames[slot], position), *conditions[slot].inputs(seen[slot], position)
+
+        def store(items: Sequence[Item], answer: Tensor) -> None:
+            predictions[place[items[0]]:place[items[0]] + len(items)] = answer
+
+        self.predictor(own, t, inputs, store)
         return predictions
 
     def window(self, frame: Tensor, position: int) -> Tensor:
@@ -154,10 +152,21 @@ class Denoiser:
             return from_frame(frame, self.grid, shift)
         return uncrop_shift(from_frame(frame, self.grid, (0, 0)), shift, self.edge.removeprefix("crop_"))
 
-    def assemble(self, windows: Tensor, items: Sequence[tuple[int, int]], shifts: Sequence[Shift]) -> Tensor:
+    def assemble(self, windows: Tensor, items: Sequence[Item], shifts: Sequence[Shift]) -> Tensor:
         """Windows (len(items), C, w, w) of (slot, position) -> images (N, C, height, width)."""
         grid = self.grid
         frames = windows.new_zeros(len(shifts), windows.shape[1], grid.frame_height_px, grid.frame_width_px)
         for window, (slot, position) in zip(windows, items, strict=True):
             self.window(frames[slot], position).copy_(window)
         return torch.stack([self.image_of(frame, shift) for frame, shift in zip(frames, shifts, strict=True)])
+
+
+def frame_noise(seed: int, image_index: int, step: int, channels: int, grid: WindowGrid, shift: Shift) -> Tensor:
+    """N(0, 1) on the image, (C, H, W), drawn window by window of the step's frame."""
+    side = grid.window_px
+    frame = torch.zeros(channels, grid.frame_height_px, grid.frame_width_px)
+    for position in live_positions(grid, shift):
+        row, col = row_and_col(grid, position)
+        frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side] = window_noise(
+            seed, image_index, step, position, (channels, side, side))
+    return from_frame(frame, grid, shift)

@@ -9,7 +9,7 @@ from swinmpi.config import Config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.models.blocks import count_parameters
 from swinmpi.models.diffuser import Diffuser
-from swinmpi.parallel.exchange import RootExchange
+from swinmpi.parallel.comm import Group
 from swinmpi.pipelines.objective import make_objective
 from swinmpi.pipelines.settings import settings_of
 from swinmpi.pipelines.superresolve import RegressionResolver, SuperResolver
@@ -25,14 +25,14 @@ class LoadedModel:
     target: str
     sha256: str
 
-    def resolver(self, config: Config, exchange: RootExchange, micro_batch: int,
+    def resolver(self, config: Config, group: Group, micro_batch: int,
                  device: torch.device) -> SuperResolver | RegressionResolver:
         """Ready to run on `device`."""
         layout = torch.channels_last if config.parallel.channels_last else torch.contiguous_format
         if self.target == "encoder":
-            return RegressionResolver(config, self.model.to(device, memory_format=layout).eval(), exchange, device)
+            return RegressionResolver(config, self.model.to(device, memory_format=layout).eval(), group, device)
         model = self.model.model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
-        return SuperResolver(config, model, exchange, micro_batch, device)
+        return SuperResolver(config, model, group, micro_batch, device)
 
 
 def check_size(config: Config) -> None:

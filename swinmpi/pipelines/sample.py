@@ -4,19 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from swinmpi.config import Config
 from swinmpi.errors import StackError, Stopped
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.exchange import RootExchange
 from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads
 from swinmpi.parallel.ownership import group_of, images_of_group
 from swinmpi.parallel.relay import Part
+from swinmpi.pipelines.denoise import Abandoned
 from swinmpi.pipelines.layout import Layout, describe_idle, describe_work, plan_layout, positions_per_image
 from swinmpi.pipelines.model import load_model
-from swinmpi.pipelines.pixels import from_network, to_network
+from swinmpi.pipelines.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
 from swinmpi.pipelines.request import SampleRequest, open_stack
 from swinmpi.pipelines.results import Results
+from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import RegressionResolver, SuperResolver
 from swinmpi.pipelines.timing import Clock, RunReport
 from swinmpi.storage.stack import Stack
@@ -38,8 +40,8 @@ def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag)
         if world.is_root:
             print(announcement(config, stack, len(results.remaining), layout, device), flush=True)
         group = group_of(layout.groups, world.rank)
-        resolver = loaded.resolver(config, RootExchange(world.split(layout.groups)), layout.micro_batch, device)
-        crew = Crew(request, config, stack, results, resolver, clock)
+        resolver = loaded.resolver(config, world.split(layout.groups), layout.micro_batch, device)
+        crew = Crew(request, config, stack, results, resolver, clock, stop)
         for image_indices in rounds(results.remaining, layout, group):
             if stop.agreed(world):
                 raise_stopped(results)
@@ -49,7 +51,7 @@ def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag)
         num_images = len(results.remaining) - len(results.failed)
 
         def report() -> RunReport:
-            return RunReport(num_images, clock.seconds, clock.shares(resolver.seconds, resolver.exchange.group), results.failed)
+            return RunReport(num_images, clock.seconds, clock.shares(resolver.seconds, resolver.group), results.failed)
 
         results.finish(layout, report())
         return report()
@@ -63,50 +65,87 @@ def rounds(remaining: Sequence[int], layout: Layout, group: int) -> list[list[in
 
 
 class Crew:
-    """The ranks of one group at work on some images at a time: root reads them, all resolve them, root sends them off."""
+    """The ranks of one group at work on some images at a time: LR in, everybody's parts of SR out."""
 
     def __init__(self, request: SampleRequest, config: Config, stack: Stack, results: Results,
-                 resolver: SuperResolver | RegressionResolver, clock: Clock):
+                 resolver: SuperResolver | RegressionResolver, clock: Clock, stop: StopFlag):
         self.config, self.stack, self.results, self.resolver, self.clock = config, stack, results, resolver, clock
+        self.group, self.stop = resolver.group, stop
         self.seeds = [config.sampler.seed + k for k in range(request.ensemble)]
 
     def resolve(self, image_indices: Sequence[int]) -> None:
-        """Super-resolve some images, or none. Collective in the group."""
+        """Super-resolve some images, or none; they stay undone when a signal asks for an end. Collective in the group."""
         if not image_indices:
             return
-        raw, good = self.read(image_indices)
+        good, strips = (read_parts if self.resolver.keeps_parts else read_whole)(self, image_indices)
         if not good:
             return
-        keys = [self.stack.first_image + image_index for image_index in good]
-        result = self.resolver(list(torch.from_numpy(self.share(raw, len(good)))), keys, self.seeds)
-        if result is None:
+        keys, sums = [self.stack.first_image + image_index for image_index in good], np.zeros((len(good), NUM_FIGURE_SUMS))
+        try:
+            for shown in self.resolver(strips, keys, self.seeds, lambda: self.stop.agreed(self.group)):
+                pixels, figures = from_network(shown, strips[shown.slot], self.results.value_range, self.results.datasets,
+                                               self.config)
+                sums[shown.slot] += figures
+                self.results.send([Part(good[shown.slot], shown.rows.start, shown.cols.start, pixels)])
+        except Abandoned:
             return
-        for slot, image_index in enumerate(good):
-            images, figures = from_network(result.samples[:, slot].numpy(), result.base[slot].numpy(), raw[slot],
-                                           self.results.value_range, self.results.datasets, self.config)
-            self.results.send([Part(image_index, 0, 0, images)])
-            self.results.complete(image_index, figures)
+        everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
+        if everybodys is not None:
+            for image_index, total in zip(good, everybodys.sum(axis=0), strict=True):
+                self.results.complete(image_index, figures_of(total, self.results.value_range))
 
-    def read(self, image_indices: Sequence[int]) -> tuple[list[np.ndarray], list[int]]:
-        """(raw images on the group's root, the image indices that could be read). Collective in the group."""
-        raw, good = [], []
-        if self.resolver.exchange.group.is_root:
-            for image_index in image_indices:
-                try:
-                    with self.clock.storage():
-                        raw.append(self.stack.read(image_index))
-                    good.append(image_index)
-                except StackError as error:
-                    self.results.give_up(image_index, str(error))
-        return raw, self.resolver.exchange.group.bcast_object(good)
+    def read(self, image_index: int, rows: range) -> np.ndarray | None:
+        """(C, len(rows), w) raw values; None where they cannot be read."""
+        try:
+            with self.clock.storage():
+                return self.stack.read_rows(image_index, rows)
+        except StackError as error:
+            self.problem = str(error)
+            return None
 
-    def share(self, raw: Sequence[np.ndarray], num_images: int) -> np.ndarray:
-        """The network's images (N, C, h, w) on every rank. Collective in the group."""
-        channels = self.config.model.channels
-        unit = np.empty((num_images, channels, self.stack.height, self.stack.width), np.float32)
-        for slot, image in enumerate(raw):
-            unit[slot] = to_network(image, self.results.value_range, channels)
-        return self.resolver.exchange.group.bcast_array(unit)
+    def unit(self, raw: np.ndarray) -> Tensor:
+        """Raw values as the network wants them."""
+        return torch.from_numpy(to_network(raw, self.results.value_range, self.config.model.channels).copy())
+
+
+def read_whole(crew: Crew, image_indices: Sequence[int]) -> tuple[list[int], list[LrStrip]]:
+    """(the image indices that could be read, their images on all ranks of the group, with raw values on its root), read by
+    root. Collective in the group."""
+    group, stack, raw = crew.group, crew.stack, {}
+    if group.is_root:
+        for image_index in image_indices:
+            if (image := crew.read(image_index, range(stack.height))) is None:
+                crew.results.give_up(image_index, crew.problem)
+            else:
+                raw[image_index] = image
+    good = group.bcast_object(list(raw))
+    unit = np.empty((len(good), crew.config.model.channels, stack.height, stack.width), np.float32)
+    for slot, image in enumerate(raw.values()):
+        unit[slot] = crew.unit(image)
+    group.bcast_array(unit)
+    return good, [LrStrip.whole(torch.from_numpy(image), raw.get(image_index))
+                  for image, image_index in zip(unit, good, strict=True)]
+
+
+def read_parts(crew: Crew, image_indices: Sequence[int]) -> tuple[list[int], list[LrStrip]]:
+    """As `read_whole`, but every rank reads the rows it needs. Collective in the group."""
+    group, stack, strips, good = crew.group, crew.stack, [], []
+    needed = crew.resolver.lr_rows(stack.height, stack.width, len(image_indices))
+    for image_index, rows in zip(image_indices, needed, strict=True):
+        raw = crew.read(image_index, rows)
+        if group.any(raw is None):
+            if group.is_root:
+                crew.results.give_up(image_index, f"{stack.address}: image {stack.first_image + image_index} cannot be read; "
+                                     "the file is damaged, write it again")
+            continue
+        if group.any(not np.isfinite(raw).all()):
+            # What fills a hole may lie in rows of others.
+            values = crew.unit(stack.read(image_index))[:, rows.start:rows.stop]
+        else:
+            values = crew.unit(raw)
+        good.append(image_index)
+        strips.append(LrStrip(values, rows.start, stack.height, raw))
+    return good, strips
 
 
 def raise_stopped(results: Results) -> None:

@@ -12,20 +12,14 @@ from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import allowed_cpus
 from swinmpi.parallel.ownership import group_of, images_of_group
-from swinmpi.pipelines.denoise import Seconds
 from swinmpi.pipelines.layout import ImageSize, plan_layout
 from swinmpi.pipelines.machine import Yardstick, convolutions_of, count_flop, forget_peak_memory, peak_memory_mib, running_on
+from swinmpi.pipelines.predict import Seconds
 from swinmpi.pipelines.progress import Progress
-try:
-    from swinmpi.pipelines.superresolve import SuperResolver, make_resolver
-except ImportError:
-    from swinmpi.parallel.exchange import RootExchange
-    from swinmpi.pipelines.superresolve import SuperResolver
+from swinmpi.pipelines.strips import LrStrip
+from swinmpi.pipelines.superresolve import SuperResolver
 
-    def make_resolver(config, model, group, micro_batch, device):
-        return SuperResolver(config, model, RootExchange(group), micro_batch, device)
-
-EXCHANGES = ("root",)
+EXCHANGES = ("root", "torus")
 PHASES = ("network", "exchange", "noise", "step", "windows")
 FIGURES = ("seconds", "cpu_seconds", "encoder", *PHASES, "received", "calls", "peak_mib")
 MOST_CPUS = 4096
@@ -98,7 +92,7 @@ class Course:
         """
         resolver = self.resolver(entrant, num_steps) if entrant.images else None
         stats = entrant.group.stats
-        received, calls = getattr(stats, "received", stats.bytes), self.calls
+        received, exchanged, calls = stats.received, stats.seconds, self.calls
         self.meeting.barrier()
         forget_peak_memory()
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -110,7 +104,8 @@ class Course:
         if resolver is not None:
             self.meeting.barrier()
         spent = resolver.seconds if resolver is not None else Seconds()
-        own = [seconds, cpu_seconds, spent.encoder, *(getattr(spent, phase, 0.0) for phase in PHASES), getattr(stats, "received", stats.bytes) - received,
+        own = [seconds, cpu_seconds, spent.encoder, spent.network, stats.seconds - exchanged, spent.noise, spent.step,
+               spent.windows, stats.received - received,
                self.calls - calls, peak_memory_mib()]
         return self.everyones(own)
 
@@ -118,7 +113,7 @@ class Course:
         """Collective in the entrant's group."""
         sampler = entrant.config.sampler.model_copy(update={"steps": num_steps})
         config = entrant.config.model_copy(update={"sampler": sampler})
-        return make_resolver(config, self.model, entrant.group, self.micro_batch, self.device)
+        return SuperResolver(config, self.model, entrant.group, self.micro_batch, self.device)
 
     def sample(self, entrant: Entrant, resolver: SuperResolver) -> None:
         """Collective in the entrant's group."""
@@ -126,7 +121,8 @@ class Course:
         with running_on(self.cpus, entrant.setting.threads):
             for first in range(0, len(entrant.images), width):
                 part = entrant.images[first:first + width]
-                resolver([self.images[i] for i in part], part, [seed])
+                for _ in resolver([LrStrip.whole(self.images[i]) for i in part], part, [seed]):
+                    pass
 
     def yardstick(self) -> Yardstick:
         """What the U-Net's convolutions could take; nothing to measure on a rank that never has a window."""

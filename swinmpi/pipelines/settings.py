@@ -51,6 +51,10 @@ def check_consistent(config: Config) -> None:
     if sampler.shift.edge != "roll" and (family, sampler.shift.border) != ("thesis", "wrap"):
         raise ConfigError(f"sampler.shift.edge: {sampler.shift.edge} is the thesis's first attempt, for model.family thesis "
                           f"and sampler.shift.border wrap, got {family} and {sampler.shift.border}; use roll")
+    if config.parallel.exchange == "torus" and (sampler.shift.edge != "roll" or (
+            family == "thesis" and config.model.encoder != "none" and config.model.condition_on != "lr")):
+        raise ConfigError("parallel.exchange: torus keeps every image in parts, but this model or shift looks at whole "
+                          "images (sampler.shift.edge crop_*, model.condition_on with x_t); use root")
     if config.output.value_range is not None:
         ValueRange(*config.output.value_range)
     if config.output.regression and family == "thesis":

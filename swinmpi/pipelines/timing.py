@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from swinmpi.parallel.comm import Group
-from swinmpi.pipelines.denoise import Seconds
+from swinmpi.pipelines.predict import Seconds
 from swinmpi.pipelines.report import format_table
 
 SHARES = {"unet": "U-Net", "encoder": "encoder", "exchange": "exchange", "storage": "I/O", "other": "other"}
@@ -52,7 +52,7 @@ class Clock:
         self.waiting_s += time.perf_counter() - started
 
     def shares(self, computing: Seconds, group: Group) -> dict[str, float]:
-        """Shares of the time so far; `other` is starting up, noise and composition."""
+        """Shares of the time so far; `other` is starting up, noise, the reverse step, windows and composition."""
         exchange = self.waiting_s + group.stats.seconds + self.world.stats.seconds - self.exchanged_before
         parts = {"unet": computing.network, "encoder": computing.encoder, "exchange": exchange, "storage": self.storage_s}
         total = self.seconds

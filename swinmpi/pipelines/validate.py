@@ -9,9 +9,9 @@ from swinmpi.config import Config
 from swinmpi.images.degrade import imresize_tensor
 from swinmpi.images.metrics import psnr, ssim
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.exchange import RootExchange
 from swinmpi.pipelines.batches import BatchSource, to_device, to_unit
 from swinmpi.pipelines.objective import Batch, make_objective
+from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import SuperResolver
 from swinmpi.pipelines.worker import Worker
 from swinmpi.storage.pairs import PairReader
@@ -58,12 +58,12 @@ def make_answer(config: Config, objective: nn.Module, device: torch.device):
     if config.train.target == "encoder":
         return lambda lr, _: {"regression": objective.regress(lr[None].to(device))[0].cpu()}
     model = objective.model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
-    resolver = SuperResolver(config, model, RootExchange(Group()), MICRO_BATCH, device)
+    resolver = SuperResolver(config, model, Group(), MICRO_BATCH, device)
 
     def sample(lr: Tensor, image_index: int) -> dict[str, Tensor]:
-        result = resolver([lr], [image_index], [config.sampler.seed])
-        named = {"sample": result.samples[0, 0]}
-        return named | ({"regression": result.base[0]} if config.model.family == "aligned" else {})
+        shown, = resolver([LrStrip.whole(lr)], [image_index], [config.sampler.seed])
+        named = {"sample": shown.samples[0]}
+        return named | ({"regression": shown.base} if config.model.family == "aligned" else {})
 
     return sample
 

@@ -112,6 +112,11 @@ class Stack:
         """One image as (C, H, W) float32: raw values, not scaled, NaNs kept."""
         return np.ascontiguousarray(to_chw(self.read_stored(image_index), self.layout), dtype=np.float32)
 
+    def read_rows(self, image_index: int, rows: range) -> np.ndarray:
+        """Some rows that follow each other, of what `read` gives."""
+        stored = self.read_stored(image_index, slice(rows.start, rows.stop))
+        return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
+
     def range(self) -> ValueRange:
         """See `measure_range`; of the whole stack, which is read unless it is uint8."""
         return measure_range(self.whole)
@@ -131,13 +136,14 @@ class Stack:
         return {"dataset": self.address.dataset, "shape": list(self.shape), "dtype": self.dtype.str,
                 "layout": self.layout, "sha256_of_some_images": digest.hexdigest()}
 
-    def read_stored(self, image_index: int) -> np.ndarray:
-        """One image in the stack's own layout and dtype. SwinmpiError when the file was written to since it was opened: beyond
+    def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
+        """One image, or some of its rows, in the stack's own layout and dtype. SwinmpiError when the file was written to since it was opened: beyond
         a new end HDF5 would read zeros. Putting another file in its place does no harm, the old one stays open."""
         if not 0 <= image_index < self.num_images:
             raise IndexError(f"{self.address}: image index {image_index} is not in 0..{self.num_images - 1}")
         try:
-            image = self.dataset[self.first_image + image_index]
+            within = [slice(None)] * (self.layout.index("H") - 1)
+            image = self.dataset[(self.first_image + image_index, *within, rows)]
         except DAMAGE as error:
             self._check_unchanged()
             raise StackError(f"{self.address}: image {self.first_image + image_index} cannot be read ({reason_of(error)}); "

@@ -39,8 +39,14 @@ def border_distance_at(origin_y: int, origin_x: int, window_px: int, height: int
 
     0: the pixel is a mirrored copy; 1 / reach_px: it lies on the image's edge; 1: at least reach_px - 1 px inside.
     """
-    over_rows = steps_inside(origin_y, window_px, height, window_px, border)
-    over_cols = steps_inside(origin_x, window_px, width, window_px, border)
+    rows, cols = range(origin_y, origin_y + window_px), range(origin_x, origin_x + window_px)
+    return border_distance_over(rows, cols, WindowGrid(height, width, window_px, border=border), reach_px)
+
+
+def border_distance_over(rows: range, cols: range, grid: WindowGrid, reach_px: int) -> Tensor:
+    """float32 (1, len(rows), len(cols)): `border_distance_at` over any rectangle of coordinates."""
+    over_rows = steps_inside(rows.start, len(rows), grid.height_px, grid.window_px, grid.border)
+    over_cols = steps_inside(cols.start, len(cols), grid.width_px, grid.window_px, grid.border)
     return nearness(over_rows[None], over_cols[None], reach_px)
 
 

@@ -1,0 +1,49 @@
+"""A part of an image by its coordinates: where a rank keeps what its windows show."""
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swinmpi.windows.plan import Area, Line, Piece
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """values (C, h, w) shown at coordinates top.., left..; its values change, its place does not."""
+
+    values: Tensor
+    top: int
+    left: int
+
+    @classmethod
+    def over(cls, area: Area, channels: int, device: torch.device | None = None) -> "Canvas":
+        """Zeros over an area."""
+        values = torch.zeros(channels, len(area.rows), len(area.cols), device=device)
+        return cls(values, area.rows.start, area.cols.start)
+
+    def view(self, rows: range, cols: range) -> Tensor:
+        """(C, len(rows), len(cols)), writable."""
+        return self.values[:, self._rows(rows), self._cols(cols)]
+
+    def take(self, piece: Piece) -> Tensor:
+        """What a piece carries: (C, from_rows, from_cols)."""
+        return self.values[:, self._rows(piece.from_rows)][:, :, self._cols(piece.from_cols)]
+
+    def put(self, piece: Piece, carried: Tensor) -> None:
+        """Show what a piece carries, given as `take` made it."""
+        shown = carried[:, plain(piece.pick_rows)][:, :, plain(piece.pick_cols)]
+        rows, cols = self._rows(piece.to_rows), self._cols(piece.to_cols)
+        if isinstance(rows, Tensor) and isinstance(cols, Tensor):
+            rows = rows[:, None]
+        self.values[:, rows, cols] = shown.to(self.values.device)
+
+    def _rows(self, line: Line) -> slice | Tensor:
+        return plain(line, self.top)
+
+    def _cols(self, line: Line) -> slice | Tensor:
+        return plain(line, self.left)
+
+
+def plain(line: Line, origin: int = 0) -> slice | Tensor:
+    """Coordinates as an index of an axis that starts at `origin`."""
+    return slice(line.start - origin, line.stop - origin) if isinstance(line, range) else line - origin
