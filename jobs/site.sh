@@ -51,6 +51,7 @@ compute() {
         return 0
     fi
     find_launcher
+    say "swinmpi-$1 on ${SLURM_NTASKS:-1} ranks, ${SLURM_JOB_NODELIST-here}, by ${launcher[*]}"
     run_until_over "${launcher[@]}" "${inside[@]}" "swinmpi-$1" "${@:2}"
     code=$?
     case $code in 1 | 2 | 75) return "$code" ;; esac

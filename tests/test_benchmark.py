@@ -62,7 +62,8 @@ def test_the_report_is_json_and_its_text_names_what_counts(thesis_report):
 
 def test_the_two_settings_differ_in_nothing_but_their_switches():
     request, config = prepared(*THESIS)
-    fast, plain = (one.resolver for one in thesis_contenders(request, config, Group(), 4, torch.device("cpu")))
+    group = Group()
+    fast, plain = (one.resolver for one in thesis_contenders(request, config, group, 4, torch.device("cpu")))
     for resolver, on in ((fast, True), (plain, False)):
         parallel = resolver.config.parallel
         assert (parallel.encoder_cache, parallel.fused_attention, parallel.channels_last) == (on, on, on)
@@ -80,7 +81,7 @@ def test_the_cache_runs_the_encoder_once_per_shift_and_without_it_in_every_step(
     for one, calls in zip(contenders, (4, 6), strict=True):
         seen = []
         one.resolver.model.encoder.register_forward_hook(lambda *_, seen=seen: seen.append(1))
-        timed(one, smooth_images(request, config), 1)
+        timed(one, smooth_images(config, request.size_px, request.num_images), 1)
         assert len(seen) == calls, one.name
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_program
-from faults.kill import GONE_LIMIT_S, KILLS, SIGNALS, attempt, make_bench
+from faults.kill import KILLS, attempt, make_bench
 from sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
 from swinmpi.cli.sample import main
@@ -101,12 +101,11 @@ def assert_same(output: Path, inputs: Path) -> None:
 # kills
 
 def test_killed_at_random_moments(tmp_path_factory):
-    """The short form of `python tests/faults/kill.py --kills 200` and `--kinds TERM,USR2 --kills 60`."""
+    """The short form of `python tests/faults/kill.py --kills 200`."""
     seed = random.randrange(2**32)
     bench = make_bench(tmp_path_factory.mktemp("kill"), [str(Path(sys.executable).with_name("mpirun"))])
-    for number, kind in enumerate((random.choice(KILLS[:2]), "daemon", random.choice(SIGNALS)), start=1):
-        trial = attempt(bench, number, kind, seed)
-        assert trial.end_s < GONE_LIMIT_S
+    for number, kind in enumerate(random.sample(KILLS, 2), start=1):
+        attempt(bench, number, kind, seed)
 
 
 # the disk and the folder of the output

@@ -1,13 +1,15 @@
 """One contract for `output.backend` gather and mpio: the same calls on three ranks give the same finished files."""
+from itertools import product
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from mpi_programs.delivering import CUT_OFF, DATASETS, GIVEN_UP, NUM_IMAGES, SERIES, SIDES, STACKS, expected_pixels, figures_of
+from mpi_programs.delivering import CUT_OFF, DATASETS, GIVEN_UP, NUM_IMAGES, SERIES, STACKS, expected_pixels, figures_of
+from sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
-from swinmpi.errors import ConfigError
-from swinmpi.storage.mpio import check_backend
+from swinmpi.cli.sample import main
+from swinmpi.storage.layout import decide_layout, to_chw
 
 PROGRAM = Path(__file__).with_name("mpi_programs") / "delivering.py"
 WITH_MPI = h5py.get_config().mpi
@@ -16,8 +18,10 @@ OPEN_MPI = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "HDF5_USE_FILE_LOCKING": "TRUE"}
 
 
-@pytest.fixture(scope="module", params=[
-    "gather", pytest.param("mpio", marks=pytest.mark.skipif(not WITH_MPI, reason="this h5py is built without MPI"))])
+needs_mpi = pytest.mark.skipif(not WITH_MPI, reason="this h5py is built without MPI; .ci/parallel_hdf5 builds one")
+
+
+@pytest.fixture(scope="module", params=["gather", pytest.param("mpio", marks=needs_mpi)])
 def delivered(request, mpirun, tmp_path_factory):
     """The folder with the finished files of all series of one backend, SERIES-STACK.h5."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -39,7 +43,7 @@ def delivered(request, mpirun, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("series, stack_name", [(series, name) for series in SERIES for name in STACKS] + [("resumed", CUT_OFF)])
+@pytest.mark.parametrize("series, stack_name", [*product(SERIES, STACKS), ("resumed", CUT_OFF)])
 def test_every_series_of_calls_gives_the_same_file(delivered, series, stack_name):
     shape, dtype = STACKS[stack_name]
     images = [number for number in range(NUM_IMAGES) if (series, number) != ("given up", GIVEN_UP)]
@@ -54,13 +58,11 @@ def test_every_series_of_calls_gives_the_same_file(delivered, series, stack_name
             stored = file["entry/data"][name]
             assert stored.dtype == (dtype if name in ("sr", "regression") else "f4")
             for number in images:
-                expected = expected_pixels(number, channels)[position]
-                as_stored = expected[0] if len(shape) == 3 else expected if stack_name == "first" else np.moveaxis(expected, 0, -1)
-                assert np.array_equal(stored[number], as_stored), f"{name}, image {number}"
+                image = to_chw(stored[number], decide_layout(stored))
+                assert np.array_equal(image, expected_pixels(number, channels)[position]), f"{name}, image {number}"
             if len(images) < NUM_IMAGES:
                 empty = np.nan if stored.dtype.kind == "f" else 0
                 assert np.array_equal(stored[GIVEN_UP], np.full(stored.shape[1:], empty), equal_nan=True)
-    assert SIDES == tuple(2 * side for side in (26, 19))
 
 
 def test_nothing_is_left_beside_the_finished_files(delivered):
@@ -68,10 +70,27 @@ def test_nothing_is_left_beside_the_finished_files(delivered):
     assert {path.name for path in delivered.iterdir()} == expected | {f"resumed-{CUT_OFF}.h5"}
 
 
-def test_mpio_without_an_hdf5_of_mpi_says_how_to_get_it():
-    check_backend("gather")
-    if WITH_MPI:
-        check_backend("mpio")
-        return
-    with pytest.raises(ConfigError, match="^output.backend: mpio needs an h5py that is built with MPI.*HDF5_MPI=ON.*gather$"):
-        check_backend("mpio")
+@needs_mpi
+@pytest.mark.parametrize("exchange", ["root", "torus"])
+def test_the_command_writes_the_same_pixels_with_mpio(mpirun, tmp_path, exchange):
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(3, 40, 36))
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors", "model.window_px=32")
+    command = arguments(stack, tmp_path / "gather.h5", checkpoint, "parallel.threads=1")
+    assert main(command) == 0
+    command = arguments(stack, tmp_path / "mpio.h5", checkpoint, "parallel.threads=1", "output.backend=mpio",
+                        f"parallel.exchange={exchange}", "parallel.images_per_step=1", "--ranks-per-image=2")
+    finished = mpirun(4, "-m", "swinmpi.cli.sample", *command, **OPEN_MPI)
+    assert (finished.code, finished.err) == (0, ""), finished.err
+    assert np.array_equal(sr_of(tmp_path / "mpio.h5"), sr_of(tmp_path / "gather.h5"))
+
+
+@pytest.mark.skipif(WITH_MPI, reason="this h5py is built with MPI")
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_mpio_without_an_hdf5_of_mpi_is_refused_before_anything_is_made(tmp_path, capsys, more):
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(1, 20, 20))
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors")
+    assert main([*arguments(stack, tmp_path / "out.h5", checkpoint, "output.backend=mpio"), *more]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("swinmpi: output.backend: mpio needs an h5py that is built with MPI") and said.count("\n") == 1
+    assert "HDF5_MPI=ON" in said and "output.backend=gather" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.h5", "model.safetensors"]

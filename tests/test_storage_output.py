@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import h5py
 import numpy as np
@@ -218,6 +219,41 @@ def test_wrong_arrays_are_refused_before_anything_is_written(tmp_path, stack):
             with pytest.raises(ValueError, match="expected"):
                 output.write(0, arrays, figures)
         assert output.remaining() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (2, 5, 7, 3), (2, 3, 5, 7)])
+def test_parts_in_any_order_make_an_image(tmp_path, shape):
+    data = make_stack(tmp_path / "in.h5", shape, ">u2")
+    parts = [(slice(6, 10), slice(0, 14)), (slice(0, 6), slice(9, 14)), (slice(0, 6), slice(0, 9))]
+    with Stack.open(str(tmp_path / "in.h5")) as stack:
+        high, wide = stack.layout.index("H"), stack.layout.index("W")
+        with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT) as output:
+            for rows, columns in parts:
+                for index in (1, 0):
+                    output.write_part(index, rows.start, columns.start, {"sr": sr_of(stack, index, 2)[:, rows, columns]})
+            assert output.remaining() == [0, 1]
+            for top, left in ((-1, 0), (1, 0), (0, 1)):
+                with pytest.raises(ValueError, match=f"row {top}, column {left} of image 0"):
+                    output.write_part(0, top, left, {"sr": sr_of(stack, 0, 2)})
+            output.complete(1, {"lr_psnr": 40.0})
+            assert output.remaining() == [0]
+            output.complete(0, {})
+            output.finish({})
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert np.array_equal(file["entry/data/sr"][:], data.repeat(2, axis=high).repeat(2, axis=wide))
+
+
+def test_packing_needs_memory_for_one_row_of_chunks(tmp_path):
+    make_stack(tmp_path / "in.h5", (1, 1024, 1024, 3), "f4")
+    with Stack.open(str(tmp_path / "in.h5")) as stack:
+        with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2, compression=0), FINGERPRINT) as output:
+            output.write(0, {"sr": sr_of(stack, 0, 2)}, {})
+            tracemalloc.start()
+            output.finish({})
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    rows = chunk_shape((1, 2048, 2048, 3), np.dtype("f4"))[1]
+    assert most < 1.5 * rows * 2048 * 3 * 4 < 2048 * 2048 * 3 * 4 / 4
 
 
 # resume and kills

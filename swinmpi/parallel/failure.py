@@ -1,4 +1,5 @@
 """How the failure of one rank becomes the end of all: one message, one exit code, nothing that hangs (promise 8)."""
+import ctypes
 import fcntl
 import os
 import pickle
@@ -9,13 +10,13 @@ import termios
 import time
 import traceback
 from contextlib import suppress
-from threading import Thread
 
 from swinmpi.errors import SomeImagesFailed, Stopped, SwinmpiError
 
 RAISED_BY_ALL = (Stopped, SomeImagesFailed)
 HEAD_START_S, ECHO_PATIENCE_S, ABORT_PATIENCE_S = 0.5, 30.0, 10
-DRAIN_PATIENCE_S, POLL_S, FORWARD_S, WATCH_S = 2.0, 1e-3, 0.1, 0.5
+DRAIN_PATIENCE_S, POLL_S, FORWARD_S = 2.0, 1e-3, 0.1
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def exit_code(error: BaseException) -> int:
@@ -63,12 +64,13 @@ def die_unless_over_in(seconds: int) -> None:
 
 
 def die_with_parent() -> None:
-    """From now on end this process when the one that started it has died, within a second and without a word.
+    """From now on the kernel (Linux) kills this process when the one that started it dies; does nothing elsewhere.
 
-    Ranks notice the death of others only where they talk to them: without their launcher mpich's would finish their work,
-    or wait for ever where they need it. Not left to the kernel (prctl), which minds the death of the thread that forked.
+    Without their launcher's daemon mpich's ranks would finish their work unseen, or wait for ever in MPI_Init or
+    MPI_Finalize, where no thread of Python runs that could watch.
     """
-    Thread(target=_watch, args=(os.getppid(),), daemon=True, name="watch over the parent").start()
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def pickled_failure(error: Exception) -> bytes:
@@ -102,12 +104,6 @@ def hand_over_output() -> None:
         while any(unread_bytes(number) for number in (1, 2)) and time.monotonic() < deadline:
             time.sleep(POLL_S)
     time.sleep(FORWARD_S)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(WATCH_S)
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def unread_bytes(file_number: int) -> int:

@@ -86,7 +86,7 @@ def scaling(request: BenchmarkRequest, config: Config, world: World, threads: in
 def contest(request: BenchmarkRequest, config: Config, world: World, threads: int, device: torch.device) -> dict:
     """Several settings on all ranks. Collective. Seconds are rank 0's."""
     layout = layout_of(request, config, world.size, device)
-    group = world.split(list(layout.groups))
+    group = world.split(layout.groups)
     make = thesis_contenders if request.what == "thesis" else sample_contenders
     contenders = make(request, config, group, layout.micro_batch, device)
     measure(contenders, smooth_images(config, request.size_px, request.num_images), layout.images_per_step, request.repeats)
@@ -118,6 +118,8 @@ def check(request: BenchmarkRequest, config: Config) -> None:
     if config.parallel.ranks_per_image != "all":
         raise ConfigError("parallel.ranks_per_image: expected all, one image on every rank is what is measured; got "
                           f"{config.parallel.ranks_per_image}")
+    if request.what != "scaling" and config.parallel.exchange != "root":
+        raise ConfigError(f"parallel.exchange: expected root, `scaling` compares exchanges; got {config.parallel.exchange}")
     if config.sampler.steps > config.diffusion.steps:
         raise ConfigError(f"--steps: expected at most diffusion.steps = {config.diffusion.steps}, got {config.sampler.steps}")
 
@@ -138,8 +140,9 @@ def describe(report: Mapping) -> str:
     first = (f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']:.1f}; {machine['ranks']} ranks x "
              f"{machine['threads']} threads on {machine['device']}; torch {machine['torch']}; {machine['mpi']}")
     if report["what"] == "scaling":
-        return "\n".join([first, f"image of {report['size_px']} px, {report['work']}, micro-batches of "
-                          f"{report['micro_batch']}, {len(report['image'][0]['repeats'])} repeats in turn", "", describe_scaling(report)])
+        second = (f"image of {report['size_px']} px, {report['work']}, micro-batches of {report['micro_batch']}, "
+                  f"{len(report['image'][0]['repeats'])} repeats in turn")
+        return f"{first}\n{second}\n\n{describe_scaling(report)}"
     lines = [first, f"{report['num_images']} images of {report['size_px']} px, {report['images_per_step']} at a time, "
              f"{report['configuration']['sampler']['steps']} steps; seconds per image over "
              f"{len(report['settings'][0]['repeats'])} repeats in turn", "", table(report["settings"])]

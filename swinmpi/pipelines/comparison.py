@@ -2,7 +2,7 @@
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import numpy as np
@@ -13,7 +13,6 @@ from swinmpi.config import Config
 from swinmpi.diffusion.samplers import Sampler
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.comm import Group
-from swinmpi.pipelines.predict import Seconds
 from swinmpi.pipelines.progress import Progress
 from swinmpi.pipelines.report import format_table
 from swinmpi.pipelines.strips import LrStrip
@@ -72,29 +71,33 @@ def measure(contenders: Sequence[Contender], images: Sequence[Tensor], images_pe
 
 def warm_up(resolver: SuperResolver, images: Sequence[Tensor]) -> None:
     short = resolver.config.model_copy(update={"sampler": resolver.config.sampler.model_copy(update={"steps": 1})})
-    again = watched(short, resolver.model, resolver.group, resolver.predictor.micro_batch, resolver.device)
-    for _ in again([LrStrip.whole(image) for image in images], range(len(images)), [0]):
-        pass
+    resolve(watched(short, resolver.model, resolver.group, resolver.predictor.micro_batch, resolver.device), images, 0)
+
+
+def resolve(resolver: SuperResolver, images: Sequence[Tensor], first: int) -> list[Tensor]:
+    """The samples (C, H, W) of images that follow each other in the stack; none off the root. Collective."""
+    indices = range(first, first + len(images))
+    return [shown.samples[0] for shown in resolver([LrStrip.whole(image) for image in images], indices,
+                                                   [resolver.config.sampler.seed])]
 
 
 def timed(one: Contender, images: Sequence[Tensor], images_per_step: int) -> dict:
     """One pass over the images: what this rank spent, in seconds, and milliseconds of every step but the first of a
     sample (it would count what comes before). Collective."""
     resolver, group, samples, step_ms = one.resolver, one.resolver.group, [], []
-    resolver.predictor.seconds, seed = Seconds(), resolver.config.sampler.seed
     resolver.sampler.outputs.clear()
     group.barrier()
-    exchanged, started, cpu_started = group.stats.seconds, time.perf_counter(), time.process_time()
+    before, exchanged = replace(resolver.seconds), group.stats.seconds
+    started, cpu_started = time.perf_counter(), time.process_time()
     for first in range(0, len(images), images_per_step):
-        part = images[first:first + images_per_step]
         resolver.sampler.ends.clear()
-        shown = list(resolver([LrStrip.whole(image) for image in part], range(first, first + len(part)), [seed]))
+        samples += resolve(resolver, images[first:first + images_per_step], first)
         step_ms += (np.diff(resolver.sampler.ends) * 1000).tolist()
-        samples += [one_image.samples[0] for one_image in shown]
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     one.samples = torch.stack(samples) if samples else None
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "network": resolver.seconds.network,
-            "encoder": resolver.seconds.encoder, "exchange": group.stats.seconds - exchanged, "step_ms": step_ms}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "network": resolver.seconds.network - before.network,
+            "encoder": resolver.seconds.encoder - before.encoder, "exchange": group.stats.seconds - exchanged,
+            "step_ms": step_ms}
 
 
 def summary(one: Contender, first: Contender, num_images: int) -> dict:

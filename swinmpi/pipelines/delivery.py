@@ -158,6 +158,8 @@ class SharedDelivery:
             over = self.ledger.over()
             done = {ending.image_index: ending.notes for ending in over if not ending.given_up}
             if done:
+                if self.world.is_root:
+                    self.output.check_in_place()
                 self.file.complete(done)
         return all(rank_is_last for rank_is_last, _, _ in told), over if self.world.is_root else []
 

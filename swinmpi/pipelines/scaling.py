@@ -1,7 +1,7 @@
 """How sampling scales here: ranks against threads, groups, exchanges, all in one run, repeat by repeat in turn."""
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,14 +14,14 @@ from swinmpi.parallel.launch import allowed_cpus
 from swinmpi.parallel.ownership import group_of, images_of_group
 from swinmpi.pipelines.layout import ImageSize, plan_layout
 from swinmpi.pipelines.machine import Yardstick, convolutions_of, count_flop, forget_peak_memory, peak_memory_mib, running_on
-from swinmpi.pipelines.predict import Seconds
 from swinmpi.pipelines.progress import Progress
 from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import SuperResolver
 
 EXCHANGES = ("root", "torus")
-PHASES = ("network", "exchange", "noise", "step", "windows")
-FIGURES = ("seconds", "cpu_seconds", "encoder", *PHASES, "received", "calls", "peak_mib")
+COMPUTED = ("network", "noise", "step", "windows")
+PHASES = (*COMPUTED, "exchange")
+FIGURES = ("seconds", "cpu_seconds", "conditions", *PHASES, "received", "calls", "peak_mib")
 MOST_CPUS = 4096
 RATE_S = 0.2
 
@@ -59,6 +59,20 @@ class Entrant:
     repeats: list[np.ndarray] = field(default_factory=list)
 
 
+class WatchedResolver(SuperResolver):
+    """What swinmpi-sample samples with; counts apart what happens before the first step."""
+
+    conditions_s = conditions_exchanged_s = 0.0
+
+    def conditions(self, *arguments) -> list:
+        """Collective."""
+        started, exchanged = time.perf_counter(), self.group.stats.seconds
+        made = super().conditions(*arguments)
+        self.conditions_s += time.perf_counter() - started
+        self.conditions_exchanged_s += self.group.stats.seconds - exchanged
+        return made
+
+
 class Course:
     """What all settings share on this rank: one copy of the weights, the images, and how calls of the U-Net are counted."""
 
@@ -91,8 +105,7 @@ class Course:
         A rank at work counts until its own images are done; a sleeping one counts what sleeping costs.
         """
         resolver = self.resolver(entrant, num_steps) if entrant.images else None
-        stats = entrant.group.stats
-        received, exchanged, calls = stats.received, stats.seconds, self.calls
+        stats, calls = replace(entrant.group.stats), self.calls
         self.meeting.barrier()
         forget_peak_memory()
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -101,19 +114,19 @@ class Course:
         else:
             self.meeting.barrier()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+        spent = dict.fromkeys(("conditions", *PHASES), 0.0)
         if resolver is not None:
             self.meeting.barrier()
-        spent = resolver.seconds if resolver is not None else Seconds()
-        own = [seconds, cpu_seconds, spent.encoder, spent.network, stats.seconds - exchanged, spent.noise, spent.step,
-               spent.windows, stats.received - received,
-               self.calls - calls, peak_memory_mib()]
-        return self.everyones(own)
+            spent = {"conditions": resolver.conditions_s} | {phase: getattr(resolver.seconds, phase) for phase in COMPUTED}
+            spent["exchange"] = entrant.group.stats.seconds - stats.seconds - resolver.conditions_exchanged_s
+        return self.everyones([seconds, cpu_seconds, *spent.values(), entrant.group.stats.received - stats.received,
+                               self.calls - calls, peak_memory_mib()])
 
-    def resolver(self, entrant: Entrant, num_steps: int) -> SuperResolver:
+    def resolver(self, entrant: Entrant, num_steps: int) -> "WatchedResolver":
         """Collective in the entrant's group."""
         sampler = entrant.config.sampler.model_copy(update={"steps": num_steps})
         config = entrant.config.model_copy(update={"sampler": sampler})
-        return SuperResolver(config, self.model, entrant.group, self.micro_batch, self.device)
+        return WatchedResolver(config, self.model, entrant.group, self.micro_batch, self.device)
 
     def sample(self, entrant: Entrant, resolver: SuperResolver) -> None:
         """Collective in the entrant's group."""

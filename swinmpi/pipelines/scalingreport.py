@@ -9,8 +9,13 @@ from swinmpi.images.picture import plot_scaling
 from swinmpi.pipelines.comparison import spread
 from swinmpi.pipelines.report import format_table
 from swinmpi.pipelines.scaling import FIGURES, PHASES, Entrant, Measured
+from swinmpi.pipelines.traffic import traffic
+from swinmpi.windows.grid import Border
 
 MIB = 2**20
+COMPUTED = ((2048, 256, 8, "reflect"), (2048, 256, 8, "wrap"))
+"""Side of the image, of the window in pixels, ranks, border: what is worked out, not run."""
+
 PHASE_TITLES = {"network": "U-Net", "exchange": "exchange", "noise": "noise", "step": "reverse step", "windows": "windows",
                 "other": "other"}
 
@@ -22,6 +27,7 @@ def scaling_report(measured: Measured, num_steps: int) -> dict:
     return {"image": [image_summary(one, on_image[0], measured, num_steps) for one in on_image],
             "stack": [stack_summary(one, on_stack[-1]) for one in on_stack],
             "rates": [rate_summary(shape, repeats) for shape, repeats in measured.rates.items()],
+            "computed": [computed(*case) for case in COMPUTED],
             "flop_per_call": measured.flop_per_call}
 
 
@@ -33,7 +39,7 @@ def image_summary(one: Entrant, first: Entrant, measured: Measured, num_steps: i
     cores = setting.threads * ranks / (first.setting.threads * first.setting.num_ranks)
     speed_up = spread([wall(base) / wall(repeat) for base, repeat in pairs])
     of_rank = {name: np.mean([figure(repeat, name)[:ranks] for repeat in one.repeats], axis=0) for name in FIGURES}
-    stepping = of_rank["seconds"] - of_rank["encoder"]
+    stepping = of_rank["seconds"] - of_rank["conditions"]
     shares = {phase: of_rank[phase] / stepping for phase in PHASES}
     shares["other"] = 1 - sum(shares.values())
     received = (figure(one.repeats[0], "received") - figure(one.once, "received"))[:ranks] / (num_steps - 1) / MIB
@@ -68,6 +74,13 @@ def rate_summary(shape: tuple[int, int], repeats: Sequence[np.ndarray]) -> dict:
     sums = np.array([repeat.sum(axis=0) for repeat in repeats])
     return {"ranks": shape[0], "threads": shape[1], "convolution": spread(sums[:, 0].tolist()),
             "matrix": spread(sums[:, 1].tolist())}
+
+
+def computed(size_px: int, window_px: int, num_ranks: int, border: Border) -> dict:
+    """What travels where nothing was run; RGB, circular shift of a quarter window."""
+    both = traffic(size_px, window_px, num_ranks, border=border)
+    return {"size_px": size_px, "window_px": window_px, "ranks": num_ranks, "border": border,
+            "received_mib_per_step": {name: {"most": one.most / MIB, "mean": one.mean / MIB} for name, one in both.items()}}
 
 
 def described(one: Entrant) -> dict:
@@ -119,7 +132,7 @@ def sleeping_share(repeat: np.ndarray, ranks: int) -> float:
 
 def stepping_ms(repeat: np.ndarray, ranks: int, num_steps: int) -> float:
     """Milliseconds of a step: all but the encoder, over the steps, of the slowest rank."""
-    return float((figure(repeat, "seconds") - figure(repeat, "encoder"))[:ranks].max()) / num_steps * 1000
+    return float((figure(repeat, "seconds") - figure(repeat, "conditions"))[:ranks].max()) / num_steps * 1000
 
 
 def describe_scaling(report: Mapping) -> str:
@@ -127,6 +140,7 @@ def describe_scaling(report: Mapping) -> str:
     parts = [("one image; speed-up against the first line, within each repeat", image_table(report)),
              ("where the time of a step goes on rank 0 (all but the encoder)", share_table(report)),
              ("what travels: payload received in a step, counted", exchange_table(report)),
+             ("the same, worked out from the plans for sizes not run here", computed_table(report)),
              ("many images: how they are laid over the ranks", stack_table(report)),
              ("GFLOP/s of all ranks together: the bare machine, and the U-Net in the runs above", rate_table(report)),
              ("peak memory by rank, MiB", memory_table(report))]
@@ -153,6 +167,16 @@ def exchange_table(report: Mapping) -> str:
              f"{np.mean(one['received_mib_per_step_of_rank']):.3f}", f"{one['step_ms']:.1f}"]
             for one in report["image"] if one["ranks"] > 1]
     return format_table(["setting", "exchange", "MiB, most", "MiB, mean", "ms/step"], rows, text_columns=2)
+
+
+def computed_table(report: Mapping) -> str:
+    rows = []
+    for case in report["computed"]:
+        root, torus = (case["received_mib_per_step"][name] for name in ("root", "torus"))
+        rows.append([f"{case['size_px']} px, window {case['window_px']}, {case['ranks']} ranks, {case['border']}",
+                     *(f"{one[which]:.2f}" for which in ("most", "mean") for one in (root, torus)),
+                     *(f"{root[which] / torus[which]:.0f}" for which in ("most", "mean"))])
+    return format_table(["image", "root, most", "torus, most", "root, mean", "torus, mean", "ratio, most", "ratio, mean"], rows)
 
 
 def stack_table(report: Mapping) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
+from swinmpi.storage.mpio import check_backend
 from swinmpi.storage.values import ValueRange
 
 # What may differ from training: everything else in these sections is what the weights mean.
@@ -57,6 +58,7 @@ def check_consistent(config: Config) -> None:
                           "images (sampler.shift.edge crop_*, model.condition_on with x_t); use root")
     if config.output.value_range is not None:
         ValueRange(*config.output.value_range)
+    check_backend(config.output.backend)
     if config.output.regression and family == "thesis":
         raise ConfigError("output.regression: expected a model of family aligned, whose encoder regresses, got thesis; "
                           "set it to false")

@@ -25,7 +25,7 @@ from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.plan import Area, plan_moves
 
 MAX_UNIT = 1.5
-BAND_PIXELS = 1 << 21
+BAND_PIXELS = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,17 +117,19 @@ class SuperResolver:
         made = self.conditions(lr, territory)
         again = self.again(made, lambda: self.conditions(lr, territory))
         own = [inside(area, grid) for area in territory.at((0, 0)) if area.rank == self.group.rank]
-        bases = [[self.base(image, grid, area, self.residual(condition, k, area)) for k, area in enumerate(own)]
-                 for image, condition in zip(lr, made, strict=True)]
-        samples = []
-        for seed in seeds:
-            x_0 = denoiser.sample(image_indices, again, seed, stopping)
-            samples.append([[self.compose(base, canvas.view(area.rows, area.cols)) for base, canvas, area
-                             in zip(*parts, own, strict=True)] for parts in zip(bases, x_0, strict=True)])
-        del made, again, x_0
-        for slot in range(len(lr)):
-            parts = [torch.cat([*(one[slot][k] for one in samples), base]) for k, base in enumerate(bases[slot])]
+        samples = [denoiser.sample(image_indices, again, seed, stopping) for seed in seeds]
+        del again
+        for slot, image in enumerate(lr):
+            condition, made[slot] = made[slot], None
+            parts = [self.joined(image, grid, area, self.residual(condition, k, area), [x_0[slot][k] for x_0 in samples])
+                     for k, area in enumerate(own)]
+            del condition  # features are most of what a rank holds
             yield from self.with_borders(slot, parts, own, territory, self.config.model.channels * (len(seeds) + 1))
+
+    def joined(self, lr: LrStrip, grid: WindowGrid, area: Area, residual: Tensor, samples: Sequence[Canvas]) -> Tensor:
+        """Finished samples and their base over an area, ((K + 1) * C, h, w)."""
+        base = self.base(lr, grid, area, residual)
+        return torch.cat([*(self.compose(base, x_0.view(area.rows, area.cols)) for x_0 in samples), base])
 
     def with_borders(self, slot: int, parts: Sequence[Tensor], own: Sequence[Area], territory: Territory,
                      num_channels: int) -> Iterator[Shown]:
@@ -177,11 +179,14 @@ class SuperResolver:
 
     def base(self, lr: LrStrip, grid: WindowGrid, area: Area, residual: Tensor) -> Tensor:
         """What samples add detail to, over an area of the image: (C, h, w)."""
-        if self.synthesises or not (area.rows and area.cols):
-            return torch.zeros_like(residual)
-        bicubic = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width), (grid.height_px, grid.width_px),
-                                (area.rows, area.cols))
-        return bicubic + residual if self.config.model.family == "aligned" else bicubic
+        base = torch.zeros_like(residual)
+        if self.synthesises:
+            return base
+        for band in bands(area, grid.window_px):
+            rows = slice(band.rows.start - area.rows.start, band.rows.stop - area.rows.start)
+            base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width), (grid.height_px, grid.width_px),
+                                          (band.rows, band.cols))
+        return base.add_(residual) if self.config.model.family == "aligned" else base
 
     def compose(self, base: Tensor, x_0: Tensor) -> Tensor:
         return base + x_0 / (1.0 if self.synthesises else self.config.model.residual_gain)
@@ -238,7 +243,7 @@ def seen_area(area: Area, grid: WindowGrid, scale: int) -> Area:
 
 
 def bands(area: Area, window_px: int) -> Iterator[Area]:
-    """The area in rows of windows, a few megapixels at a time."""
+    """The area in rows of windows, a few at a time."""
     if not (area.rows and area.cols):
         return
     height = max(1, BAND_PIXELS // (len(area.cols) * window_px)) * window_px

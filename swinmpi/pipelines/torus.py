@@ -87,19 +87,24 @@ class TorusDenoiser:
         """
         images = [self.start(image_index, seed) for image_index in image_indices]
         conditions, before = make_conditions(), [(0, 0)] * len(images)
-        for step, t in enumerate(self.sampler.timesteps):
+        for step in range(len(self.sampler.timesteps)):
             if stopping():
                 raise Abandoned
             if step and not self.config.parallel.encoder_cache:
                 conditions = make_conditions()
             after = [shift_of(self.config.sampler, self.max_shift_px, i, step) for i in image_indices]
-            outputs = self.predict(images, t, before, after, conditions)
-            for canvases, image_index, shift, output in zip(images, image_indices, after, outputs, strict=True):
-                for block, canvas, answer in zip(self.territory.own, canvases, output, strict=True):
-                    self.step(block, canvas, answer, image_index, seed, step, shift)
+            self.advance(images, image_indices, seed, step, before, after, conditions)
             before = after
         self.exchange.run(self.jobs(images, [self.territory.moves(shift, (0, 0)) for shift in before]))
         return [[Canvas(canvas.values[:self.channels], canvas.top, canvas.left) for canvas in canvases] for canvases in images]
+
+    def advance(self, images: Sequence[list[Canvas]], image_indices: Sequence[int], seed: int, step: int,
+                before: Sequence[Shift], after: Sequence[Shift], conditions: Sequence) -> None:
+        """One step of all images, from the frames of `before` to those of `after`. Collective."""
+        outputs = self.predict(images, self.sampler.timesteps[step], before, after, conditions)
+        for canvases, image_index, shift, output in zip(images, image_indices, after, outputs, strict=True):
+            for block, canvas, answer in zip(self.territory.own, canvases, output, strict=True):
+                self.step(block, canvas, answer, image_index, seed, step, shift)
 
     def start(self, image_index: int, seed: int) -> list[Canvas]:
         """x_T of this rank's blocks; below it room for the x_0 of the step before, where the sampler looks back."""

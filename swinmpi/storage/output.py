@@ -108,7 +108,7 @@ class StackOutput:
         figures: any of lr_psnr and seam_score; those not given stay NaN.
         """
         check_figures(figures)
-        check_in_place(self._sink, self.partial)
+        self.check_in_place()
         per_image = self._file[PER_IMAGE]
         with told_as_output_error(self.partial, f"image {image_index}"):
             for name, value in figures.items():
@@ -126,7 +126,7 @@ class StackOutput:
         missing = sorted(set(self.remaining()) - set(failed))
         if missing:
             raise ValueError(f"{self.partial}: {len(missing)} images are not done, the first is {missing[0]}")
-        check_in_place(self._sink, self.partial)
+        self.check_in_place()
         packing = beside(self.path, ".packing")
         try:
             pack(self._file, packing, self.plan.compression, provenance)
@@ -140,11 +140,16 @@ class StackOutput:
         self.close()
         return self.path
 
+    def check_in_place(self) -> None:
+        """OutputError when OUT.partial is no longer the file under its name."""
+        check_in_place(self._sink, self.partial)
+
     def hand_over(self) -> None:
         """Leave the writing of images to others (`SharedPartial`) until `take_back`; the lock stays."""
         self._file.close()
 
     def take_back(self) -> None:
+        """After `hand_over`, when the others have closed the file."""
         self._file = h5py.File(self._sink, "r+")
 
     def close(self) -> None:

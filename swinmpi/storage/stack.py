@@ -137,8 +137,11 @@ class Stack:
                 "layout": self.layout, "sha256_of_some_images": digest.hexdigest()}
 
     def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
-        """One image, or some of its rows, in the stack's own layout and dtype. SwinmpiError when the file was written to since it was opened: beyond
-        a new end HDF5 would read zeros. Putting another file in its place does no harm, the old one stays open."""
+        """One image, or some of its rows, in the stack's own layout and dtype.
+
+        SwinmpiError when the file was written to since it was opened: beyond a new end HDF5 would read zeros. Putting
+        another file in its place does no harm, the old one stays open.
+        """
         if not 0 <= image_index < self.num_images:
             raise IndexError(f"{self.address}: image index {image_index} is not in 0..{self.num_images - 1}")
         try:

@@ -62,11 +62,12 @@ class Bench:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one kill met. found: `nothing`, `partial` or `finished`; done: images in OUT.partial, if any."""
+    """What one kill met. found: `nothing`, `partial` or `finished`; done: images in OUT.partial, if any; code: of the end."""
 
     number: int
     kind: str
     ranks: int
+    code: int
     after_s: float
     found: str
     done: int | None
@@ -93,8 +94,10 @@ def attempt(bench: Bench, number: int, kind: str, seed: int) -> Trial:
     output = folder / "out.h5"
     ranks = rng.choice((2, 2, 2, 2, 3))
     try:
-        after_s, end_s = disturb(bench, kind, ranks, output, rng, aim=number % PACKING_EVERY == 0)
+        code, after_s, end_s = disturb(bench, kind, ranks, output, rng, aim=number % PACKING_EVERY == 0)
         found, done = inspect(bench, output)
+        if found != "finished" and code != 75 and (code == 0 or kind in SIGNALS and found == "partial"):
+            raise Broken(f"ended with exit code {code} and left {found}")
         restart_s = None
         if found != "finished":
             restart_s = run_to_the_end(bench, rng.choice((1, 1, 2, 3)), output)
@@ -105,11 +108,11 @@ def attempt(bench: Bench, number: int, kind: str, seed: int) -> Trial:
                 raise Broken(f"the restart left {sorted(path.name for path in folder.iterdir())}")
     except Broken as broken:
         raise Broken(f"trial {number} (seed {seed}), {kind} of {ranks} ranks: {broken}; see {folder}") from None
-    return Trial(number, kind, ranks, after_s, found, done, end_s, restart_s)
+    return Trial(number, kind, ranks, code, after_s, found, done, end_s, restart_s)
 
 
-def disturb(bench: Bench, kind: str, ranks: int, output: Path, rng: random.Random, aim: bool) -> tuple[float, float]:
-    """Start a run and disturb it: (seconds after its start, seconds until its last process was gone).
+def disturb(bench: Bench, kind: str, ranks: int, output: Path, rng: random.Random, aim: bool) -> tuple[int, float, float]:
+    """Start a run and disturb it: (its exit code, seconds after its start, seconds until its last process was gone).
 
     A run that ended before its moment came is started again. aim: the moment is while the output is packed.
     """
@@ -126,7 +129,9 @@ def disturb(bench: Bench, kind: str, ranks: int, output: Path, rng: random.Rando
                 run.wait_until(lambda at=started + moment_s: time.monotonic() >= at)
             after_s = time.monotonic() - started
             if hit(run, kind, rng):
-                return after_s, run.wait_until_gone()
+                # A signal asks for an end after the image at work, or after start-up; a kill does not ask.
+                end_s = run.wait_until_gone(GONE_LIMIT_S + (bench.duration_s if kind in SIGNALS else 0))
+                return run.process.returncode, after_s, end_s
         output.unlink(missing_ok=True)
 
 
@@ -220,12 +225,12 @@ class Run:
                 raise Broken(f"still running after {RUN_LIMIT_S:.0f} s")
             time.sleep(POLL_S)
 
-    def wait_until_gone(self) -> float:
-        """Seconds until the last process was gone."""
+    def wait_until_gone(self, limit_s: float) -> float:
+        """Seconds until the last process was gone; Broken when one is still there after `limit_s`."""
         started = time.monotonic()
         while self.process.poll() is None or self.processes():
-            if time.monotonic() - started > GONE_LIMIT_S:
-                raise Broken(f"processes {self.processes()} are still there after {GONE_LIMIT_S:.0f} s")
+            if time.monotonic() - started > limit_s:
+                raise Broken(f"processes {self.processes()} are still there after {limit_s:.0f} s")
             time.sleep(POLL_S)
         return time.monotonic() - started
 
@@ -285,14 +290,22 @@ def main() -> int:
     records = options.records or folder / "records.jsonl"
     bench = make_bench(folder, shlex.split(options.launcher), tuple(options.settings))
     print(f"an undisturbed run takes {bench.duration_s:.2f} s; records in {records}", flush=True)
+    broken = 0
     for number in range(options.first, options.first + options.kills):
-        trial = attempt(bench, number, kinds[number % len(kinds)], options.seed)
+        try:
+            trial = attempt(bench, number, kinds[number % len(kinds)], options.seed)
+        except Broken as error:
+            broken += 1
+            print(f"BROKEN: {error}", flush=True)
+            continue
         with records.open("a") as file:
             file.write(json.dumps(asdict(trial)) + "\n")
         print(trial, flush=True)
     print(table([Trial(**json.loads(line)) for line in records.read_text().splitlines()]))
-    shutil.rmtree(folder)
-    return 0
+    print(f"{broken} of these {options.kills} broke a promise")
+    if not broken:
+        shutil.rmtree(folder)
+    return int(broken > 0)
 
 
 if __name__ == "__main__":

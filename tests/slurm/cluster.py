@@ -68,6 +68,10 @@ class Cluster:
             except OSError:
                 continue
 
+    def bring_back(self, node: str) -> None:
+        """Start a lost node again."""
+        self.run("unshare", "--uts", "--mount", "--ipc", HERE / "node.sh", node, self.folder / "etc/hosts")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -84,6 +88,9 @@ class Job:
     def fields(self, name: str) -> list[str]:
         """A field of `scontrol show job`, of every task of an array."""
         return re.findall(rf"\b{name}=(\S+)", self.cluster.run("scontrol", "-o", "show", "job", self.number))
+
+    def nodes(self) -> list[str]:
+        return self.cluster.run("scontrol", "show", "hostnames", self.fields("NodeList")[-1]).split()
 
     def signal(self) -> None:
         """What Slurm does some time before the limit (`--signal=B:USR2@...`)."""

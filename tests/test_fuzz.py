@@ -1,0 +1,85 @@
+"""Fuzzing in short; `python tests/fuzz/fuzz.py` is the long form."""
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+
+FUZZ = Path(__file__).with_name("fuzz")
+sys.path.append(str(FUZZ))
+
+import mutate  # noqa: E402
+import strategies  # noqa: E402
+
+from swinmpi.config import Config, dump_yaml, load_config, validate  # noqa: E402
+from swinmpi.errors import ConfigError, StackError  # noqa: E402
+from swinmpi.pipelines.settings import check_consistent  # noqa: E402
+from swinmpi.storage import probe  # noqa: E402
+from swinmpi.yamltext import read_yaml  # noqa: E402
+
+some = hypothesis_settings(max_examples=150)
+
+
+def told_in_one_line(action):
+    """The action's result, None where it raised a ConfigError that a person can read."""
+    try:
+        return action()
+    except ConfigError as error:
+        assert str(error).isprintable() and 0 < len(str(error)) <= 2100
+        return None
+
+
+@some
+@given(strategies.yaml_texts)
+def test_any_yaml_is_a_mapping_or_one_line(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(text, encoding="utf-8", errors="replace")
+    read = told_in_one_line(lambda: read_yaml(path))
+    assert read is None or isinstance(read, dict)
+    told_in_one_line(lambda: load_config([path]))
+
+
+@some
+@given(strategies.set_words)
+def test_any_set_is_a_configuration_or_one_line(word):
+    told_in_one_line(lambda: load_config(overrides=[word]))
+
+
+@some
+@given(strategies.settings())
+def test_any_settings_are_a_configuration_or_one_line(values):
+    config = told_in_one_line(lambda: validate(values, "test"))
+    if config is not None:
+        assert Config.model_validate(yaml.safe_load(dump_yaml(config))) == config
+        told_in_one_line(lambda: check_consistent(config))
+
+
+def test_mutations_are_repeatable_and_change_something(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(600, dtype="u2").reshape(2, 15, 20), chunks=(1, 8, 8))
+    content = (tmp_path / "a.h5").read_bytes()
+    twice = [[mutate.damage_hdf5(content, random.Random(seed)) for seed in range(60)] for _ in range(2)]
+    assert twice[0] == twice[1] and sum(damaged != content for damaged in twice[0]) > 50
+
+
+@pytest.mark.parametrize("deed, told", [("import os; os.kill(os.getpid(), 11)", "crashed"),
+                                        ("import os; os.abort()", "crashed"), ("while True: pass", "hung")])
+def test_a_child_that_dies_is_a_damaged_file(tmp_path, monkeypatch, deed, told):
+    """A real child, in which only the look at the file is replaced by the worst that HDF5 can do."""
+    start = "import sys; sys.path[:] = {path!r}; from swinmpi.storage import probe; probe.CPU_S = 1\n"
+    start += f"def look(*_):\n    {deed}\nprobe.look_at_stack = look; probe.child(*sys.argv[1:])"
+    monkeypatch.setattr(probe, "START", start)
+    with pytest.raises(StackError, match=rf"x\.h5: the HDF5 file is damaged \(the HDF5 library {told} reading it\); write"):
+        probe.inspect_stacks([str(tmp_path / "x.h5")])
+
+
+def test_a_few_damaged_files_of_every_kind():
+    done = subprocess.run([sys.executable, FUZZ / "fuzz.py", "--cases", "12", "--seed", "7", "--verbose"], capture_output=True,
+                          text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
