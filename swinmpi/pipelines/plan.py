@@ -12,8 +12,11 @@ from swinmpi.pipelines.layout import (
     windows_of_ranks,
 )
 from swinmpi.pipelines.request import SampleRequest, open_stack, output_plan
+from swinmpi.pipelines.traffic import FLOAT_BYTES, average, torus_bytes
 from swinmpi.storage.output import pixel_datasets
 from swinmpi.storage.stack import Stack
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.shift import circular_shift
 
 MIB = 2**20
 
@@ -40,9 +43,20 @@ def describe_step(config: Config, stack: Stack, layout: Layout) -> list[str]:
     if regresses_only(config):
         return []
     grid, images, ranks = image_grid(config, stack), layout.images_per_step, len(layout.groups[0])
-    frames_mib = 4 * images * config.model.channels * grid.frame_height_px * grid.frame_width_px / MIB
     idle = describe_idle(layout, grid.num_positions, stack.num_images)
     return [f"windows     {windows_of_ranks(grid.num_positions, ranks)} of each image on the ranks of a group",
-            f"step        {images} images, micro-batches of {layout.micro_batch} windows, {frames_mib:.1f} MiB to every rank",
+            f"step        {images} images, micro-batches of {layout.micro_batch} windows, "
+            f"{describe_traffic(config, grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
             *([idle] if idle else [])]
+
+
+def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:
+    """What a rank receives in a step, in words."""
+    channels = images * config.model.channels
+    if config.parallel.exchange == "root" or ranks == 1:
+        frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
+        return f"{frames_mib:.1f} MiB to every rank"
+    shifts = [circular_shift(step, grid.max_shift_px) for step in range(5)]
+    strips = average(torus_bytes(grid, ranks, shifts, channels))
+    return f"{strips.mean / MIB:.2f} MiB of strips to a rank, {strips.most / MIB:.2f} to the one that needs most"
