@@ -74,6 +74,8 @@ end_job() {
         exit 75
     fi
     say "goes back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))"
+    # With the requeueing Slurm ends this script and what it runs.
+    trap '' TERM
     scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; the same sbatch command goes on from here"
     exit 75
 }

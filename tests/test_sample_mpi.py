@@ -166,3 +166,12 @@ def test_a_signal_on_one_rank_stops_all_with_75(mpirun, folder, alone, tmp_path)
     assert pixels(output) == pixels(alone["plain"])
 
 
+@pytest.mark.parametrize("exchange", ["root", "torus"])
+def test_a_signal_is_heard_between_steps_even_of_the_last_image(mpirun, folder, alone, tmp_path, exchange):
+    output = tmp_path / "out.h5"
+    stopped = [*command(folder, "plain", output), "--set", f"parallel.exchange={exchange}"]
+    finished = mpirun(2, PROGRAMS / "sample_stopped.py", 2, *stopped, timeout_s=LAUNCH_TIMEOUT_S)
+    assert (finished.code, output.exists()) == (75, False), finished.err
+    assert finished.err == (f"swinmpi: stopped by a signal with 3 images to go; start again to go on from {output}.partial\n")
+    assert main(stopped) == 0
+    assert pixels(output) == pixels(alone["plain"])

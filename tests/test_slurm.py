@@ -163,7 +163,7 @@ def test_the_real_time_limit(cluster, inputs, tmp_path):
     stack = write_stack(tmp_path / "many.h5", smooth_stack(60, 60, 60))
     checkpoint = inputs / "model.safetensors"
     job = cluster.submit(tmp_path, *TWO_NODES, "--time=2", "--signal=B:USR2@60", SAMPLE, stack, "out.h5", "--checkpoint",
-                         checkpoint, *as_arguments(SLOWLY), "--ensemble", "20").wait()
+                         checkpoint, *as_arguments(SLOWLY), "--ensemble", "20").wait(patience_s=3600)
     job.assert_completed()
     assert job.fields("Restarts") != ["0"], job.said
     assert main(arguments(stack, tmp_path / "alone.h5", checkpoint, *SLOWLY)) == 0

@@ -47,6 +47,8 @@ def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag)
                 raise_stopped(results)
             crew.resolve(image_indices)
             results.store()
+        if world.any(crew.has_abandoned):
+            raise_stopped(results)
         results.drain()
         num_images = len(results.remaining) - len(results.failed)
 
@@ -72,6 +74,7 @@ class Crew:
         self.config, self.stack, self.results, self.resolver, self.clock = config, stack, results, resolver, clock
         self.group, self.stop = resolver.group, stop
         self.seeds = [config.sampler.seed + k for k in range(request.ensemble)]
+        self.has_abandoned = False
 
     def resolve(self, image_indices: Sequence[int]) -> None:
         """Super-resolve some images, or none; they stay undone when a signal asks for an end. Collective in the group."""
@@ -88,6 +91,7 @@ class Crew:
                 sums[shown.slot] += figures
                 self.results.send([Part(good[shown.slot], shown.rows.start, shown.cols.start, pixels)])
         except Abandoned:
+            self.has_abandoned = True
             return
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
         if everybodys is not None:

@@ -28,7 +28,7 @@ from swinmpi.storage.stack import Stack, virtual_sources
 READ_BYTES = 64 << 20  # of pixels: all images of a small stack, of a large one the first, the last and some between
 MEMORY_BYTES = 2 << 30  # beside the images; attributes, axes and chunks need far less
 SMALL_CHUNK_BYTES = 1 << 16
-CPU_S, CPU_S_PER_GIB, PATIENCE_S = 15, 10, 120  # processor time, so that a slow disk is not taken for a loop
+CPU_S, CPU_S_PER_GIB, PATIENCE_S = 8, 10, 120  # processor time, so that a slow disk is not taken for a loop
 LAUNCHERS = ("PMI", "PMIX", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA", "HYDI", "MPIEXEC", "MPIR_", "SLURM_")
 START = "import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import child; child(*sys.argv[1:])"
 
@@ -166,7 +166,7 @@ def walk_chunks(dataset: h5py.Dataset) -> None:
 def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
     """Read images evenly over the stack, READ_BYTES of them or two; single ones may be unreadable."""
     image_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
-    limit_memory(4 * image_bytes)
+    limit_memory(4 * image_bytes + 4 * math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize)
     affordable = min(num_images, max(2, READ_BYTES // image_bytes))
     for image_index in {round(index) for index in np.linspace(0, num_images - 1, affordable)}:
         with suppress(StackError):

@@ -196,7 +196,8 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
 def check_extent(address: Address | str, dataset: h5py.Dataset) -> None:
     """StackError when the shape claims more than can be true, or images larger than one process can hold."""
     pixels, gib, memory = math.prod(dataset.shape[1:]), 2**30, memory_bytes()
-    needed, claimed = pixels * IMAGE_BYTES_PER_PIXEL, len(dataset) * pixels * dataset.dtype.itemsize
+    needed = pixels * IMAGE_BYTES_PER_PIXEL + math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    claimed = len(dataset) * pixels * dataset.dtype.itemsize
     if needed > memory:
         raise StackError(f"{address}: an image of its shape {dataset.shape} needs {needed / gib:.3g} GiB of memory, this "
                          f"machine has {memory / gib:.3g} GiB; cut the images into smaller ones")

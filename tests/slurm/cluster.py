@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 JOBS = HERE.parents[1] / "jobs"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare")
 PATIENCE_S, POLL_S = 600, 0.1
-WAITING, RUNNING = {"PENDING", "CONFIGURING", "COMPLETING"}, {"RUNNING"}
+# Before that a job is pending, running, completing, or on its way back into the queue.
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 
 
 def why_not() -> str | None:
@@ -96,22 +97,22 @@ class Job:
         """What Slurm does some time before the limit (`--signal=B:USR2@...`)."""
         self.cluster.run("scancel", "--batch", "--signal=USR2", self.number)
 
-    def wait(self) -> "Job":
+    def wait(self, patience_s: float = PATIENCE_S) -> "Job":
         """Return when it has ended, however."""
-        self.until(lambda: not set(self.fields("JobState")) & (WAITING | RUNNING))
+        self.until(lambda: set(self.fields("JobState")) <= ENDED, patience_s)
         return self
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+    def until(self, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+        deadline = time.monotonic() + patience_s
         while not condition():
-            assert time.monotonic() < deadline, f"job {self.number} after {PATIENCE_S} s: {self.said}"
+            assert time.monotonic() < deadline, f"job {self.number} after {patience_s} s: {self.said}"
             time.sleep(POLL_S)
 
     def until_running(self, restart: int, condition: Callable[[], bool]) -> None:
         """Return when `condition` holds while the job runs for the `restart`-th time after the first."""
         def reached() -> bool:
             state = self.fields("JobState")
-            assert set(state) <= WAITING | RUNNING, f"{state}: {self.said}"
+            assert not set(state) & ENDED, f"{state}: {self.said}"
             return state == ["RUNNING"] and self.fields("Restarts") == [str(restart)] and condition()
 
         self.until(reached)
