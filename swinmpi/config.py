@@ -29,8 +29,8 @@ class DataConfig(Section):
 
     size_px: int = Field(192, ge=8, le=8192, description="side of the HR crops (or of the whole padded images)")
     mode: Literal["crop", "whole"] = "crop"
-    crops_per_image: int = Field(16, gt=0, le=1 << 20, description="from each training image, at most")
-    validate_crops: int | None = Field(None, gt=0, le=1 << 20, description="from each validation image; as training when "
+    crops_per_image: int = Field(16, gt=0, le=1 << 30, description="from each training image, at most")
+    validate_crops: int | None = Field(None, gt=0, le=1 << 30, description="from each validation image; as training when "
                                        "absent")
     coverage: float | None = Field(None, gt=0, le=1e6, description="at most this many crops over each pixel of a (reduced) "
                                    "image; gives small images fewer crops")

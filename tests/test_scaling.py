@@ -11,7 +11,8 @@ from torch import nn
 from swinmpi.cli.benchmark import draw, main, parser, prepare
 from swinmpi.config import load_config
 from swinmpi.parallel.comm import Group, Node, World
-from swinmpi.pipelines.machine import Convolution, Yardstick, convolutions_of, count_flop, peak_memory_mib, running_on
+from swinmpi.pipelines.machine import Convolution, Yardstick, convolutions_of, count_flop, running_on
+from swinmpi.pipelines.memory import forget_peak_memory, peak_memory_mib
 from swinmpi.pipelines.scaling import FIGURES, Entrant, Measured, Setting, plan_settings, rank_counts
 from swinmpi.pipelines.scalingreport import describe_scaling, draw_scaling, scaling_report
 from swinmpi.pipelines.traffic import traffic
@@ -156,7 +157,30 @@ def test_threads_are_as_before_afterwards():
     with running_on({0}, before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-    assert peak_memory_mib() > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak")
+def test_the_peak_of_memory_is_of_what_came_last():
+    block = torch.ones(64 << 20)
+    peak = peak_memory_mib()
+    del block
+    forget_peak_memory()
+    assert 10 < peak_memory_mib() < peak - 200, "256 MiB were given back"
+
+
+def test_freed_memory_is_kept(alone):
+    """What a network does: take 64 MiB piece by piece, free all of it, and again. Else its 16384 pages come anew each time."""
+    program = ("import resource, sys, torch\nfrom swinmpi.pipelines.memory import keep_freed_memory\n"
+               "kept = keep_freed_memory()\n"
+               "def call(): pieces = [torch.ones(1 << 20) for _ in range(16)]\n"
+               "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+               "for _ in range(5): call()\n"
+               "before = faults()\nfor _ in range(10): call()\n"
+               "print(kept, faults() - before)")
+    kept, faults = alone("-c", program).out.split()
+    if kept != "True":
+        pytest.skip("the C library is not glibc")
+    assert int(faults) < 16384
 
 
 def test_two_ranks_measure_all_of_it(mpirun, tmp_path):

@@ -17,7 +17,8 @@ from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import choose_device, choose_threads
 from swinmpi.pipelines.comparison import Contender, largest_difference, measure, spread, summary, table, watched
 from swinmpi.pipelines.layout import Layout, describe_work, plan_layout
-from swinmpi.pipelines.machine import machine_facts, peak_memory_mib
+from swinmpi.pipelines.machine import machine_facts
+from swinmpi.pipelines.memory import keep_freed_memory, peak_memory_mib
 from swinmpi.pipelines.model import load_model
 from swinmpi.pipelines.scaling import Course, measure_scaling, plan_settings
 from swinmpi.pipelines.scalingreport import describe_scaling, scaling_report
@@ -63,6 +64,7 @@ def benchmark(request: BenchmarkRequest, config: Config, world: World) -> dict:
     device = torch.device(choose_device(config.parallel.device, world.node.rank))
     threads = choose_threads(config.parallel.threads, world.node)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     measured = (scaling if request.what == "scaling" else contest)(request, config, world, threads, device)
     if not world.is_root:
         return {}

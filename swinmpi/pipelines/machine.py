@@ -1,8 +1,6 @@
-"""What this machine can do, to judge a program by: its rate of convolutions and matrix products, its memory, its name."""
+"""What this machine can do, to judge a program by: its rates of convolutions and matrix products, and its name."""
 import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,6 @@ from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import library_version
 
 MATRIX_SIDE = 1024
-STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -47,23 +44,6 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def peak_memory_mib() -> float:
-    """Largest resident size of this process since its start, or since `forget_peak_memory` where the system has that."""
-    if STATUS.exists():
-        kib = [line.split()[1] for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")]
-        if kib:
-            return int(kib[0]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def forget_peak_memory() -> None:
-    """Let `peak_memory_mib` start again (Linux; elsewhere nothing happens)."""
-    try:
-        CLEAR_REFS.write_text("5")
-    except OSError:
-        pass
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import allowed_cpus
 from swinmpi.parallel.ownership import group_of, images_of_group
 from swinmpi.pipelines.layout import ImageSize, plan_layout
-from swinmpi.pipelines.machine import Yardstick, convolutions_of, count_flop, forget_peak_memory, peak_memory_mib, running_on
+from swinmpi.pipelines.machine import Yardstick, convolutions_of, count_flop, running_on
+from swinmpi.pipelines.memory import forget_peak_memory, peak_memory_mib
 from swinmpi.pipelines.progress import Progress
 from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import SuperResolver

@@ -25,10 +25,12 @@ from swinmpi.storage.partial import LIBRARY
 from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack, virtual_sources
 
-READ_BYTES = 64 << 20  # of pixels: all images of a small stack, of a large one the first, the last and some between
+# Of pixels: all images of a small stack, of a large one the first, the last and some between.
+READ_BYTES, READ_IMAGES = 64 << 20, 4096
 MEMORY_BYTES = 2 << 30  # beside the images; attributes, axes and chunks need far less
 SMALL_CHUNK_BYTES = 1 << 16
-CPU_S, CPU_S_PER_GIB, PATIENCE_S = 8, 10, 120  # processor time, so that a slow disk is not taken for a loop
+# Processor time, so that a slow disk is not taken for a loop.
+CPU_S, CPU_S_PER_GIB, CPU_S_PER_CHUNK, PATIENCE_S = 8, 10, 1e-5, 120
 LAUNCHERS = ("PMI", "PMIX", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA", "HYDI", "MPIEXEC", "MPIR_", "SLURM_")
 START = "import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import child; child(*sys.argv[1:])"
 
@@ -79,7 +81,7 @@ def judge(said: Sequence[dict], code: int, stderr: bytes) -> None:
 def child(kind: str, allow_external: str, *addresses: str) -> None:
     """Look at every file; tell on stdout, one JSON object a line: what is looked at, then why it is refused, or done."""
     look = {"stack": look_at_stack, "pairs": look_at_pairs}[kind]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bound(resource.RLIMIT_CORE, 0)
     for address in addresses:
         say(looking=address)
         path = parse_address(address).path
@@ -153,41 +155,50 @@ def walk_chunks(dataset: h5py.Dataset) -> None:
     its end, gigabytes of zeros perhaps."""
     if dataset.chunks is None:
         return
+    num_chunks = dataset.id.get_num_chunks()
+    limit(Path(dataset.file.filename), CPU_S_PER_CHUNK * num_chunks)
     if not hasattr(dataset.id, "chunk_iter"):  # HDF5 before 1.12
-        dataset.id.get_num_chunks()
         return
     most = 2 * math.prod(dataset.chunks) * dataset.dtype.itemsize + SMALL_CHUNK_BYTES
     largest = dataset.id.chunk_iter(lambda info: info if info.size > most else None)
     if largest is not None:
-        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes {largest.size} bytes, more than its pixels; "
+        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes {largest.size} bytes, its pixels fewer; "
                          "the file is damaged, write it again")
 
 
 def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
-    """Read images evenly over the stack, READ_BYTES of them or two; single ones may be unreadable."""
+    """Read images evenly over the stack; single ones may be unreadable."""
     image_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     limit_memory(4 * image_bytes + 4 * math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize)
-    affordable = min(num_images, max(2, READ_BYTES // image_bytes))
+    affordable = min(num_images, READ_IMAGES, max(2, READ_BYTES // image_bytes))
     for image_index in {round(index) for index in np.linspace(0, num_images - 1, affordable)}:
         with suppress(StackError):
             read(image_index)
 
 
-def limit(path: Path) -> None:
+def limit(path: Path, more_s: float = 0) -> None:
     """Bound the processor time and memory of this process from now on."""
     try:
         size_gib = path.stat().st_size / 2**30
     except OSError:
         size_gib = 0
     used_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used_s + CPU_S + CPU_S_PER_GIB * size_gib), resource.RLIM_INFINITY))
+    bound(resource.RLIMIT_CPU, int(used_s + CPU_S + CPU_S_PER_GIB * size_gib + more_s))
     limit_memory(0)
 
 
 def limit_memory(images_bytes: int) -> None:
-    """Let allocations fail beyond MEMORY_BYTES and those images, on top of what is mapped now."""
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES + images_bytes, resource.RLIM_INFINITY))
+    """Let allocations fail beyond MEMORY_BYTES and those images, on top of what is mapped now (where Linux tells that)."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        mapped = int(statm.read_text().split()[0]) * resource.getpagesize()
+        bound(resource.RLIMIT_AS, mapped + MEMORY_BYTES + images_bytes)
+
+
+def bound(kind: int, value: int) -> None:
+    """Set a soft limit, as far as the site's hard one allows."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def say(**words) -> None:

@@ -1,0 +1,184 @@
+"""Program for one rank on each node: the network by itself, then sampling by both exchanges in turn; figures as JSON.
+
+    mpirun -n 4 python exchanges.py RESULT.json [--size PX] [--steps N] [--repeats N] [--pings N] [--precision P]
+
+Every sample is counted over whole cycles of the circular pattern of shifts: steps 1 to 4, 5 to 8 and so on. What comes once
+(encoder, step 0, the end) is not in the figures.
+"""
+import argparse
+import hashlib
+import json
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swinmpi.cli.sample import DEMO_MODEL, MODELS
+from swinmpi.parallel.comm import Group
+from swinmpi.parallel.launch import library_version, start_mpi
+from swinmpi.pipelines.benchmark import smooth_images
+from swinmpi.pipelines.layout import MICRO_BATCH
+from swinmpi.pipelines.model import load_model
+from swinmpi.pipelines.settings import resolve_config
+from swinmpi.pipelines.strips import LrStrip
+from swinmpi.pipelines.superresolve import Shown, SuperResolver
+from swinmpi.storage.checkpoint import load_weights
+
+CHECKPOINT = Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL]))
+EXCHANGES = ("root", "torus")
+DEVICE = "eth0"
+CYCLE = 4
+PING_BYTES = (1, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
+FIGURES = ("seconds", "exchange_s", "network_s", "noise_s", "step_s", "windows_s", "received", "device_received", "device_sent")
+
+
+class Mutable(nn.Module):
+    """A U-Net that can be left out, so that the exchange is alone; its answer is then what it is shown."""
+
+    def __init__(self, unet: nn.Module):
+        super().__init__()
+        self.unet, self.is_mute = unet, False
+
+    def forward(self, x_t: Tensor, *told: Tensor) -> Tensor:
+        return x_t if self.is_mute else self.unet(x_t, *told)
+
+
+class CountedResolver(SuperResolver):
+    """Encodes once for all samples."""
+
+    made: list | None = None
+
+    def conditions(self, *arguments) -> list:
+        self.made = self.made or super().conditions(*arguments)
+        return list(self.made)
+
+
+class Watch:
+    """Is called where a sample asks whether to stop, before each step; notes FIGURES where cycles begin and end."""
+
+    def __init__(self, resolver: CountedResolver):
+        self.resolver, self.step, self.marks = resolver, 0, []
+
+    def __call__(self) -> bool:
+        if self.step % CYCLE == 1:
+            # So that what one rank sends in a cycle does not arrive in another rank's next one.
+            self.resolver.group.comm.Barrier()
+            self.marks.append(self.figures())
+        self.step += 1
+        return False
+
+    def figures(self) -> np.ndarray:
+        stats, spent = self.resolver.group.stats, self.resolver.seconds
+        return np.array([time.perf_counter(), stats.seconds, spent.network, spent.noise, spent.step, spent.windows,
+                         stats.received, *device_bytes()])
+
+    def per_step(self) -> dict[str, float]:
+        steps = CYCLE * (len(self.marks) - 1)
+        return dict(zip(FIGURES, ((self.marks[-1] - self.marks[0]) / steps).tolist(), strict=True))
+
+
+def main() -> None:
+    options = parser().parse_args()
+    torch.set_num_threads(1)
+    with start_mpi() as world:
+        # The nodes share the cores of one machine, which a waiting rank must not take from the others.
+        world.polite = options.polite
+        group = world.split([range(world.size)])
+        pings, samples, digests = ping(group, options.pings), *measure(group, options)
+        everyones = group.comm.gather((world.node.ranks, samples), root=0)
+        if world.is_root:
+            result = {"options": {name: str(value) for name, value in vars(options).items()}, "mpi": library_version(),
+                      "torch": torch.__version__, "ranks_per_node": [ranks for ranks, _ in everyones], "pings": pings,
+                      "digests": digests, "by_rank": [figures for _, figures in everyones]}
+            options.result.write_text(json.dumps(result, indent=1))
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    made.add_argument("result", type=Path)
+    made.add_argument("--size", type=int, default=1024, metavar="PX", help="side of the SR image")
+    made.add_argument("--steps", type=int, default=6, help="6 have one whole cycle, 10 two")
+    made.add_argument("--repeats", type=int, default=3)
+    made.add_argument("--pings", type=int, default=20, help="messages of each size there and back")
+    made.add_argument("--precision", default="fp32")
+    made.add_argument("--polite", type=int, default=1)
+    return made
+
+
+def ping(group: Group, repeats: int) -> dict[int, list[float]]:
+    """Seconds one way between ranks 0 and 1, by bytes, while the other ranks sleep. Collective."""
+    seconds = {}
+    for num_bytes in PING_BYTES:
+        message = np.zeros(num_bytes, np.uint8)
+        group.barrier()
+        seconds[num_bytes] = [one_way(group, message) for _ in range(repeats)] if group.rank < 2 else []
+        group.barrier()
+    return seconds
+
+
+def one_way(group: Group, message: np.ndarray) -> float:
+    """Seconds; ranks 0 and 1."""
+    other, started = 1 - group.rank, time.perf_counter()
+    calls = [group.comm.Send, group.comm.Recv] if group.is_root else [group.comm.Recv, group.comm.Send]
+    for call in calls:
+        call(message, other)
+    return (time.perf_counter() - started) / 2
+
+
+def measure(group: Group, options: argparse.Namespace) -> tuple[dict[str, list], dict[str, str]]:
+    """This rank's figures per step by exchange, with the U-Net and `alone`, of all repeats; on root the SHA-256 of what
+    each exchange makes. Collective."""
+    resolvers = {exchange: resolver_of(group, options, exchange) for exchange in EXCHANGES}
+    image = smooth_images(resolvers["root"].config, options.size, 1)[0]
+    digests = {exchange: sample(resolver, image, False)[1] for exchange, resolver in resolvers.items()}
+    figures: dict[str, list] = {}
+    for _ in range(options.repeats):
+        for is_mute in (False, True):
+            for exchange, resolver in resolvers.items():
+                watch = sample(resolver, image, is_mute)[0]
+                figures.setdefault(f"{exchange} alone" if is_mute else exchange, []).append(watch.per_step())
+    return figures, digests
+
+
+def resolver_of(group: Group, options: argparse.Namespace, exchange: str) -> CountedResolver:
+    overrides = [f"sampler.steps={options.steps}", f"parallel.exchange={exchange}", f"parallel.precision={options.precision}"]
+    config = resolve_config(load_weights(CHECKPOINT)[1], CHECKPOINT, [], overrides, "balanced")
+    model = load_model(CHECKPOINT, config).model.model.prepare(torch.device("cpu"), True, True)
+    model.unet = Mutable(model.unet)
+    return CountedResolver(config, model, group, MICRO_BATCH["cpu"], torch.device("cpu"))
+
+
+def sample(resolver: CountedResolver, image: Tensor, is_mute: bool) -> tuple[Watch, str]:
+    """A sample's counters, and on root the SHA-256 of its pixels. Collective."""
+    watch, resolver.model.unet.is_mute = Watch(resolver), is_mute
+    own = [(shown.rows, shown.cols, pixels_of(shown)) for shown in resolver([LrStrip.whole(image)], [0], [0], watch)]
+    gathered = resolver.group.comm.gather(own, root=0)
+    if gathered is None:
+        return watch, ""
+    scale = resolver.config.model.scale
+    pixels = np.full((len(image), *(side * scale for side in image.shape[1:])), np.nan, np.float32)
+    for rows, cols, part in (one for parts in gathered for one in parts):
+        pixels[:, rows.start:rows.stop, cols.start:cols.stop] = part
+    return watch, hashlib.sha256(pixels.tobytes()).hexdigest()
+
+
+def pixels_of(shown: Shown) -> np.ndarray:
+    """(C, h, w): what a rectangle stands for, without the border around it."""
+    top, left = (seen.index(line.start) for line, seen in zip((shown.rows, shown.cols), shown.seen, strict=True))
+    return shown.samples[0, :, top:top + len(shown.rows), left:left + len(shown.cols)].numpy()
+
+
+def device_bytes() -> tuple[int, int]:
+    """(received, sent) by this node's network device so far; zeros where it has none of that name."""
+    for line in Path("/proc/self/net/dev").read_text().splitlines():
+        name, _, counts = line.partition(":")
+        if name.strip() == DEVICE:
+            return int(counts.split()[0]), int(counts.split()[8])
+    return 0, 0
+
+
+if __name__ == "__main__":
+    main()
