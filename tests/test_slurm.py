@@ -63,9 +63,11 @@ def num_done(output: Path) -> int:
         return 0
 
 
-def test_the_demo_runs_over_two_nodes_as_it_is(cluster, tmp_path):
-    job = cluster.submit(tmp_path, SAMPLE).wait()
+@pytest.mark.parametrize("launcher", ["auto", "srun --mpi=pmi2"])
+def test_the_demo_runs_over_two_nodes_as_it_is(cluster, tmp_path, launcher):
+    job = cluster.submit(tmp_path, SAMPLE, SWINMPI_LAUNCHER=launcher).wait()
     job.assert_completed()
+    assert f"by {'srun' if 'srun' in launcher else 'mpirun'}" in job.said
     assert job.fields("NumNodes") == ["2"] and job.fields("Requeue") == ["1"]
     assert "4 ranks x 1 threads" in job.said and "above bicubic" in job.said
     assert {path.name for path in (tmp_path / "swinmpi-out").iterdir()} == {"sr.h5", "contact_sheet.png", "report.json"}

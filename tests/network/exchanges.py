@@ -64,9 +64,10 @@ class Watch:
 
     def __call__(self) -> bool:
         if self.step % CYCLE == 1:
-            # So that what one rank sends in a cycle does not arrive in another rank's next one.
+            # Nothing may be on its way while any rank reads its counters.
             self.resolver.group.comm.Barrier()
             self.marks.append(self.figures())
+            self.resolver.group.comm.Barrier()
         self.step += 1
         return False
 
