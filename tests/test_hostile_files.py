@@ -3,6 +3,7 @@ import json
 import os
 import stat
 import struct
+import zlib
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,7 @@ from training import as_arguments, settings, write_pairs
 
 from swinmpi.cli import evaluate, prepare, sample, train
 from swinmpi.errors import CheckpointError, ConfigError, StackError
+from swinmpi.storage import probe
 from swinmpi.storage.header import read_header
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs, inspect_stacks
@@ -170,7 +172,6 @@ def test_a_shape_that_cannot_be_true(tmp_path, shape, told):
 
 def test_a_chunk_that_unpacks_to_gigabytes(tmp_path):
     """256 MiB of zeros as one gzip chunk: HDF5 unpacks until the stream ends."""
-    import zlib
     packer = zlib.compressobj(9)
     block, packed = bytes(1 << 24), bytearray()
     for _ in range(16):
@@ -181,6 +182,17 @@ def test_a_chunk_that_unpacks_to_gigabytes(tmp_path):
         data[1] = 7
         data.id.write_direct_chunk((0, 0, 0), bytes(packed))
     with pytest.raises(StackError, match="one chunk takes"):
+        inspect_stacks([str(tmp_path / "in.h5")])
+
+
+def test_a_chunk_that_needs_more_memory_than_it_should(tmp_path, monkeypatch):
+    """1 MiB of pixels whose chunk unpacks to 256 MiB, while 64 are granted."""
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        data = file.create_dataset("x", (1, 1024, 1024), "u1", chunks=(1, 1024, 1024), compression="gzip")
+        data.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(1 << 28), 9))
+    monkeypatch.setattr(probe, "START", probe.START.replace("import child;", "import child; from swinmpi.storage import probe; "
+                                                            "probe.MEMORY_BYTES = 1 << 26;"))
+    with pytest.raises(StackError, match="memory"):
         inspect_stacks([str(tmp_path / "in.h5")])
 
 

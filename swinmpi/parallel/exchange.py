@@ -1,6 +1,6 @@
 """How windows of one denoising step travel: through the root of the group."""
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,9 @@ from swinmpi.parallel.ownership import block_range
 class ExchangePlan:
     """Who predicts what in one step; the same value on every rank.
 
-    items: (image slot of the step, window position) of all windows to predict, ordered by position, then slot. A rank
-    owns a block of positions, so its items are a block too, and their order does not depend on the number of ranks.
+    items: (image slot of the step, window position) of all windows to predict, in the order in which positions are dealt
+    out, then by slot. A rank owns a run of them, so its items are a run too, and their order does not depend on the number
+    of ranks.
     counts, offsets: windows of every rank, and where they start in `items`.
     """
 
@@ -27,16 +28,18 @@ class ExchangePlan:
         return self.items[self.offsets[rank]:self.offsets[rank] + self.counts[rank]]
 
 
-def plan_exchange(num_positions: int, num_ranks: int, live: Sequence[Sequence[int]]) -> ExchangePlan:
-    """Share out one step. live: for every image slot, the positions that need a prediction at that image's shift."""
-    items = sorted(((slot, position) for slot, positions in enumerate(live) for position in positions),
-                   key=lambda item: (item[1], item[0]))
-    counts = []
+def plan_exchange(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]]) -> ExchangePlan:
+    """Share out one step. order: all window positions as they are dealt out. live: for every image slot, the positions
+    that need a prediction at that image's shift."""
+    if unknown := set().union(*live).difference(order):
+        raise ValueError(f"expected window positions of 0..{len(order) - 1}, got {sorted(unknown)}")
+    wanted = [frozenset(positions) for positions in live]
+    items, counts = [], []
     for rank in range(num_ranks):
-        positions = block_range(num_positions, num_ranks, rank)
-        counts.append(sum(position in positions for _, position in items))
-    if sum(counts) != len(items):
-        raise ValueError(f"expected window positions of 0..{num_positions - 1}, got {sorted({p for _, p in items})}")
+        own = [(slot, order[k]) for k in block_range(len(order), num_ranks, rank)
+               for slot, positions in enumerate(wanted) if order[k] in positions]
+        items += own
+        counts.append(len(own))
     offsets = tuple(sum(counts[:rank]) for rank in range(num_ranks))
     return ExchangePlan(tuple(items), tuple(counts), offsets)
 

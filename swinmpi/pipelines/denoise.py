@@ -16,6 +16,7 @@ from swinmpi.pipelines.condition import Shift
 from swinmpi.pipelines.predict import Item, Predictor
 from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
 from swinmpi.windows.patchify import from_frame, to_frame
+from swinmpi.windows.plan import ownership_order
 from swinmpi.windows.shift import circular_shift, crop_shift, default_max_shift, uncrop_shift
 
 
@@ -101,7 +102,7 @@ class Denoiser:
         grid, group = self.grid, self.exchange.group
         with self.seconds.of("windows"):
             live = [live_positions(grid, shift if self.edge == "roll" else (0, 0)) for shift in shifts]
-            plan = plan_exchange(grid.num_positions, group.size, live)
+            plan = plan_exchange(ownership_order(grid), group.size, live)
             frames = None
             if x_t is not None:
                 frames = torch.stack([self.frame_of(x, shift) for x, shift in zip(x_t, shifts, strict=True)]).numpy()

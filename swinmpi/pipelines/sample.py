@@ -14,6 +14,7 @@ from swinmpi.parallel.ownership import group_of, images_of_group
 from swinmpi.parallel.relay import Part
 from swinmpi.pipelines.denoise import Abandoned
 from swinmpi.pipelines.layout import Layout, describe_idle, describe_work, plan_layout, positions_per_image
+from swinmpi.pipelines.memory import keep_freed_memory
 from swinmpi.pipelines.model import load_model
 from swinmpi.pipelines.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
 from swinmpi.pipelines.request import SampleRequest, open_stack
@@ -33,6 +34,7 @@ def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag)
     clock = Clock(world)
     device = torch.device(choose_device(config.parallel.device, world.node.rank))
     torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
+    keep_freed_memory()
     loaded = load_model(request.checkpoint, config)
     with (open_stack(request) as stack,
           Results(request, config, world, stack, loaded.sha256, clock) as results):

@@ -15,7 +15,7 @@ from swinmpi.pipelines.denoise import Abandoned, check_finite, max_shift, shift_
 from swinmpi.pipelines.predict import Item, Predictor
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, live_positions, window_span
-from swinmpi.windows.plan import Area, Block, Line, Moves, blocks_of, plan_moves
+from swinmpi.windows.plan import Area, Block, Line, Moves, blocks_of, ownership_order, plan_moves
 
 KEPT_PLANS = 16
 
@@ -25,10 +25,12 @@ class Territory:
 
     def __init__(self, grid: WindowGrid, num_ranks: int, rank: int):
         self.grid, self.rank = grid, rank
-        self.by_rank = [blocks_of(block_range(grid.num_positions, num_ranks, r), grid) for r in range(num_ranks)]
+        order = ownership_order(grid)
+        shares = [[order[k] for k in block_range(len(order), num_ranks, r)] for r in range(num_ranks)]
+        self.by_rank = [blocks_of(share, grid) for share in shares]
         self.own = self.by_rank[rank]
         self.first_own = sum(map(len, self.by_rank[:rank]))
-        self.positions = block_range(grid.num_positions, num_ranks, rank)
+        self.positions = frozenset(shares[rank])
         self._moves: dict[tuple[Shift, Shift], Moves] = {}
         self._live: dict[Shift, frozenset[int]] = {}
 

@@ -8,6 +8,7 @@ from swinmpi.parallel.exchange import plan_exchange
 from swinmpi.pipelines.condition import Shift
 from swinmpi.pipelines.torus import Territory
 from swinmpi.windows.grid import Border, WindowGrid, live_positions
+from swinmpi.windows.plan import ownership_order
 from swinmpi.windows.shift import circular_shift, default_max_shift
 
 FLOAT_BYTES = 4
@@ -32,7 +33,7 @@ def traffic(size_px: int, window_px: int, num_ranks: int, channels: int = 3, bor
 
 def root_bytes(grid: WindowGrid, num_ranks: int, shift: Shift, channels: int) -> list[int]:
     """By rank: root gets the windows of the others, they get the whole frame."""
-    plan = plan_exchange(grid.num_positions, num_ranks, [live_positions(grid, shift)])
+    plan = plan_exchange(ownership_order(grid), num_ranks, [live_positions(grid, shift)])
     pixels = channels * FLOAT_BYTES
     frame, window = grid.frame_height_px * grid.frame_width_px * pixels, grid.window_px**2 * pixels
     return [sum(plan.counts[1:]) * window, *[frame] * (num_ranks - 1)]

@@ -58,7 +58,7 @@ def inspect(kind: str, addresses: Sequence[str], allow_external: bool) -> None:
         out, code = expired.stdout or b"", -signal.SIGXCPU
     except OSError as error:
         raise SwinmpiError(f"cannot start the process that checks the input ({error.strerror}); allow more processes") from None
-    said = [json.loads(line) for line in out.splitlines()]
+    said = [json.loads(line) for line in out.splitlines() if line.startswith(b'{"')]
     judge(said, code, done.stderr if code >= 0 else b"")
 
 
@@ -167,13 +167,16 @@ def walk_chunks(dataset: h5py.Dataset) -> None:
 
 
 def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
-    """Read images evenly over the stack; single ones may be unreadable."""
+    """Read images evenly over the stack; single ones may be unreadable, but none may unpack to more than was granted."""
     image_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     limit_memory(4 * image_bytes + 4 * math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize)
     affordable = min(num_images, READ_IMAGES, max(2, READ_BYTES // image_bytes))
     for image_index in {round(index) for index in np.linspace(0, num_images - 1, affordable)}:
-        with suppress(StackError):
+        try:
             read(image_index)
+        except StackError as error:
+            if "memory" in str(error):
+                raise
 
 
 def limit(path: Path, more_s: float = 0) -> None:

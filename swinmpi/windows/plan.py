@@ -4,7 +4,7 @@ Coordinates are those of grid.py. Whatever the shift, a coordinate always shows 
 image pixel is true in exactly one window, so exactly one rank holds its value; between two frames a rank needs what its
 windows show next, gets what others hold of it, and copies the mirrored rest at home.
 """
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -83,17 +83,36 @@ class Block:
         return Area(rank, *(range(span.start - grid.max_shift_px, span.stop) for span in (area.rows, area.cols)))
 
 
-def blocks_of(positions: range, grid: WindowGrid) -> list[Block]:
-    """A run of window positions as at most three rectangles: the end of a row, whole rows, the beginning of a row."""
-    if not positions:
-        return []
-    (first_row, first_col), (last_row, last_col) = (divmod(p, grid.cols) for p in (positions.start, positions.stop))
-    if first_row == last_row:
-        return [Block(range(first_row, first_row + 1), range(first_col, last_col))]
-    whole_from = first_row + (first_col > 0)
-    parts = [(range(first_row, whole_from), range(first_col, grid.cols)), (range(whole_from, last_row), range(grid.cols)),
-             (range(last_row, last_row + 1), range(last_col))]
-    return [Block(rows, cols) for rows, cols in parts if rows and cols]
+def ownership_order(grid: WindowGrid) -> list[int]:
+    """All window positions as they are dealt out to ranks: row by row, under reflect the last two rows column by column.
+
+    The last row is there for the shift; most of what it shows is mirrored from the row above it.
+    """
+    order = list(range(grid.num_positions))
+    if grid.border == "wrap" or grid.rows < 2:
+        return order
+    above = grid.num_positions - 2 * grid.cols
+    last_rows = zip(order[above:-grid.cols], order[-grid.cols:], strict=True)
+    return order[:above] + [position for column in last_rows for position in column]
+
+
+def blocks_of(positions: Iterable[int], grid: WindowGrid) -> list[Block]:
+    """Window positions as rectangles: neighbours in a row together, and rows of the same columns."""
+    runs: list[list] = []
+    for position in sorted(positions):
+        row, col = divmod(position, grid.cols)
+        if runs and runs[-1][0] == row and runs[-1][1].stop == col:
+            runs[-1][1] = range(runs[-1][1].start, col + 1)
+        else:
+            runs.append([row, range(col, col + 1)])
+    blocks: list[Block] = []
+    for row, cols in runs:
+        above = next((k for k, block in enumerate(blocks) if block.rows.stop == row and block.cols == cols), None)
+        if above is None:
+            blocks.append(Block(range(row, row + 1), cols))
+        else:
+            blocks[above] = Block(range(blocks[above].rows.start, row + 1), cols)
+    return blocks
 
 
 def plan_moves(grid: WindowGrid, held: Sequence[Area], needed: Sequence[Area], rank: int, in_place: bool = False) -> Moves:

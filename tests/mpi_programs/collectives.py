@@ -61,7 +61,7 @@ def exchanges_windows(group):
     """Windows of several images and shifts, fewer than ranks too; the prediction is a known function of frame and item."""
     exchange = RootExchange(group)
     for num_positions, live in ((6, [range(6)]), (6, [[0, 1, 2, 4], [1, 2, 3, 4, 5]]), (2, [[1]]), (1, [[0], [0], [0]])):
-        plan = plan_exchange(num_positions, group.size, live)
+        plan = plan_exchange(range(num_positions), group.size, live)
         shape = (len(live), 3, 8, 12)
         frames = np.random.default_rng(len(live)).standard_normal(shape, np.float32)
         received = exchange.broadcast(frames if group.is_root else None, shape)

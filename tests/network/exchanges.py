@@ -1,15 +1,17 @@
-"""Program for one rank on each node: the network by itself, then sampling by both exchanges in turn; figures as JSON.
+"""Program for one rank on each node: the network, either exchange by itself, and sampling by both in turn; figures as JSON.
 
     mpirun -n 4 python exchanges.py RESULT.json [--size PX] [--steps N] [--repeats N] [--pings N] [--precision P]
 
-Every sample is counted over whole cycles of the circular pattern of shifts: steps 1 to 4, 5 to 8 and so on. What comes once
-(encoder, step 0, the end) is not in the figures.
+Figures are of a step, on average over whole cycles of the circular pattern of shifts: the steps 1 to 4, 5 to 8 and so on.
+What comes once (the encoder, step 0, the end) is not in them.
 """
 import argparse
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,32 +20,43 @@ from torch import Tensor, nn
 
 from swinmpi.cli.sample import DEMO_MODEL, MODELS
 from swinmpi.parallel.comm import Group
+from swinmpi.parallel.exchange import plan_exchange
 from swinmpi.parallel.launch import library_version, start_mpi
+from swinmpi.parallel.torus import Job
 from swinmpi.pipelines.benchmark import smooth_images
+from swinmpi.pipelines.denoise import max_shift, sampling_grid
 from swinmpi.pipelines.layout import MICRO_BATCH
 from swinmpi.pipelines.model import load_model
 from swinmpi.pipelines.settings import resolve_config
 from swinmpi.pipelines.strips import LrStrip
 from swinmpi.pipelines.superresolve import Shown, SuperResolver
+from swinmpi.pipelines.torus import Territory
 from swinmpi.storage.checkpoint import load_weights
+from swinmpi.windows.canvas import Canvas
+from swinmpi.windows.grid import live_positions
+from swinmpi.windows.shift import circular_shift
 
 CHECKPOINT = Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL]))
 EXCHANGES = ("root", "torus")
 DEVICE = "eth0"
 CYCLE = 4
 PING_BYTES = (1, 1 << 16, 1 << 18, 1 << 20, 1 << 22)
-FIGURES = ("seconds", "exchange_s", "network_s", "noise_s", "step_s", "windows_s", "received", "device_received", "device_sent")
+FIGURES = ("seconds", "exchange_s", "network_s", "network_cpu_s", "noise_s", "step_s", "windows_s", "received",
+           "device_received", "device_sent")
 
 
-class Mutable(nn.Module):
-    """A U-Net that can be left out, so that the exchange is alone; its answer is then what it is shown."""
+class ClockedNetwork(nn.Module):
+    """A U-Net that counts its CPU time, which others on the same cores do not change much."""
 
     def __init__(self, unet: nn.Module):
         super().__init__()
-        self.unet, self.is_mute = unet, False
+        self.unet, self.cpu_seconds = unet, 0.0
 
-    def forward(self, x_t: Tensor, *told: Tensor) -> Tensor:
-        return x_t if self.is_mute else self.unet(x_t, *told)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        started = time.thread_time()
+        answer = self.unet(*inputs)
+        self.cpu_seconds += time.thread_time() - started
+        return answer
 
 
 class CountedResolver(SuperResolver):
@@ -73,8 +86,8 @@ class Watch:
 
     def figures(self) -> np.ndarray:
         stats, spent = self.resolver.group.stats, self.resolver.seconds
-        return np.array([time.perf_counter(), stats.seconds, spent.network, spent.noise, spent.step, spent.windows,
-                         stats.received, *device_bytes()])
+        return np.array([time.perf_counter(), stats.seconds, spent.network, self.resolver.model.unet.cpu_seconds, spent.noise,
+                         spent.step, spent.windows, stats.received, *device_bytes()])
 
     def per_step(self) -> dict[str, float]:
         steps = CYCLE * (len(self.marks) - 1)
@@ -85,38 +98,34 @@ def main() -> None:
     options = parser().parse_args()
     torch.set_num_threads(1)
     with start_mpi() as world:
-        # The nodes share the cores of one machine, which a waiting rank must not take from the others.
-        world.polite = options.polite
         group = world.split([range(world.size)])
-        pings, samples, digests = ping(group, options.pings), *measure(group, options)
-        everyones = group.comm.gather((world.node.ranks, samples), root=0)
+        pings, (samples, bare, digests) = ping(group, options.pings), measure(group, options)
+        everyones = group.comm.gather((world.node.ranks, samples, bare), root=0)
         if world.is_root:
+            nodes, by_rank, bare_by_rank = zip(*everyones, strict=True)
             result = {"options": {name: str(value) for name, value in vars(options).items()}, "mpi": library_version(),
-                      "torch": torch.__version__, "ranks_per_node": [ranks for ranks, _ in everyones], "pings": pings,
-                      "digests": digests, "by_rank": [figures for _, figures in everyones]}
-            options.result.write_text(json.dumps(result, indent=1))
+                      "torch": torch.__version__, "ranks_per_node": nodes, "pings": pings, "digests": digests,
+                      "by_rank": by_rank, "bare_by_rank": bare_by_rank}
+            options.result.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     made.add_argument("result", type=Path)
     made.add_argument("--size", type=int, default=1024, metavar="PX", help="side of the SR image")
-    made.add_argument("--steps", type=int, default=6, help="6 have one whole cycle, 10 two")
+    made.add_argument("--steps", type=int, default=6, help="6 have one whole cycle, 10 have two")
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--pings", type=int, default=20, help="messages of each size there and back")
     made.add_argument("--precision", default="fp32")
-    made.add_argument("--polite", type=int, default=1)
     return made
 
 
 def ping(group: Group, repeats: int) -> dict[int, list[float]]:
-    """Seconds one way between ranks 0 and 1, by bytes, while the other ranks sleep. Collective."""
+    """Seconds one way between ranks 0 and 1, by bytes. Collective."""
     seconds = {}
     for num_bytes in PING_BYTES:
         message = np.zeros(num_bytes, np.uint8)
-        group.barrier()
         seconds[num_bytes] = [one_way(group, message) for _ in range(repeats)] if group.rank < 2 else []
-        group.barrier()
     return seconds
 
 
@@ -129,32 +138,31 @@ def one_way(group: Group, message: np.ndarray) -> float:
     return (time.perf_counter() - started) / 2
 
 
-def measure(group: Group, options: argparse.Namespace) -> tuple[dict[str, list], dict[str, str]]:
-    """This rank's figures per step by exchange, with the U-Net and `alone`, of all repeats; on root the SHA-256 of what
-    each exchange makes. Collective."""
+def measure(group: Group, options: argparse.Namespace) -> tuple[dict[str, list], dict[str, list], dict[str, str]]:
+    """By exchange: this rank's figures of all repeats; its seconds per step for nothing but the exchange; on root the
+    SHA-256 of the image. Collective."""
     resolvers = {exchange: resolver_of(group, options, exchange) for exchange in EXCHANGES}
     image = smooth_images(resolvers["root"].config, options.size, 1)[0]
-    digests = {exchange: sample(resolver, image, False)[1] for exchange, resolver in resolvers.items()}
-    figures: dict[str, list] = {}
+    digests = {exchange: sample(resolver, image)[1] for exchange, resolver in resolvers.items()}
+    samples, bare = ({exchange: [] for exchange in EXCHANGES} for _ in range(2))
     for _ in range(options.repeats):
-        for is_mute in (False, True):
-            for exchange, resolver in resolvers.items():
-                watch = sample(resolver, image, is_mute)[0]
-                figures.setdefault(f"{exchange} alone" if is_mute else exchange, []).append(watch.per_step())
-    return figures, digests
+        for exchange, resolver in resolvers.items():
+            samples[exchange].append(sample(resolver, image)[0].per_step())
+            bare[exchange].append(exchange_alone(resolver, options.size, exchange))
+    return samples, bare, digests
 
 
 def resolver_of(group: Group, options: argparse.Namespace, exchange: str) -> CountedResolver:
     overrides = [f"sampler.steps={options.steps}", f"parallel.exchange={exchange}", f"parallel.precision={options.precision}"]
     config = resolve_config(load_weights(CHECKPOINT)[1], CHECKPOINT, [], overrides, "balanced")
     model = load_model(CHECKPOINT, config).model.model.prepare(torch.device("cpu"), True, True)
-    model.unet = Mutable(model.unet)
+    model.unet = ClockedNetwork(model.unet)
     return CountedResolver(config, model, group, MICRO_BATCH["cpu"], torch.device("cpu"))
 
 
-def sample(resolver: CountedResolver, image: Tensor, is_mute: bool) -> tuple[Watch, str]:
+def sample(resolver: CountedResolver, image: Tensor) -> tuple[Watch, str]:
     """A sample's counters, and on root the SHA-256 of its pixels. Collective."""
-    watch, resolver.model.unet.is_mute = Watch(resolver), is_mute
+    watch = Watch(resolver)
     own = [(shown.rows, shown.cols, pixels_of(shown)) for shown in resolver([LrStrip.whole(image)], [0], [0], watch)]
     gathered = resolver.group.comm.gather(own, root=0)
     if gathered is None:
@@ -170,6 +178,41 @@ def pixels_of(shown: Shown) -> np.ndarray:
     """(C, h, w): what a rectangle stands for, without the border around it."""
     top, left = (seen.index(line.start) for line, seen in zip((shown.rows, shown.cols), shown.seen, strict=True))
     return shown.samples[0, :, top:top + len(shown.rows), left:left + len(shown.cols)].numpy()
+
+
+def exchange_alone(resolver: CountedResolver, size_px: int, exchange: str) -> float:
+    """Seconds per step of this rank for what one cycle exchanges, nothing computed. Collective."""
+    grid, shift_px = sampling_grid(resolver.config, size_px, size_px), max_shift(resolver.config)
+    territory = Territory(grid, resolver.group.size, resolver.group.rank)
+    make = root_exchange if exchange == "root" else torus_exchange
+    shifts = [circular_shift(step, shift_px) for step in range(CYCLE + 1)]
+    calls = [make(resolver, territory, before, after) for before, after in pairwise(shifts)]
+    seconds = 0.0
+    for call in calls:
+        resolver.group.comm.Barrier()
+        started = time.perf_counter()
+        call()
+        seconds += time.perf_counter() - started
+    return seconds / CYCLE
+
+
+def root_exchange(resolver: CountedResolver, territory: Territory, before, after) -> Callable[[], None]:
+    grid, channels, group = territory.grid, resolver.config.model.channels, resolver.group
+    plan = plan_exchange(grid.num_positions, group.size, [live_positions(grid, after)])
+    frames = np.zeros((1, channels, grid.frame_height_px, grid.frame_width_px), np.float32)
+    own = np.zeros((plan.counts[group.rank], channels, grid.window_px, grid.window_px), np.float32)
+
+    def call() -> None:
+        resolver.root.broadcast(frames, frames.shape)
+        resolver.root.gather(own, plan)
+    return call
+
+
+def torus_exchange(resolver: CountedResolver, territory: Territory, before, after) -> Callable[[], None]:
+    channels = resolver.config.model.channels
+    canvases = territory.mine([Canvas.over(block.canvas(territory.grid), channels) for block in territory.own])
+    job = Job(territory.moves(before, after), canvases, canvases, channels)
+    return lambda: resolver.torus.run([job])
 
 
 def device_bytes() -> tuple[int, int]:
