@@ -10,9 +10,10 @@ from swinmpi.pipelines.batches import BatchSource
 from swinmpi.pipelines.condition import AlignedCondition, ThesisCondition
 from swinmpi.pipelines.objective import BORDER_REACH_PX, cut, make_objective
 from swinmpi.storage.pairs import PairReader
-from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.grid import WindowGrid, source_index
 from swinmpi.windows.mask import border_distance_at, gaussian_masks
 from swinmpi.windows.patchify import patchify
+from swinmpi.windows.plan import blocks_of
 
 
 def prepared(tmp_path, *overrides, model):
@@ -68,13 +69,18 @@ def test_the_aligned_objective_written_out(tmp_path):
     assert torch.allclose(objective(batch)["loss"], wanted, atol=1e-5)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("border", ["reflect", "wrap"])
 def test_windows_are_told_in_training_what_they_are_told_in_sampling(tmp_path, border):
     objective, batch = prepared(tmp_path, "train.batch=image", f"sampler.shift.border={border}", model=ALIGNED)
     features, global_vector = objective.model.encoder(batch.lr)
-    told = []
+    told, grid = [], WindowGrid(32, 32, 16, 4, border)
+    whole, = blocks_of(range(grid.num_positions), grid)
+    area = whole.canvas(grid)
+    rows, cols = (source_index(line.start, len(line), 32, 16, border) for line in (area.rows, area.cols))
     for image, vector, windows in zip(features, global_vector, batch.windows, strict=True):
-        condition = AlignedCondition(image, vector, 3, WindowGrid(32, 32, 16, 4, border))
+        condition = AlignedCondition(grid, [whole], len(image), torch.device("cpu"))
+        condition.features[0].values[:], condition.global_vector = image[:, rows[:, None], cols], vector
         told += [condition.inputs(window.shift, window.position) for window in windows]
     seen, borders, _ = (torch.stack(parts) for parts in zip(*told, strict=True))
     assert torch.equal(cut(features, batch.windows, 16, border), seen)

@@ -12,6 +12,7 @@ from swinmpi.errors import OutputError, StackError
 from swinmpi.parallel.ownership import Shard
 from swinmpi.storage.merging import ShardFile, difference, merge_files, read_shard
 from swinmpi.storage.output import check_output
+from swinmpi.storage.probe import inspect_shards
 
 MIB = 2**20
 NAMED_SHARDS = 12
@@ -38,6 +39,7 @@ class MergePlan:
 
 def plan_merge(paths: Sequence[Path], output: Path, virtual: bool = False, overwrite: bool = False) -> MergePlan:
     """Validate shards (in any order) and output, without reading pixels. StackError, OutputError. One process."""
+    inspect_shards(paths)
     shards = sorted(map(read_shard, paths), key=lambda shard: shard.number)
     check_complete(shards)
     for shard in shards:

@@ -20,8 +20,9 @@ import numpy as np
 from swinmpi.errors import StackError, SwinmpiError
 from swinmpi.storage.address import DAMAGE, open_file, parse_address, reason_of
 from swinmpi.storage.attributes import copy_attributes
+from swinmpi.storage.merging import read_shard
 from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.partial import LIBRARY
+from swinmpi.storage.partial import DATA, LIBRARY
 from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack, virtual_sources
 
@@ -44,6 +45,11 @@ def inspect_stacks(addresses: Sequence[str], allow_external: bool = False) -> No
 def inspect_pairs(path: str) -> None:
     """The same for a file of training pairs."""
     inspect("pairs", [path], False)
+
+
+def inspect_shards(paths: Sequence[Path]) -> None:
+    """The same for the files that swinmpi-merge puts together; their chunks are copied, not unpacked."""
+    inspect("shard", [str(path) for path in paths], False)
 
 
 def inspect(kind: str, addresses: Sequence[str], allow_external: bool) -> None:
@@ -80,7 +86,7 @@ def judge(said: Sequence[dict], code: int, stderr: bytes) -> None:
 
 def child(kind: str, allow_external: str, *addresses: str) -> None:
     """Look at every file; tell on stdout, one JSON object a line: what is looked at, then why it is refused, or done."""
-    look = {"stack": look_at_stack, "pairs": look_at_pairs}[kind]
+    look = {"stack": look_at_stack, "pairs": look_at_pairs, "shard": look_at_shard}[kind]
     bound(resource.RLIMIT_CORE, 0)
     for address in addresses:
         say(looking=address)
@@ -136,6 +142,16 @@ def look_at_pairs(path: str, allow_external: bool) -> None:
             read_images(pairs.num_images, dataset, lambda index, dataset=dataset: pairs.read(dataset, index, ...))
 
 
+def look_at_shard(path: str, allow_external: bool) -> None:
+    shard = read_shard(Path(path))
+    with open_file(Path(path)) as file:
+        for item in file[DATA].values():
+            if item.name.rpartition("/")[2] in shard.pixels:
+                walk_chunks(item)
+            else:
+                item[()]
+
+
 def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()) -> None:
     """Follow virtual datasets to their ends. StackError at a missing file, or where they lead back to themselves (`above`:
     the way here), which HDF5 would follow for ever."""
@@ -167,16 +183,25 @@ def walk_chunks(dataset: h5py.Dataset) -> None:
 
 
 def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
-    """Read images evenly over the stack; single ones may be unreadable, but none may unpack to more than was granted."""
+    """Read images evenly over the stack; single ones may be unreadable, but not because they unpack to more memory than was
+    granted: HDF5 doubles it until it is enough, and tells of no reason when it is not."""
     image_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
-    limit_memory(4 * image_bytes + 4 * math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize)
+    needed = 4 * image_bytes + 4 * math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    limit_memory(needed)
+    most = used_bytes() + (needed + MEMORY_BYTES) // 4
     affordable = min(num_images, READ_IMAGES, max(2, READ_BYTES // image_bytes))
     for image_index in {round(index) for index in np.linspace(0, num_images - 1, affordable)}:
         try:
             read(image_index)
         except StackError as error:
-            if "memory" in str(error):
-                raise
+            if used_bytes() > most:
+                raise StackError(f"{error}; it unpacks to far more memory than its pixels") from None
+
+
+def used_bytes() -> int:
+    """The most memory that was in use up to now (0 where there is no /proc; getrusage counts that of the parent as well)."""
+    status = Path("/proc/self/status")
+    return int(status.read_text().partition("VmHWM:")[2].split()[0]) << 10 if status.exists() else 0
 
 
 def limit(path: Path, more_s: float = 0) -> None:

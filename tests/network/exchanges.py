@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from swinmpi.cli.sample import DEMO_MODEL, MODELS
-from swinmpi.parallel.comm import Group
+from swinmpi.parallel.comm import Group, complete_asleep
 from swinmpi.parallel.exchange import plan_exchange
 from swinmpi.parallel.launch import library_version, start_mpi
 from swinmpi.parallel.torus import Job
-from swinmpi.pipelines.benchmark import smooth_images
+from swinmpi.pipelines.benchmark import SquareImage, smooth_images
 from swinmpi.pipelines.denoise import max_shift, sampling_grid
-from swinmpi.pipelines.layout import MICRO_BATCH
+from swinmpi.pipelines.layout import plan_layout
 from swinmpi.pipelines.model import load_model
 from swinmpi.pipelines.settings import resolve_config
 from swinmpi.pipelines.strips import LrStrip
@@ -34,6 +34,7 @@ from swinmpi.pipelines.torus import Territory
 from swinmpi.storage.checkpoint import load_weights
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import live_positions
+from swinmpi.windows.plan import ownership_order
 from swinmpi.windows.shift import circular_shift
 
 CHECKPOINT = Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL]))
@@ -121,11 +122,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def ping(group: Group, repeats: int) -> dict[int, list[float]]:
-    """Seconds one way between ranks 0 and 1, by bytes. Collective."""
+    """Seconds one way between ranks 0 and 1, by bytes, while the other ranks sleep. Collective."""
     seconds = {}
     for num_bytes in PING_BYTES:
         message = np.zeros(num_bytes, np.uint8)
         seconds[num_bytes] = [one_way(group, message) for _ in range(repeats)] if group.rank < 2 else []
+        complete_asleep([group.comm.Ibarrier()])
     return seconds
 
 
@@ -140,14 +142,16 @@ def one_way(group: Group, message: np.ndarray) -> float:
 
 def measure(group: Group, options: argparse.Namespace) -> tuple[dict[str, list], dict[str, list], dict[str, str]]:
     """By exchange: this rank's figures of all repeats; its seconds per step for nothing but the exchange; on root the
-    SHA-256 of the image. Collective."""
+    SHA-256 of the first image. Collective."""
     resolvers = {exchange: resolver_of(group, options, exchange) for exchange in EXCHANGES}
     image = smooth_images(resolvers["root"].config, options.size, 1)[0]
-    digests = {exchange: sample(resolver, image)[1] for exchange, resolver in resolvers.items()}
-    samples, bare = ({exchange: [] for exchange in EXCHANGES} for _ in range(2))
+    digests, samples, bare = {}, *({exchange: [] for exchange in EXCHANGES} for _ in range(2))
     for _ in range(options.repeats):
         for exchange, resolver in resolvers.items():
-            samples[exchange].append(sample(resolver, image)[0].per_step())
+            watch, digest = sample(resolver, image)
+            # Root's regression is in the first image only, as `conditions` is what adds it.
+            digests.setdefault(exchange, digest)
+            samples[exchange].append(watch.per_step())
             bare[exchange].append(exchange_alone(resolver, options.size, exchange))
     return samples, bare, digests
 
@@ -157,7 +161,9 @@ def resolver_of(group: Group, options: argparse.Namespace, exchange: str) -> Cou
     config = resolve_config(load_weights(CHECKPOINT)[1], CHECKPOINT, [], overrides, "balanced")
     model = load_model(CHECKPOINT, config).model.model.prepare(torch.device("cpu"), True, True)
     model.unet = ClockedNetwork(model.unet)
-    return CountedResolver(config, model, group, MICRO_BATCH["cpu"], torch.device("cpu"))
+    side, device = options.size // config.model.scale, torch.device("cpu")
+    micro_batch = plan_layout(config, SquareImage(side, side), 1, group.size, device).micro_batch
+    return CountedResolver(config, model, group, micro_batch, device)
 
 
 def sample(resolver: CountedResolver, image: Tensor) -> tuple[Watch, str]:
@@ -198,7 +204,7 @@ def exchange_alone(resolver: CountedResolver, size_px: int, exchange: str) -> fl
 
 def root_exchange(resolver: CountedResolver, territory: Territory, before, after) -> Callable[[], None]:
     grid, channels, group = territory.grid, resolver.config.model.channels, resolver.group
-    plan = plan_exchange(grid.num_positions, group.size, [live_positions(grid, after)])
+    plan = plan_exchange(ownership_order(grid), group.size, [live_positions(grid, after)])
     frames = np.zeros((1, channels, grid.frame_height_px, grid.frame_width_px), np.float32)
     own = np.zeros((plan.counts[group.rank], channels, grid.window_px, grid.window_px), np.float32)
 

@@ -8,6 +8,7 @@ import argparse
 import math
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -18,7 +19,6 @@ from statistics import fmean
 import torch
 
 from swinmpi.cli.sample import DEMO_MODEL, MODELS
-from swinmpi.parallel.exchange import plan_exchange
 from swinmpi.parallel.ownership import block_range
 from swinmpi.pipelines.condition import Shift
 from swinmpi.pipelines.model import load_model
@@ -27,7 +27,7 @@ from swinmpi.pipelines.settings import resolve_config
 from swinmpi.pipelines.torus import Territory
 from swinmpi.pipelines.traffic import FLOAT_BYTES, average, root_bytes, torus_bytes
 from swinmpi.storage.checkpoint import load_weights
-from swinmpi.windows.grid import Border, WindowGrid, live_positions
+from swinmpi.windows.grid import Border, WindowGrid
 from swinmpi.windows.plan import matches, plan_moves
 from swinmpi.windows.shift import circular_shift, default_max_shift
 
@@ -78,10 +78,8 @@ def root_demand(grid: WindowGrid, num_ranks: int, shift: Shift, channels: int) -
     """Of rank 0's link, which everything passes: the broadcast of the frame, then the gathering of predictions."""
     if num_ranks == 1:
         return Demand(0, 0)
-    pixels = channels * FLOAT_BYTES
-    frame, depth = grid.frame_height_px * grid.frame_width_px * pixels, math.ceil(math.log2(num_ranks))
-    counts = plan_exchange(grid.num_positions, num_ranks, [live_positions(grid, shift)]).counts
-    gathered = Demand(num_ranks - 1, sum(counts[1:]) * grid.window_px**2 * pixels)
+    frame, depth = grid.frame_height_px * grid.frame_width_px * channels * FLOAT_BYTES, math.ceil(math.log2(num_ranks))
+    gathered = Demand(num_ranks - 1, root_bytes(grid, num_ranks, shift, channels)[0])
     if num_ranks < PARTED_FROM_RANKS:
         broadcast = Demand(depth, depth * frame)
     else:
@@ -159,11 +157,15 @@ class Step:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    made.add_argument("--windows-only", action="store_true", help="leave out the large sizes, which take minutes")
+    made.add_argument("--small", action="store_true", help="leave out the large sizes, which take minutes")
     options = made.parse_args()
     print(f"received in a step at 2048 px, window 256, shift 64, 8 ranks, float32 (from the plans)\n{received_table()}\n")
-    if not options.windows_only:
-        print(f"seconds of a step at 8192 px, 3 channels, border reflect (computed; the U-Net measured here)\n{seconds_table()}")
+    if not options.small:
+        steps = [Step.of(*case) for case in CASES]
+        print("8192 px, 3 channels, border reflect: MiB through the busiest link in a step (computed)\n"
+              f"{demand_table(steps)}\n")
+        print("the same: seconds of a step (computed; only the U-Net is measured, on one core of this machine)\n"
+              f"{seconds_table(steps)}")
 
 
 def received_table() -> str:
@@ -174,22 +176,34 @@ def received_table() -> str:
             shifts = [circular_shift(step, 64) for step in range(CYCLE + 1)]
             both = (average([root_bytes(grid, 8, shift, channels) for shift in shifts[1:]]),
                     average(torus_bytes(grid, 8, shifts, channels)))
-            rows.append([border, str(channels), *(f"{getattr(one, which) / MIB:.3f}" for which in ("mean", "most") for one in both),
-                         *(f"{getattr(both[0], which) / getattr(both[1], which):.1f}" for which in ("mean", "most"))])
+            mean, most = [one.mean for one in both], [one.most for one in both]
+            rows.append([border, str(channels), *(f"{num_bytes / MIB:.3f}" for num_bytes in (*mean, *most)),
+                         f"{mean[0] / mean[1]:.1f}", f"{most[0] / most[1]:.1f}"])
     return format_table(["border", "channels", "root MiB, mean", "torus MiB, mean", "root MiB, worst", "torus MiB, worst",
                          "ratio of means", "ratio of worst"], rows)
 
 
-def seconds_table() -> str:
+def demand_table(steps: Sequence[Step]) -> str:
     rows = []
-    for size_px, window_px, num_ranks in CASES:
-        step, of_window = Step.of(size_px, window_px, num_ranks), window_seconds(window_px)
-        worst, mean = step.torus_bytes()
-        rows.append([str(window_px), str(num_ranks), str(step.windows()), f"{step.windows() * of_window:.3g}",
-                     f"{fmean(one.num_bytes for one in step.root) / MIB:.0f}", f"{worst / MIB:.2f}", f"{mean / MIB:.2f}",
-                     *(f"{seconds:.2g}" for link in LINKS for seconds in (step.root_seconds(link), step.torus_seconds(link)))])
-    return format_table(["window", "ranks", "windows", "U-Net s", "root MiB", "torus MiB, worst", "mean",
-                         *(f"{exchange}, {link.name}" for link in LINKS for exchange in ("root", "torus"))], rows)
+    for step in steps:
+        most, mean = step.torus_bytes()
+        rows.append([str(step.grid.window_px), str(step.num_ranks), str(step.windows()),
+                     f"{fmean(demand.num_bytes for demand in step.root) / MIB:.0f}", f"{most / MIB:.2f}", f"{mean / MIB:.2f}",
+                     str(max(strips.busier.messages for ranks in step.torus for strips in ranks))])
+    return format_table(["window", "ranks", "windows of a rank", "root: rank 0", "torus: worst", "torus: mean", "messages"],
+                        rows)
+
+
+def seconds_table(steps: Sequence[Step]) -> str:
+    rows = []
+    for step in steps:
+        network = step.windows() * window_seconds(step.grid.window_px)
+        for link in LINKS:
+            exchanges = step.root_seconds(link), step.torus_seconds(link)
+            rows.append([link.name, str(step.grid.window_px), str(step.num_ranks), f"{network:.3g}",
+                         *(f"{seconds:.2g}" for seconds in exchanges),
+                         *(f"{100 * network / (network + seconds):.1f} %" for seconds in exchanges)])
+    return format_table(["network", "window", "ranks", "U-Net", "root", "torus", "computing, root", "computing, torus"], rows)
 
 
 @lru_cache
@@ -198,7 +212,7 @@ def window_seconds(window_px: int) -> float:
     checkpoint = Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL]))
     config = resolve_config(load_weights(checkpoint)[1], checkpoint, [], [f"model.window_px={window_px}"], "balanced")
     model, channels = load_model(checkpoint, config).model.model.prepare(torch.device("cpu"), True, True), config.model
-    number = max(1, 4 * 48**2 // window_px**2)
+    number = max(1, 8 * 48**2 // window_px**2)
     inputs = (torch.zeros(number, channels.channels, window_px, window_px), torch.zeros(number, dtype=torch.long),
               torch.zeros(number, channels.feature_channels + channels.channels, window_px, window_px),
               torch.zeros(number, 1, window_px, window_px), torch.zeros(number, channels.global_channels))

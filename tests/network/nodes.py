@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROGRAMS = ("ip", "tc", "unshare", "nsenter")
+PROGRAMS = ("ip", "tc", "unshare", "nsenter", "setpriv")
 # Whatever else the library could use between processes of one machine: between these there is only TCP.
 ONLY_TCP = {"UCX_TLS": "tcp,self", "FI_PROVIDER": "tcp"}
 
@@ -15,7 +15,7 @@ def why_not(rate: str = "1gbit") -> str | None:
     """What this machine lacks for nodes of their own with a link of that rate; None when it has all."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
-        return f"no {', '.join(missing)} here; apt-get install iproute2"
+        return f"no {', '.join(missing)} here; apt-get install iproute2 util-linux"
     if os.geteuid() != 0:
         return "network namespaces need root"
     if "HYDRA" not in subprocess.run([launcher(), "-info"], capture_output=True, text=True).stdout:

@@ -7,13 +7,15 @@
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 if [ "${1:-}" != --inside ]; then
-    exec unshare --net --mount --pid --fork --kill-child --mount-proc "$here/nodes.sh" --inside "$@"
+    # unshare itself lets no signal but KILL end it, and its end is that of everything inside.
+    setpriv --pdeathsig KILL unshare --net --mount --pid --fork --kill-child --mount-proc "$here/nodes.sh" --inside "$@" &
+    trap 'kill -KILL $!; exit 130' INT
+    trap 'kill -KILL $!; exit 143' TERM
+    wait $!
+    exit
 fi
 nodes=$2 rate=$3
 shift 3
-# The first process of a PID namespace ignores what it does not catch; when it ends, so does everything in it.
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
 # limit DEVICE [OPTION OF IP AND TC]...: what it sends. A token bucket lets its burst pass unlimited, so it is small; TCP then
 # must not hand over larger pieces, which the bucket would have to cut up.
@@ -45,5 +47,4 @@ for number in $(seq "$nodes"); do
 done
 mount --bind /run/hosts /etc/hosts
 
-"$here/on_node.sh" n1 "$(printf '%q ' "$@")" &
-wait $!
+"$here/on_node.sh" n1 "$(printf '%q ' "$@")"
