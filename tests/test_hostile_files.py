@@ -170,6 +170,13 @@ def test_a_shape_that_cannot_be_true(tmp_path, shape, told):
             read(str(tmp_path / "pairs.h5"))
 
 
+def test_a_filter_that_trusts_its_data(tmp_path):
+    """A damaged chunk makes HDF5 read beyond it: some processes crash, others see what lies there."""
+    write_stack(tmp_path / "in.h5", IMAGES, chunks=(1, 10, 12), scaleoffset=0)
+    with pytest.raises(StackError, match="scaleoffset, .* h5repack"):
+        Stack.open(str(tmp_path / "in.h5"))
+
+
 def test_a_chunk_that_unpacks_to_gigabytes(tmp_path):
     """256 MiB of zeros as one gzip chunk: HDF5 unpacks until the stream ends."""
     packer = zlib.compressobj(9)

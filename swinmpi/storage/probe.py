@@ -173,12 +173,14 @@ def walk_chunks(dataset: h5py.Dataset) -> None:
         return
     num_chunks = dataset.id.get_num_chunks()
     limit(Path(dataset.file.filename), CPU_S_PER_CHUNK * num_chunks)
-    if not hasattr(dataset.id, "chunk_iter"):  # HDF5 before 1.12
-        return
     most = 2 * math.prod(dataset.chunks) * dataset.dtype.itemsize + SMALL_CHUNK_BYTES
-    largest = dataset.id.chunk_iter(lambda info: info if info.size > most else None)
-    if largest is not None:
-        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes {largest.size} bytes, its pixels fewer; "
+    if hasattr(dataset.id, "chunk_iter"):
+        too_large = dataset.id.chunk_iter(lambda info: info if info.size > most else None)
+    else:  # HDF5 before 1.12 looks for each chunk from the beginning
+        infos = (dataset.id.get_chunk_info(number) for number in range(min(num_chunks, 1000)))
+        too_large = next((info for info in infos if info.size > most), None)
+    if too_large is not None:
+        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes {too_large.size} bytes, its pixels fewer; "
                          "the file is damaged, write it again")
 
 

@@ -24,6 +24,7 @@ from swinmpi.storage.layout import decide_layout, find_problem, to_chw
 from swinmpi.storage.values import ValueRange, measure_range
 
 HASHED_IMAGES = 16
+UNSAFE_FILTERS = {h5py.h5z.FILTER_NBIT: "nbit", h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset"}
 IMAGE_BYTES_PER_PIXEL = 8  # at least: as stored (up to 4) and as float32
 CREDIBLE_BYTES, CREDIBLE_RATIO = 64 << 20, 2000  # gzip shrinks a block of zeros 1030 times
 
@@ -188,6 +189,9 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
     creation = dataset.id.get_create_plist()
     for position in range(creation.get_nfilters()):
         code, _, _, name = creation.get_filter(position)
+        if code in UNSAFE_FILTERS:
+            raise StackError(f"{address}: compressed with {UNSAFE_FILTERS[code]}, which HDF5 unpacks without looking at lengths, so "
+                             "that damaged data can crash it; h5repack -f GZIP=4 OLD NEW")
         if not h5py.h5z.filter_avail(code):
             raise StackError(f"{address}: compressed with filter {code} ({name.decode(errors='replace')}), which is "
                              "not installed; pip install 'swinmpi[filters]'")

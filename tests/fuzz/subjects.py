@@ -44,7 +44,7 @@ def make_files(base: Path) -> None:
     write_stack(base / "plain.h5", grey)
     write_stack(base / "gzip.h5", colour, chunks=(1, 5, 12, 3), compression="gzip", shuffle=True, fletcher32=True)
     write_stack(base / "lzf.h5", smooth_stack(3, 12, 12, 1, "float32"), chunks=(2, 6, 6), compression="lzf")
-    write_stack(base / "scaleoffset.h5", grey, chunks=(1, 12, 7), scaleoffset=0)
+    write_stack(base / "spanning.h5", grey.astype(">f4"), chunks=(3, 12, 7), compression="gzip")
     nexus(base / "nexus.h5", colour)
     with h5py.File(base / "latest.h5", "w", libver="latest") as file:
         for name, shape in (("fixed", None), ("extensible", (None, 10, 12, 3)), ("tree", (None, None, None, 3))):
@@ -96,7 +96,7 @@ def subjects() -> list[Subject]:
     sampling = ("sample", "{file}", "--output", "out.h5", "--overwrite", "--checkpoint", "{base}/tiny.safetensors")
     plain = (sampling, ("prepare", "{file}", "--output", "out.h5", "--overwrite", *PREPARE), (*sampling, "--dry-run"))
     stacks = [Subject("HDF5 stack", f"{name}.h5", damage_hdf5, plain)
-              for name in ("plain", "gzip", "lzf", "scaleoffset", "nexus")]
+              for name in ("plain", "gzip", "lzf", "spanning", "nexus")]
     stacks += [Subject("HDF5 stack", "latest.h5", damage_hdf5, tuple(
         (command[0], f"{{file}}::/{name}", *command[2:]) for name in ("fixed", "extensible", "tree") for command in plain))]
     stacks += [Subject("HDF5 stack", "virtual.h5", damage_hdf5, ((*sampling, "--allow-external"),)),

@@ -50,7 +50,7 @@ class Link:
         return self.alpha_s * demand.messages + demand.num_bytes / self.bytes_per_s
 
 
-LINKS = (Link("1 Gbit/s", 50e-6, 0.117e9), Link("10 Gbit/s", 20e-6, 1.17e9), Link("100 Gbit/s", 2e-6, 12e9))
+LINKS = (Link("1 Gbit/s", 50e-6, 0.114e9), Link("10 Gbit/s", 20e-6, 1.14e9), Link("100 Gbit/s", 2e-6, 12e9))
 """The first bandwidth is measured here (four_nodes.py); all else are assumptions: TCP over Ethernet, and InfiniBand."""
 
 
