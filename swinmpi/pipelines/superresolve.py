@@ -106,9 +106,9 @@ class SuperResolver:
             return
         for slot, image in enumerate(lr):
             area = Area(0, range(grid.height_px), range(grid.width_px))
-            base = self.base(image, grid, area, residuals[slot])
-            yield Shown(slot, area.rows, area.cols, (area.rows, area.cols),
-                        torch.stack([self.compose(base, x_0[slot]) for x_0 in samples]), base)
+            parts = torch.empty(len(seeds) + 1, *residuals[slot].shape)
+            self.finish(parts, image, grid, area, residuals[slot], [x_0[slot] for x_0 in samples])
+            yield Shown(slot, area.rows, area.cols, (area.rows, area.cols), parts[:-1], parts[-1])
 
     @torch.inference_mode()
     def by_torus(self, lr: Sequence[LrStrip], grid: WindowGrid, territory: Territory, image_indices: Sequence[int],
@@ -128,8 +128,9 @@ class SuperResolver:
 
     def joined(self, lr: LrStrip, grid: WindowGrid, area: Area, residual: Tensor, samples: Sequence[Canvas]) -> Tensor:
         """Finished samples and their base over an area, ((K + 1) * C, h, w)."""
-        base = self.base(lr, grid, area, residual)
-        return torch.cat([*(self.compose(base, x_0.view(area.rows, area.cols)) for x_0 in samples), base])
+        parts = torch.empty(len(samples) + 1, *residual.shape)
+        self.finish(parts, lr, grid, area, residual, [x_0.view(area.rows, area.cols) for x_0 in samples])
+        return parts.flatten(0, 1)
 
     def with_borders(self, slot: int, parts: Sequence[Tensor], own: Sequence[Area], territory: Territory,
                      num_channels: int) -> Iterator[Shown]:
@@ -177,19 +178,20 @@ class SuperResolver:
             return torch.zeros(channels, len(area.rows), len(area.cols))
         return condition.residual(block, area, channels)
 
-    def base(self, lr: LrStrip, grid: WindowGrid, area: Area, residual: Tensor) -> Tensor:
-        """What samples add detail to, over an area of the image: (C, h, w)."""
-        base = torch.zeros_like(residual)
-        if self.synthesises:
-            return base
-        for band in bands(area, grid.window_px):
-            rows = slice(band.rows.start - area.rows.start, band.rows.stop - area.rows.start)
-            base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width), (grid.height_px, grid.width_px),
-                                          (band.rows, band.cols))
-        return base.add_(residual) if self.config.model.family == "aligned" else base
-
-    def compose(self, base: Tensor, x_0: Tensor) -> Tensor:
-        return base + x_0 / (1.0 if self.synthesises else self.config.model.residual_gain)
+    def finish(self, parts: Tensor, lr: LrStrip, grid: WindowGrid, area: Area, residual: Tensor,
+               samples: Sequence[Tensor]) -> None:
+        """Fill `parts`, (K + 1, C, h, w) over an area of the image, with K samples by their x_0 and, last, what they add
+        detail to. In place: for large images every copy counts."""
+        base = parts[-1].zero_()
+        if not self.synthesises:
+            for band in bands(area, grid.window_px):
+                rows = slice(band.rows.start - area.rows.start, band.rows.stop - area.rows.start)
+                base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width), (grid.height_px, grid.width_px),
+                                              (band.rows, band.cols))
+        if self.config.model.family == "aligned":
+            base += residual
+        for sample, x_0 in zip(parts, samples, strict=False):
+            torch.div(x_0, 1.0 if self.synthesises else self.config.model.residual_gain, out=sample).add_(base)
 
     @property
     def synthesises(self) -> bool:

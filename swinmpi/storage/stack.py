@@ -190,8 +190,8 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
     for position in range(creation.get_nfilters()):
         code, _, _, name = creation.get_filter(position)
         if code in UNSAFE_FILTERS:
-            raise StackError(f"{address}: compressed with {UNSAFE_FILTERS[code]}, which HDF5 unpacks without looking at lengths, so "
-                             "that damaged data can crash it; h5repack -f GZIP=4 OLD NEW")
+            raise StackError(f"{address}: compressed with {UNSAFE_FILTERS[code]}, which HDF5 unpacks unchecked, "
+                             "so that damaged data can crash it; h5repack -f GZIP=4 OLD NEW")
         if not h5py.h5z.filter_avail(code):
             raise StackError(f"{address}: compressed with filter {code} ({name.decode(errors='replace')}), which is "
                              "not installed; pip install 'swinmpi[filters]'")
