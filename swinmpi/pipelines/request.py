@@ -13,6 +13,8 @@ from swinmpi.storage.partial import check_room
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
+MOST_SAMPLES = 1000
+
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -73,8 +75,8 @@ def check_destination(request: SampleRequest) -> None:
 def check_fit(request: SampleRequest, config: Config) -> None:
     """ConfigError, StackError or OutputError where request, stack, model and disk do not fit. On one process."""
     model, shift = config.model, config.sampler.shift
-    if request.ensemble < 1:
-        raise ConfigError(f"--ensemble: expected at least 1 sample, got {request.ensemble}")
+    if not 1 <= request.ensemble <= MOST_SAMPLES:
+        raise ConfigError(f"--ensemble: expected 1 to {MOST_SAMPLES} samples, got {request.ensemble}")
     with open_stack(request) as stack:
         if stack.channels > model.channels:
             raise StackError(f"{stack.address}: expected images of one channel, as the model has, got {stack.channels}")
