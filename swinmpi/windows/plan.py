@@ -83,17 +83,18 @@ class Block:
         return Area(rank, *(range(span.start - grid.max_shift_px, span.stop) for span in (area.rows, area.cols)))
 
 
-def ownership_order(grid: WindowGrid) -> list[int]:
+@lru_cache(maxsize=16)
+def ownership_order(grid: WindowGrid) -> tuple[int, ...]:
     """All window positions as they are dealt out to ranks: row by row, under reflect the last two rows column by column.
 
     The last row is there for the shift; most of what it shows is mirrored from the row above it.
     """
-    order = list(range(grid.num_positions))
+    order = tuple(range(grid.num_positions))
     if grid.border == "wrap" or grid.rows < 2:
         return order
     above = grid.num_positions - 2 * grid.cols
     last_rows = zip(order[above:-grid.cols], order[-grid.cols:], strict=True)
-    return order[:above] + [position for column in last_rows for position in column]
+    return *order[:above], *(position for column in last_rows for position in column)
 
 
 def blocks_of(positions: Iterable[int], grid: WindowGrid) -> list[Block]:
