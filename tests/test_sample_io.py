@@ -278,7 +278,7 @@ def test_the_output_is_named_after_the_input(sample, tmp_path, checkpoint):
     (("model.encoder_channels=16",), "expected a model with model.encoder_channels 16"),
     (("model.family=thesis",), "expected a model with model.family thesis"),
     (("diffusion.prediction=eps",), "expected a model with diffusion.prediction eps"),
-    (("output.value_range=[3, 2]",), "low < high"), (("--ensemble=0",), "--ensemble: expected at least 1"),
+    (("output.value_range=[3, 2]",), "low < high"), (("--ensemble=0",), "--ensemble: expected 1 to 1000 samples, got 0"),
     (("parallel.ranks_per_image=0",), "ranks_per_image: expected at least 1"), (("--ranks-per-image=few",), "ranks_per_image"),
 ])
 def test_settings_that_cannot_be_are_refused_before_anything_is_made(sample, tmp_path, capsys, settings, expected):
