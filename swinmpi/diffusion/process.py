@@ -17,13 +17,13 @@ VARIANCES = ("beta", "posterior")
 def q_sample(x_0: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
     """Draw x_t ~ q(x_t | x_0) with the noise eps ~ N(0, 1) (thesis eq. 1.2)."""
     a, s = _amplitudes(t, schedule)
-    return _combine(a, x_0, s, eps)
+    return combine(a, x_0, s, eps)
 
 
 def v_target(x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
     """v = a eps - s x_0, how x_t turns from signal to noise (Salimans and Ho 2022, appendix D)."""
     a, s = _amplitudes(t, schedule)
-    return _combine(a, eps, -s, x_0)
+    return combine(a, eps, -s, x_0)
 
 
 def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
@@ -36,12 +36,18 @@ def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Sched
 
 def to_x_0(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
     """The x_0 that an output of this kind stands for, in the dtype of its x_t (the output's may be lower)."""
-    _check("prediction", kind, PREDICTIONS)
+    of_x_t, of_output = x_0_factors(kind, t, schedule)
     output = output.to(x_t.dtype)
+    return output if kind == "x_0" else combine(of_x_t, x_t, of_output, output)
+
+
+def x_0_factors(kind: str, t: Tensor | int, schedule: Schedule):
+    """(of_x_t, of_output) of x_0 = of_x_t x_t + of_output output; floats for an int t, else (N, 1, 1, 1) float64."""
+    _check("prediction", kind, PREDICTIONS)
     if kind == "x_0":
-        return output
+        return 0.0, 1.0
     a, s = _amplitudes(t, schedule)
-    return _combine(a, x_t, -s, output) if kind == "v" else _combine(1 / a, x_t, -s / a, output)
+    return (a, -s) if kind == "v" else (1 / a, -s / a)
 
 
 def to_eps(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
@@ -51,7 +57,7 @@ def to_eps(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Sc
     if kind == "eps":
         return output
     a, s = _amplitudes(t, schedule)
-    return _combine(s, x_t, a, output) if kind == "v" else _combine(1 / s, x_t, -a / s, output)
+    return combine(s, x_t, a, output) if kind == "v" else combine(1 / s, x_t, -a / s, output)
 
 
 def posterior_mean_variance(x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule,
@@ -62,7 +68,7 @@ def posterior_mean_variance(x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule:
     """
     of_x_0, of_x_t, spread = posterior_coefficients(_at(schedule.alphas_cumprod, t),
                                                     _at(schedule.alphas_cumprod_prev, t), variance)
-    return _combine(of_x_0, x_0, of_x_t, x_t), spread
+    return combine(of_x_0, x_0, of_x_t, x_t), spread
 
 
 def posterior_coefficients(abar_t, abar_prev, variance: str):
@@ -76,6 +82,11 @@ def posterior_coefficients(abar_t, abar_prev, variance: str):
     shrink = (1 - abar_prev) / (1 - abar_t)
     spread = beta_t if variance == "beta" else beta_t * shrink
     return abar_prev ** 0.5 * beta_t / (1 - abar_t), alpha_t ** 0.5 * shrink, spread
+
+
+def combine(first, x: Tensor, second, y: Tensor) -> Tensor:
+    """first x + second y; one rounding per operation, so neither vector width nor fused multiply-add shows."""
+    return (_round(first, x) * x).add_(_round(second, y) * y)
 
 
 def _amplitudes(t: Tensor | int, schedule: Schedule):
@@ -93,11 +104,6 @@ def _at(table: Tensor, t: Tensor | int):
     if not 0 <= t < len(table):
         raise ValueError(f"t: expected 0..{len(table) - 1}, got {t}")
     return table[t].item()
-
-
-def _combine(first, x: Tensor, second, y: Tensor) -> Tensor:
-    """first x + second y; one rounding per operation, so neither vector width nor fused multiply-add shows."""
-    return _round(first, x) * x + _round(second, y) * y
 
 
 def _round(factor, x: Tensor):
