@@ -42,18 +42,19 @@ def of_evaluation(options: Namespace) -> tuple[int, str | None]:
 
 
 def of_stack(output: Path) -> tuple[int, str | None]:
-    """An output gets its name when it is complete, and tells which job made it."""
-    job = os.environ.get("SLURM_JOB_ID")
+    """An output gets its name when it is complete, and tells which job made it: an OUT.partial beside it was only not
+    removed any more."""
     partial = output.with_name(output.name + ".partial")
-    if partial.exists():
-        return images_done(partial), f"{partial}: still there"
     try:
         maker = entry(output, "process/job_id").decode()
     except (OSError, KeyError):
-        return 0, f"{output}: not there, or not the output of a job"
-    if maker != job:
-        return 0, f"{output}: made by job {maker}, not by this one"
-    return images_done(output), None
+        maker = None
+    if maker is not None and maker == os.environ.get("SLURM_JOB_ID"):
+        return images_done(output), None
+    if partial.exists():
+        return images_done(partial), f"{partial}: still there"
+    return 0, (f"{output}: not there, or not the output of a job" if maker is None else
+               f"{output}: made by job {maker}, not by this one")
 
 
 def images_done(path: Path) -> int:

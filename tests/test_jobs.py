@@ -158,8 +158,10 @@ def test_sampling_is_judged_by_its_file(tmp_path):
     assert judged(*command) == (1, "0", f"{output}: not there, or not the output of a job")
     write_output(tmp_path / "out.h5.partial", [1, 1, 0])
     assert judged(*command) == (1, "2", f"{output}.partial: still there")
-    (tmp_path / "out.h5.partial").unlink()
     write_output(output, [1, 1, 1], job="6")
+    assert judged(*command) == (1, "2", f"{output}.partial: still there")
+    assert judged(*command, job="6") == (0, "3", ""), "killed before OUT.partial was removed"
+    (tmp_path / "out.h5.partial").unlink()
     assert judged(*command) == (1, "0", f"{output}: made by job 6, not by this one")
     assert judged(*command, job="6") == (0, "3", "")
     write_output(tmp_path / "out.shard-2-of-4.h5", [1])

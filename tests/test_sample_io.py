@@ -17,6 +17,7 @@ from swinmpi.cli.sample import main
 from swinmpi.config import Config
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.output import StackOutput
+from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import mask_invalid
 
 WINDOW = "model.window_px=32"
@@ -127,6 +128,23 @@ def test_one_value_range_for_the_whole_stack(sample, tmp_path):
     measured = sr_of(tmp_path / "out.h5")
     assert sample(stack, f"output.value_range=[{low}, {high}]", "--overwrite") == 0
     assert np.array_equal(sr_of(tmp_path / "out.h5"), measured)
+
+
+def test_a_restart_does_not_read_the_stack_to_measure_it_again(sample, tmp_path, monkeypatch, capsys):
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(2, 24, 24, dtype="float32"))
+
+    def leave_partial(*settings):
+        (tmp_path / "out.h5.packing").symlink_to("nowhere/file")
+        assert sample(stack, *settings) == 2 and (tmp_path / "out.h5.partial").exists()
+
+    leave_partial("output.value_range=[-3, 3]")
+    assert sample(stack) == 2, "a range that was given is not taken for a measured one"
+    assert "was begun with other settings (value_range differ)" in capsys.readouterr().err
+    leave_partial("--overwrite")
+    monkeypatch.setattr(Stack, "range", None)
+    assert sample(stack) == 0
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert "range_is_measured" not in file.attrs
 
 
 def test_an_ensemble_is_the_mean_and_deviation_of_its_seeds(sample, tmp_path):

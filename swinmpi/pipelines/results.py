@@ -14,7 +14,7 @@ from swinmpi.pipelines.provenance import fingerprint, provenance
 from swinmpi.pipelines.request import SampleRequest, output_plan
 from swinmpi.pipelines.timing import Clock, RunReport
 from swinmpi.storage.mpio import SharedPartial
-from swinmpi.storage.output import StackOutput, pixel_datasets
+from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -44,10 +44,12 @@ class Results:
             if request.new_folder:
                 request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
-            value_range = ValueRange(*given) if given else stack.range()
+            # To measure it is to read the whole stack: not once more after every interruption.
+            value_range = ValueRange(*given) if given else (measured_before(request.output, stack.identity()) or stack.range())
             deciding = fingerprint(request, config, stack, self.checkpoint_sha256, value_range)
             self.fingerprint = deciding
-            self.output = StackOutput.open(request.output, stack, output_plan(request, config), deciding, request.overwrite)
+            self.output = StackOutput.open(request.output, stack, output_plan(request, config), deciding,
+                                           request.overwrite, range_is_measured=not given)
             return value_range, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:

@@ -5,6 +5,7 @@ A kill at any moment leaves a resumable OUT.partial, or the finished OUT, never 
  - an image's pixels are on the disk before its `done` flag is set;
  - OUT is packed under another name and renamed, and only then is OUT.partial removed.
 """
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from swinmpi.errors import OutputError
+from swinmpi.errors import ConfigError, OutputError
 from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.layout import from_chw
 from swinmpi.storage.packing import pack
@@ -31,6 +32,7 @@ from swinmpi.storage.partial import (
 )
 from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.values import ValueRange
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ class StackOutput:
 
     @classmethod
     def open(cls, path: Path | str, stack: Stack, plan: OutputPlan, fingerprint: Mapping[str, Any],
-             overwrite: bool = False) -> "StackOutput":
+             overwrite: bool = False, range_is_measured: bool = False) -> "StackOutput":
         """Create OUT.partial, or resume it when it was begun with the same fingerprint.
 
-        fingerprint: JSON values that decide the pixels (input, checkpoint, configuration, seed). OutputError when OUT
-        exists and not `overwrite`, cannot be written here, is being written by another run, or when OUT.partial was
-        begun with another fingerprint; with `overwrite` that one is discarded, a matching one is still resumed.
+        fingerprint: JSON values that decide the pixels (input, checkpoint, configuration, seed). range_is_measured:
+        its value range is kept for `measured_before`. OutputError when OUT exists and not `overwrite`, cannot be written
+        here, is being written by another run, or when OUT.partial was begun with another fingerprint; with `overwrite`
+        that one is discarded, a matching one is still resumed.
         """
         path = check_output(path, stack.address.path, overwrite)
         partial = beside(path, ".partial")
@@ -69,7 +72,8 @@ class StackOutput:
         try:
             sink = resume_partial(partial, description, overwrite)
             if sink is None:
-                sink = create_partial(partial, stack, plan.scale, pixel_datasets(plan, stack.dtype), description)
+                sink = create_partial(partial, stack, plan.scale, pixel_datasets(plan, stack.dtype), description,
+                                      range_is_measured)
         except OSError as error:
             raise OutputError(f"{partial}: cannot write here ({error.strerror or reason_of(error)}); "
                               "choose another --output") from None
@@ -183,6 +187,17 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
     if os.path.exists(path) and not overwrite:
         raise OutputError(f"{path}: exists already; choose another --output, or replace it with --overwrite")
     return path
+
+
+def measured_before(path: Path | str, identity: Mapping[str, Any]) -> ValueRange | None:
+    """The value range that the run which began OUT.partial measured of the stack with this identity; None without one."""
+    try:
+        with h5py.File(beside(Path(os.path.realpath(path)), ".partial"), locking=False) as file:
+            begun = json.loads(file.attrs["fingerprint"])
+            is_known = file.attrs["range_is_measured"] and begun["input"] == identity
+            return ValueRange(*begun["value_range"]) if is_known else None
+    except (*DAMAGE, ConfigError):
+        return None
 
 
 def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:

@@ -27,7 +27,7 @@ def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[s
 def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Mapping[str, Any], sink: Sink) -> None:
     """Everything that is in the finished file."""
     done = np.flatnonzero(partial[PER_IMAGE]["done"][:])
-    copy_attributes(partial, packed, skip=("fingerprint",))
+    copy_attributes(partial, packed, skip=("fingerprint", "range_is_measured"))
     packed.attrs["NX_class"] = "NXroot"
     packed.attrs["creator"] = f"swinmpi {swinmpi.__version__}"
     packed.create_group("entry")

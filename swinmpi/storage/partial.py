@@ -59,7 +59,8 @@ def resume_partial(partial: Path, description: dict, overwrite: bool) -> Sink | 
     return None
 
 
-def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype], description: dict) -> Sink:
+def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype], description: dict,
+                   range_is_measured: bool) -> Sink:
     """A new, locked OUT.partial, filled under another name and renamed when it is whole."""
     check_room(partial, stack, scale, pixels)
     new = partial.with_name(partial.name + ".new")
@@ -71,6 +72,7 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
         with h5py.File(sink, "w", libver=LIBRARY) as file:
             allocate(file, stack, scale, pixels)
             file.attrs["fingerprint"] = json.dumps(description)
+            file.attrs["range_is_measured"] = range_is_measured
         sink.sync()
         os.replace(new, partial)
         sync_folder(partial.parent)
