@@ -24,8 +24,8 @@ from swinmpi.parallel.launch import (
 
 def main(argv: Sequence[str] | None = None) -> int:
     code = run_command(run, argv)
-    if launched_by_torchrun() or launcher_size():
-        leave(code)
+    if code == 0 and (launched_by_torchrun() or launcher_size()):
+        leave()
     return code
 
 
@@ -46,12 +46,15 @@ def run(argv: Sequence[str] | None) -> None:
         train_on(world, config, options.resume, lambda: stop.is_set)
 
 
-def leave(code: int) -> None:
-    """End this process without the destructors of its libraries: with torch 2.14 a finished run under torchrun was seen to
-    abort there, rarely, for a reason not found. Everything is written and MPI is finalised by now. Does not return."""
+def leave() -> None:
+    """End this process with 0, without the destructors of its libraries: with torch 2.14 a finished run under torchrun was
+    seen to abort there, rarely, for a reason not found. Everything is written and MPI is finalised by now. Does not return.
+
+    Not with another code: MPICH tells its launcher at the very end of a process that all is well, and a launcher that has
+    not heard it takes any other code for a failure, kills the ranks that are not gone yet, and returns 9."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(0)
 
 
 def parser() -> ArgumentParser:

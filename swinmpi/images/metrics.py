@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from skimage.metrics import structural_similarity
-from skimage.morphology import erosion
 
 from swinmpi.images.degrade import imresize_part
 
@@ -26,6 +24,8 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
 
     Windows that touch a NaN pixel are left out.
     """
+    from skimage.metrics import structural_similarity  # 0.4 s that every rank of a sampling would wait for
+    from skimage.morphology import erosion
     a, b = float_pair(a, b)
     if min(a.shape[:2]) < SSIM_WINDOW_PX:
         return float("nan")
