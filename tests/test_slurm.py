@@ -63,9 +63,9 @@ def num_done(output: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("launcher", ["auto", "srun --mpi=pmi2"])
-def test_the_demo_runs_over_two_nodes_as_it_is(cluster, tmp_path, launcher):
-    job = cluster.submit(tmp_path, SAMPLE, SWINMPI_LAUNCHER=launcher).wait()
+@pytest.mark.parametrize("launcher, options", [("auto", []), ("srun --mpi=pmi2", ["--preset", "faithful"])])
+def test_the_demo_runs_over_two_nodes_as_it_is(cluster, tmp_path, launcher, options):
+    job = cluster.submit(tmp_path, SAMPLE, *options, SWINMPI_LAUNCHER=launcher).wait()
     job.assert_completed()
     assert f"by {'srun' if 'srun' in launcher else 'mpirun'}" in job.said
     assert job.fields("NumNodes") == ["2"] and job.fields("Requeue") == ["1"]
@@ -127,12 +127,11 @@ def test_training_on_two_nodes_is_requeued_and_goes_on(cluster, tmp_path):
         return cluster.submit(folder, *TWO_NODES, TRAIN, *as_arguments(settings(pairs, folder / "run", *overrides)))
 
     stopped, undisturbed = submit(tmp_path / "stopped"), submit(tmp_path / "undisturbed")
-    for restart, update in enumerate((3, 20)):
-        stopped.until_running(restart, lambda wanted=update: len(log_of(stopped.log.parent / "run")) >= wanted)
-        stopped.signal()
+    stopped.until_running(0, lambda: len(log_of(stopped.log.parent / "run")) >= 10)
+    stopped.signal()
     for job in (stopped, undisturbed):
         job.wait().assert_completed()
-    assert stopped.fields("Restarts") == ["2"] and undisturbed.fields("Restarts") == ["0"], stopped.said
+    assert stopped.fields("Restarts") == ["1"] and undisturbed.fields("Restarts") == ["0"], stopped.said
     mine, wanted = (job.log.parent / "run" for job in (stopped, undisturbed))
     assert log_of(mine) == log_of(wanted)
     mine, wanted = (load_weights(CheckpointFolder(run, 1).latest() / "weights.safetensors")[0] for run in (mine, wanted))
