@@ -147,6 +147,22 @@ def test_a_restart_does_not_read_the_stack_to_measure_it_again(sample, tmp_path,
         assert "range_is_measured" not in file.attrs
 
 
+def test_a_pixel_far_from_all_others_does_not_end_the_run(sample, tmp_path):
+    images = smooth_stack(2, 61, 61, dtype="float32")
+    images[0, 3, 4] = np.finfo("f4").min
+    assert sample(write_stack(tmp_path / "in.h5", images)) == 0
+    low, high = written()["value_range"]
+    assert -2 <= low < high <= 3 and np.isfinite(sr_of(tmp_path / "out.h5")).all()
+
+
+def test_a_forgotten_input_replaces_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("out.h5", "out.h5.partial"):
+        (tmp_path / name).write_text("precious")
+    assert main(["--output", "out.h5"]) == 2 and "exists already" in capsys.readouterr().err
+    assert [(tmp_path / name).read_text() for name in names()] == ["precious"] * 2
+
+
 def test_an_ensemble_is_the_mean_and_deviation_of_its_seeds(sample, tmp_path):
     stack = write_stack(tmp_path / "in.h5", smooth_stack(2, 24, 24, dtype="float32"))
     assert sample(stack, "--ensemble=3") == 0

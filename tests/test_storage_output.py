@@ -54,6 +54,15 @@ def listed(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_what_somebody_else_made_meanwhile_is_not_replaced(tmp_path, stack):
+    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT) as output:
+        write_all(output, stack, 2)
+        (tmp_path / "out.h5").write_text("precious")
+        with pytest.raises(OutputError, match="was made by somebody else meanwhile"):
+            output.finish({})
+    assert (tmp_path / "out.h5").read_text() == "precious" and listed(tmp_path) == ["in.h5", "out.h5", "out.h5.partial"]
+
+
 # the finished file
 
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<f4"])

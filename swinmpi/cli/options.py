@@ -1,6 +1,7 @@
 """What every command shares: common options, configuration from them, and errors turned into exit codes."""
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -54,3 +55,6 @@ def run_command(action: Callable[[Sequence[str] | None], int | None], argv: Sequ
         return error.exit_code
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        print("swinmpi: interrupted", file=sys.stderr, flush=True)
+        return 128 + signal.SIGINT

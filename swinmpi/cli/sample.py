@@ -116,10 +116,12 @@ def request_of(options: Namespace):
     """What the command line asks for; without --output the name still lacks its scale."""
     from swinmpi.pipelines.request import SampleRequest
     demo = options.input is None
+    # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
+    new_folder = demo and options.output is None
     return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
-                         overwrite=options.overwrite or demo, allow_external=options.allow_external,
-                         new_folder=options.new_folder or (demo and options.output is None), shard=options.shard)
+                         overwrite=options.overwrite or new_folder, allow_external=options.allow_external,
+                         new_folder=options.new_folder or new_folder, shard=options.shard)
 
 
 def overrides_of(options: Namespace) -> list[str]:

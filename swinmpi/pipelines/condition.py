@@ -59,6 +59,8 @@ class ThesisCondition:
         if self.model.encoder is None:
             return
         small = None
+        if self.config.sampler.shift.pattern == "random":  # hardly a shift comes twice
+            self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
         if model.condition_on != "lr":
             self.kept.clear()
             small = imresize_tensor(x_t()[None].to(self.lr), size=(side, side)).expand(self.micro_batch, -1, -1, -1)

@@ -47,11 +47,17 @@ def plan_layout(config: Config, size: ImageSize, num_images: int, num_ranks: int
     if images_per_step == "auto":
         wanted = math.ceil(WINDOWS_PER_RANK * len(groups[0]) / positions_per_image(config, size))
         images_per_step = max(1, min(MAX_IMAGES_PER_STEP, wanted, math.ceil(num_images / len(groups))))
+    return Layout(tuple(groups), reason, images_per_step, settled(config, size, device).parallel.micro_batch)
+
+
+def settled(config: Config, size: ImageSize, device: torch.device) -> Config:
+    """`config` with device and micro-batch as they will be, not `auto`: both decide the last bits of the pixels."""
     micro_batch = config.parallel.micro_batch
     if micro_batch == "auto":
         many = device.type == "cpu" and positions_per_image(config, size) >= MANY_WINDOWS
         micro_batch = LARGE_MICRO_BATCH if many else MICRO_BATCH[device.type]
-    return Layout(tuple(groups), reason, images_per_step, micro_batch)
+    return config.model_copy(update={"parallel": config.parallel.model_copy(
+        update={"device": device.type, "micro_batch": micro_batch})})
 
 
 def choose_ranks_per_image(config: Config, num_images: int, num_ranks: int) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from swinmpi.pipelines.timing import RunReport
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
-DECIDING = {"precision", "micro_batch", "channels_last", "fused_attention"}
+DECIDING = {"device", "precision", "micro_batch", "channels_last", "fused_attention"}
 
 
 def fingerprint(request: SampleRequest, config: Config, stack: Stack, checkpoint_sha256: str, value_range: ValueRange) -> dict:

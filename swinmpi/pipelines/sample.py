@@ -1,6 +1,7 @@
 """A stack in, its super-resolved stack out, on all ranks of an MPI job; resumable image by image."""
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads
 from swinmpi.parallel.ownership import group_of, images_of_group
 from swinmpi.parallel.relay import Part
 from swinmpi.pipelines.denoise import Abandoned
-from swinmpi.pipelines.layout import Layout, describe_idle, describe_work, plan_layout, positions_per_image
+from swinmpi.pipelines.layout import Layout, describe_idle, describe_work, plan_layout, positions_per_image, settled
 from swinmpi.pipelines.memory import keep_freed_memory
 from swinmpi.pipelines.model import load_model
 from swinmpi.pipelines.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
@@ -36,8 +37,9 @@ def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag)
     torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
     keep_freed_memory()
     loaded = load_model(request.checkpoint, config)
-    with (open_stack(request) as stack,
-          Results(request, config, world, stack, loaded.sha256, clock) as results):
+    with open_stack(request) as stack, ExitStack() as opened:
+        config = settled(config, stack, device)
+        results = opened.enter_context(Results(request, config, world, stack, loaded.sha256, clock))
         layout = plan_layout(config, stack, len(results.remaining), world.size, device)
         if world.is_root:
             print(announcement(config, stack, len(results.remaining), layout, device), flush=True)
@@ -146,7 +148,7 @@ def read_parts(crew: Crew, image_indices: Sequence[int]) -> tuple[list[int], lis
             continue
         if group.any(not np.isfinite(raw).all()):
             # What fills a hole may lie in rows of others.
-            values = crew.unit(stack.read(image_index))[:, rows.start:rows.stop]
+            values = crew.unit(stack.read(image_index))[:, rows.start:rows.stop].clone()
         else:
             values = crew.unit(raw)
         good.append(image_index)

@@ -48,10 +48,11 @@ class OutputPlan:
 class StackOutput:
     """The one writer of an output file; made by `StackOutput.open`, a context manager. For one process (rank 0)."""
 
-    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan):
+    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan, overwrite: bool):
         self.path = path
         self.partial = partial
         self.plan = plan
+        self.overwrite = overwrite
         self.layout = layout
         self._sink = sink
         self._file = h5py.File(sink, "r+")
@@ -77,7 +78,7 @@ class StackOutput:
         except OSError as error:
             raise OutputError(f"{partial}: cannot write here ({error.strerror or reason_of(error)}); "
                               "choose another --output") from None
-        return cls(path, partial, sink, stack.layout, plan)
+        return cls(path, partial, sink, stack.layout, plan, overwrite)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
@@ -131,6 +132,9 @@ class StackOutput:
         if missing:
             raise ValueError(f"{self.partial}: {len(missing)} images are not done, the first is {missing[0]}")
         self.check_in_place()
+        if self.path.exists() and not self.overwrite:
+            raise OutputError(f"{self.path}: was made by somebody else meanwhile; move it away and start again to pack the "
+                              f"images, they are safe in {self.partial}")
         packing = beside(self.path, ".packing")
         try:
             pack(self._file, packing, self.plan.compression, provenance)

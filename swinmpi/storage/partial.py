@@ -19,7 +19,7 @@ from swinmpi.storage.owner import Owner
 from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 
-FORMAT = 1  # of OUT.partial
+FORMAT = 2  # of OUT.partial; another one as well when the same settings give other pixels
 # From HDF5 1.8 on: attributes may be large, and the superblock has no mark "open for writing", which a kill
 # would leave set; newer features only where the input has them.
 LIBRARY = ("v108", "latest")

@@ -23,7 +23,7 @@ from swinmpi.storage.axes import Axis, find_axes
 from swinmpi.storage.layout import decide_layout, find_problem, to_chw
 from swinmpi.storage.values import ValueRange, measure_range
 
-HASHED_IMAGES = 16
+HASHED_IMAGES, HASHED_BYTES = 16, 256 << 20  # at least that many; all of a stack that is not larger
 UNSAFE_FILTERS = {h5py.h5z.FILTER_NBIT: "nbit", h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset"}
 IMAGE_BYTES_PER_PIXEL = 8  # at least: as stored (up to 4) and as float32
 CREDIBLE_BYTES, CREDIBLE_RATIO = 64 << 20, 2000  # gzip shrinks a block of zeros 1030 times
@@ -128,8 +128,9 @@ class Stack:
         has the whole stack's identity and its own `images`."""
         if len(self.images) != len(self.dataset):
             return self.whole.identity() | {"images": [self.images.start, self.images.stop]}
-        digest = hashlib.sha256()
-        for image_index in sorted({round(i) for i in np.linspace(0, self.num_images - 1, HASHED_IMAGES)}):
+        digest, image_bytes = hashlib.sha256(), math.prod(self.shape[1:]) * self.dtype.itemsize
+        hashed = min(self.num_images, max(HASHED_IMAGES, HASHED_BYTES // image_bytes))
+        for image_index in sorted({round(i) for i in np.linspace(0, self.num_images - 1, hashed)}):
             try:
                 digest.update(self.read_stored(image_index).tobytes())
             except StackError:

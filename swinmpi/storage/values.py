@@ -12,6 +12,7 @@ from swinmpi.errors import ConfigError, StackError
 LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999
 SAMPLED_VALUES = 1 << 22  # floats kept of a whole stack (16 MiB): 4000 of them lie beyond each quantile
 UINT16_VALUES = 1 << 16
+FARTHEST_UNIT = 1e15  # its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class ValueRange:
                               "set output.value_range=[low, high]")
 
     def to_unit(self, raw: np.ndarray) -> np.ndarray:
-        """Raw values -> float32, low to -1 and high to 1, not clipped."""
-        return (np.asarray(raw, np.float64) * self.gain + self.offset).astype(np.float32)
+        """Raw values -> float32, low to -1 and high to 1, not clipped, but for what float32 cannot be computed with."""
+        unit = np.asarray(raw, np.float64) * self.gain + self.offset
+        return unit.clip(-FARTHEST_UNIT, FARTHEST_UNIT).astype(np.float32)
 
     def from_unit(self, unit: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """-1..1 -> raw values of `dtype`: integers are rounded half to even and clipped to their type's limits, floats
