@@ -19,9 +19,10 @@ SWINMPI_MAX_RESTARTS=${SWINMPI_MAX_RESTARTS-100}
 # lines and source this file in the shell that submits.
 # export SBATCH_ACCOUNT=project
 # export SBATCH_PARTITION=normal
-# export SBATCH_GPUS_PER_NODE=4     # and one rank for each: sbatch --ntasks-per-node=4
+# export SBATCH_GPUS_PER_NODE=4     # and one rank for each: sbatch --nodes=2 --ntasks=8
 
 # ---- What the job scripts share: nothing to edit from here on. ----
+FRUITLESS_S=600
 
 # Load the environment and find the launcher. Exit codes of this and all below: 0, 1, 2, 3, 75 as in docs/cluster.md.
 start_job() {
@@ -36,7 +37,7 @@ start_job() {
     if [ -n "$SWINMPI_CONTAINER" ]; then
         inside=(apptainer exec ${SLURM_GPUS_ON_NODE:+--nv} --bind "$PWD" "$SWINMPI_CONTAINER")
     fi
-    "${inside[@]}" python3 -c 'import swinmpi' ||
+    "${inside[@]}" swinmpi-sample --version > /dev/null ||
         refuse "swinmpi is not installed here; activate its environment before sbatch, or name it in $jobs/site.sh"
     export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} SLURM_EXPORT_ENV=ALL
 }
@@ -54,8 +55,20 @@ compute() {
     say "swinmpi-$1 on ${SLURM_NTASKS:-1} ranks, ${SLURM_JOB_NODELIST-here}, by ${launcher[*]}"
     run_until_over "${launcher[@]}" "${inside[@]}" "swinmpi-$1" "${@:2}"
     code=$?
-    case $code in 1 | 2 | 75) return "$code" ;; esac
-    after=$(finished "$@") && return "$code"
+    case $code in
+        1 | 2) return "$code" ;;
+        75)
+            after=$(finished "$@" 2> /dev/null) && return 0
+            # A start that others cut short is no reason to give up.
+            if [ "${after:-0}" -gt "${before:-0}" ] || [ "${SLURM_RESTART_COUNT:-0}" = 0 ] ||
+                [ "$SECONDS" -lt "$FRUITLESS_S" ]; then return 75; fi
+            say "finished nothing in $SECONDS s, and would not the next time: give it a longer --time"
+            return 1 ;;
+    esac
+    if after=$(finished "$@"); then
+        # The files are there, whatever became of the launcher.
+        if [ "$code" = 3 ]; then return 3; else return 0; fi
+    fi
     say "swinmpi-$1 ended with code $code and is not finished"
     if [ "${after:-0}" -gt "${before:-0}" ]; then return 75; fi
     case $code in 0 | 3) return 1 ;; *) return "$code" ;; esac
@@ -63,7 +76,14 @@ compute() {
 
 # compute_alone COMMAND ARGUMENT...: the same for a command of one process, which cannot go on where it stopped.
 compute_alone() {
+    local code
     run_until_over "${inside[@]}" "swinmpi-$1" "${@:2}"
+    code=$?
+    if [ "$code" = 75 ] && [ -z "$cancelled" ]; then
+        say "swinmpi-$1 cannot go on where it stopped: give it a longer --time"
+        return 1
+    fi
+    return "$code"
 }
 
 # end_job CODE: the last line of a job script. 75 puts the job back into the queue, unless it was cancelled.
@@ -76,7 +96,8 @@ end_job() {
     say "goes back into the queue (restart $((${SLURM_RESTART_COUNT:-0} + 1)))"
     # With the requeueing Slurm ends this script and what it runs.
     trap '' TERM
-    scontrol requeue "$SLURM_JOB_ID" || say "cannot be requeued; the same sbatch command goes on from here"
+    # By its own number, one task of every array would requeue all of them.
+    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}" || say "cannot be requeued; the same sbatch command goes on from here"
     exit 75
 }
 
@@ -189,5 +210,6 @@ pass_on_stop() {
 
 # finished COMMAND ARGUMENT...: whether the files say so; prints how far it is.
 finished() {
-    "${inside[@]}" python3 - "$@" < "$jobs/finished.py"
+    # The installed swinmpi, not the one of a checkout that the job was submitted in (Python 3.11 and later).
+    PYTHONSAFEPATH=1 "${inside[@]}" python3 - "$@" < "$jobs/finished.py"
 }

@@ -98,6 +98,25 @@ def test_a_stop_before_the_ranks_are_ready_for_it_loses_nothing():
     assert in_site('start_job; (sleep 0.2; kill -s USR2 $$) & run_until_over sleep 60').returncode == 75
 
 
+@pytest.mark.parametrize(("code", "after", "is_finished", "restarts", "seconds", "wanted"), [
+    (0, 4, True, 0, 1, 0), (137, 4, True, 0, 1, 0), (3, 4, True, 0, 1, 3), (75, 4, True, 0, 1, 0),
+    (0, 3, False, 0, 1, 75), (137, 3, False, 0, 1, 75), (0, 2, False, 0, 1, 1), (137, 2, False, 0, 1, 137),
+    (1, 3, False, 0, 1, 1), (2, 2, False, 0, 1, 2),
+    (75, 3, False, 5, 3600, 75), (75, 2, False, 0, 3600, 75), (75, 2, False, 5, 60, 75), (75, 2, False, 5, 3600, 1),
+])
+def test_files_and_progress_decide_what_becomes_of_a_run(code, after, is_finished, restarts, seconds, wanted):
+    """Two images were done before it."""
+    script = f"""inside=(); find_launcher() {{ launcher=(a launcher); }}; run_until_over() {{ ran=yes; return {code}; }}
+        finished() {{ if [ -z "$ran" ]; then echo 2; return 1; fi; echo {after}; return {int(not is_finished)}; }}
+        SECONDS={seconds}; compute sample"""
+    assert in_site(script, SLURM_RESTART_COUNT=str(restarts)).returncode == wanted
+
+
+def test_what_cannot_go_on_is_not_requeued():
+    ended = in_site("start_job; run_until_over() { return 75; }; compute_alone merge")
+    assert ended.returncode == 1 and "give it a longer --time" in ended.stderr
+
+
 @pytest.mark.parametrize(("environ", "told"), [
     ({}, "goes back into the queue (restart 1)\n"),
     ({"SLURM_RESTART_COUNT": "7", "SWINMPI_MAX_RESTARTS": "7"}, "ends unfinished after 7 restarts; the same sbatch command "),

@@ -91,8 +91,22 @@ def test_any_launcher_and_any_path(cluster, inputs, tmp_path, launcher):
 def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_path):
     cluster.submit(tmp_path, "--ntasks=1", "--array=1-4", ARRAY, *sampling(inputs)).wait().assert_completed()
     assert_wanted(tmp_path / "out.h5", inputs)
-    parts = {f"out.shard-{number}-of-4.h5" for number in (1, 2, 3, 4)}
-    assert {path.name for path in tmp_path.iterdir()} == parts | {"out.h5", "job.log"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out.h5", "job.log"}
+    again = cluster.submit(tmp_path, "--ntasks=1", "--array=1,3", ARRAY, *sampling(inputs, "other.h5")).wait()
+    assert set(again.fields("ExitCode")) == {"2:0"} and "task numbers that follow each other" in again.said
+    again = cluster.submit(tmp_path, "--ntasks=1", "--array=1-1", ARRAY, *sampling(inputs)).wait()
+    assert set(again.fields("ExitCode")) == {"2:0"} and "exists already" in again.said
+
+
+def test_of_an_array_only_the_stopped_task_is_requeued(cluster, inputs, tmp_path):
+    """The last task: it has the number of the whole array."""
+    job = cluster.submit(tmp_path, "--ntasks=1", "--array=1-2", ARRAY, *sampling(inputs))
+    job.until(lambda: all(num_done(tmp_path / f"out.shard-{number}-of-2.h5") for number in (1, 2)))
+    assert job.fields("JobId")[job.fields("ArrayTaskId").index("2")] == str(job.number)
+    cluster.run("scancel", "--batch", "--signal=USR2", f"{job.number}_2")
+    job.wait().assert_completed()
+    assert dict(zip(job.fields("ArrayTaskId"), job.fields("Restarts"), strict=True)) == {"1": "0", "2": "1"}, job.said
+    assert_wanted(tmp_path / "out.h5", inputs)
 
 
 def test_a_list_is_dealt_out_over_an_array(cluster, inputs, tmp_path):
