@@ -98,17 +98,6 @@ def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_pat
     assert set(again.fields("ExitCode")) == {"2:0"} and "exists already" in again.said
 
 
-def test_of_an_array_only_the_stopped_task_is_requeued(cluster, inputs, tmp_path):
-    """The last task: it has the number of the whole array."""
-    job = cluster.submit(tmp_path, "--ntasks=1", "--array=1-2", ARRAY, *sampling(inputs))
-    job.until(lambda: all(num_done(tmp_path / f"out.shard-{number}-of-2.h5") for number in (1, 2)))
-    assert job.fields("JobId")[job.fields("ArrayTaskId").index("2")] == str(job.number)
-    cluster.run("scancel", "--batch", "--signal=USR2", f"{job.number}_2")
-    job.wait().assert_completed()
-    assert dict(zip(job.fields("ArrayTaskId"), job.fields("Restarts"), strict=True)) == {"1": "0", "2": "1"}, job.said
-    assert_wanted(tmp_path / "out.h5", inputs)
-
-
 def test_a_list_is_dealt_out_over_an_array(cluster, inputs, tmp_path):
     for number in range(3):
         write_stack(tmp_path / f"stack {number}.h5", smooth_stack(1, 40, 36, seed=number))
@@ -122,14 +111,25 @@ def test_a_list_is_dealt_out_over_an_array(cluster, inputs, tmp_path):
         assert sr_of(tmp_path / f"made of these/stack {number}_sr.h5").shape == (1, 80, 72)
 
 
-def test_a_stopped_job_requeues_itself_until_it_is_finished(cluster, inputs, tmp_path):
+def test_what_is_stopped_requeues_itself_until_it_is_finished(cluster, inputs, tmp_path):
+    """A job, and at the same time an array, of which only the stopped task may be requeued: the one with the array's number."""
     job = cluster.submit(tmp_path, *TWO_NODES, SAMPLE, *sampling(inputs))
-    for restart, num_images in enumerate((1, NUM_IMAGES - 3)):
-        job.until_running(restart, lambda wanted=num_images: num_done(tmp_path / "out.h5") >= wanted)
+    (tmp_path / "array").mkdir()
+    array = cluster.submit(tmp_path / "array", "--ntasks=1", "--array=1-2", ARRAY, *sampling(inputs))
+    array.until(lambda: "shard 2 of 2: " in array.said)
+    assert array.fields("JobId")[array.fields("ArrayTaskId").index("2")] == str(array.number)
+    cluster.run("scancel", "--batch", "--signal=USR2", f"{array.number}_2")
+    already = 0
+    for restart in range(2):
+        job.until_running(restart, lambda before=already: num_done(tmp_path / "out.h5") > before)
         job.signal()
-    job.wait().assert_completed()
+        job.until(lambda wanted=restart + 1: job.said.count("back into the queue") == wanted)
+        already = num_done(tmp_path / "out.h5")
+    for stopped in (job, array):
+        stopped.wait().assert_completed()
+        assert_wanted(stopped.log.with_name("out.h5"), inputs)
     assert job.fields("Restarts") == ["2"] and job.said.count("back into the queue") == 2, job.said
-    assert_wanted(tmp_path / "out.h5", inputs)
+    assert dict(zip(array.fields("ArrayTaskId"), array.fields("Restarts"), strict=True)) == {"1": "0", "2": "1"}, array.said
 
 
 def test_training_on_two_nodes_is_requeued_and_goes_on(cluster, tmp_path):
