@@ -63,29 +63,33 @@ def num_done(output: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("launcher, options", [("auto", []), ("srun --mpi=pmi2", ["--preset", "faithful"])])
-def test_the_demo_runs_over_two_nodes_as_it_is(cluster, tmp_path, launcher, options):
-    job = cluster.submit(tmp_path, SAMPLE, *options, SWINMPI_LAUNCHER=launcher).wait()
+@pytest.mark.parametrize("launcher, options, ranks", [("auto", [], 4), ("srun --mpi=pmi2", TWO_NODES, 2)])
+def test_the_demo_runs_over_two_nodes(cluster, tmp_path, launcher, options, ranks):
+    job = cluster.submit(tmp_path, *options, SAMPLE, SWINMPI_LAUNCHER=launcher).wait()
     job.assert_completed()
     assert f"by {'srun' if 'srun' in launcher else 'mpirun'}" in job.said
     assert job.fields("NumNodes") == ["2"] and job.fields("Requeue") == ["1"]
-    assert "4 ranks x 1 threads" in job.said and "above bicubic" in job.said
+    assert f"{ranks} ranks x 1 threads" in job.said and "above bicubic" in job.said
     assert {path.name for path in (tmp_path / "swinmpi-out").iterdir()} == {"sr.h5", "contact_sheet.png", "report.json"}
 
 
-@pytest.mark.parametrize("launcher", ["auto", "srun --mpi=pmi2"])
-def test_any_launcher_and_any_path(cluster, inputs, tmp_path, launcher):
+def test_any_launcher_and_any_path(cluster, inputs, tmp_path):
     folder = tmp_path / "it's a \"folder\" with $x; `and` *"
     (folder / "jobs of 'mine'").mkdir(parents=True)
     for file in JOBS.iterdir():
         (folder / "jobs of 'mine'" / file.name).write_bytes(file.read_bytes())
     for name in ("in.h5", "model.safetensors"):
         os.link(inputs / name, folder / f"my {name}")
-    job = cluster.submit(folder, *TWO_NODES, "jobs of 'mine'/sample.slurm", "my in.h5::/images", "out of 'mine'.h5",
-                         "--checkpoint", "my model.safetensors", *as_arguments(SLOWLY), SWINMPI_LAUNCHER=launcher).wait()
-    job.assert_completed()
-    assert_wanted(folder / "out of 'mine'.h5", inputs)
-    assert process_entry(folder / "out of 'mine'.h5", "ranks") == 2
+
+    def submit(launcher):
+        return cluster.submit(folder, *TWO_NODES, "jobs of 'mine'/sample.slurm", "my in.h5::/images", f"out of '{launcher}'.h5",
+                              "--checkpoint", "my model.safetensors", *as_arguments(SLOWLY), SWINMPI_LAUNCHER=launcher)
+
+    launchers = ("auto", "srun --mpi=pmi2")
+    for launcher, job in zip(launchers, [submit(launcher) for launcher in launchers], strict=True):
+        job.wait().assert_completed()
+        assert_wanted(folder / f"out of '{launcher}'.h5", inputs)
+        assert process_entry(folder / f"out of '{launcher}'.h5", "ranks") == 2
 
 
 def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_path):
