@@ -97,7 +97,8 @@ end_job() {
     # With the requeueing Slurm ends this script and what it runs.
     trap '' TERM
     # By its own number, one task of every array would requeue all of them.
-    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}" || say "cannot be requeued; the same sbatch command goes on from here"
+    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}" ||
+        say "cannot be requeued; the same sbatch command goes on from here"
     exit 75
 }
 
