@@ -61,7 +61,7 @@ def fill_backbone(alexnet: torch.nn.Module, weights: dict, backbone: Path) -> No
 
 
 def read_state_dict(backbone: Path) -> dict:
-    """Nothing but tensors is unpickled."""
+    """Names and tensors of torchvision's file; nothing but tensors is unpickled. CheckpointError for one that is none."""
     if not backbone.is_file():
         raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; fetch {BACKBONE_URL} "
                               "into that folder")

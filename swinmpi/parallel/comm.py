@@ -2,6 +2,7 @@
 
 A `Group` without communicator is one process on its own; the same program runs without any MPI.
 "Collective" means: called by every rank of the group, in the same order, outside of branches on the rank.
+What is unpickled here was pickled by a rank of the same job; nothing of a file ever is.
 """
 import os
 import pickle
