@@ -58,8 +58,11 @@ JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[nam
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    return write_inputs(tmp_path_factory.mktemp("sample"))
+
+
+def write_inputs(folder: Path) -> Path:
     """Stacks and checkpoints by the names in JOBS."""
-    folder = tmp_path_factory.mktemp("sample")
     write_stack(folder / "three.h5", smooth_stack(3, 40, 36))
     write_stack(folder / "narrow.h5", smooth_stack(2, 40, 20))
     write_stack(folder / "tall.h5", smooth_stack(2, 150, 20, channels=3, dtype="uint8"))

@@ -1,4 +1,7 @@
-"""Many runs of swinmpi-sample on the ranks of one launch: argv[1] is a JSON list of command lines."""
+"""Many runs of swinmpi-sample on the ranks of one launch: argv[1] is a JSON list of command lines.
+
+With argv[2] every rank leaves its peak memory in MiB in the file argv[2].RANK.
+"""
 import json
 import sys
 from pathlib import Path
@@ -9,3 +12,6 @@ from swinmpi.parallel.launch import StopFlag, start_mpi
 with start_mpi() as world, StopFlag() as stop:
     for command in json.loads(Path(sys.argv[1]).read_text()):
         sample_on(world, stop, parser().parse_args(command))
+    if len(sys.argv) > 2:
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        Path(f"{sys.argv[2]}.{world.rank}").write_text(str(int(peak.split()[1]) / 1024))
