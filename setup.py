@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["swinmpi", "swinmpi.*"]),
-    package_data={"swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
+    package_data={"swinmpi.benchmarks.network": ["*.sh"], "swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
     install_requires=[
         "torch>=2.3", "mpi4py>=4.0", "h5py>=3.10", "numpy>=1.26", "pillow>=10", "lpips>=0.1.4", "pyyaml>=6",
         "pydantic>=2.5", "safetensors>=0.4", "scikit-image>=0.22", "tqdm>=4.60",

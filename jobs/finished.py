@@ -20,8 +20,8 @@ def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
 
 
 def of_sampling(options: Namespace) -> tuple[int, str | None]:
-    from swinmpi.pipelines.request import shard_path
-    from swinmpi.pipelines.settings import resolve_config
+    from swinmpi.sampling.request import shard_path
+    from swinmpi.sampling.settings import resolve_config
     from swinmpi.storage.header import read_header
     request = sample.request_of(options)
     output = request.output

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from skimage import data
 
-from swinmpi.images.degrade import imresize
+from swinmpi.images.imresize import imresize
 
 SIDE_PX = 256
 SCALE = 2

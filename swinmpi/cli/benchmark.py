@@ -71,8 +71,8 @@ def precisions(text: str) -> tuple[str, ...]:
 
 def prepare(options: Namespace):
     """(request, configuration) of a command line, validated. On one process."""
-    from swinmpi.pipelines.benchmark import THESIS, BenchmarkRequest, check
-    from swinmpi.pipelines.settings import resolve_config
+    from swinmpi.benchmarks.benchmark import THESIS, BenchmarkRequest, check
+    from swinmpi.sampling.settings import resolve_config
     from swinmpi.storage.checkpoint import load_weights
     overrides = list(options.overrides) + ([] if options.steps is None else [f"sampler.steps={options.steps}"])
     if options.what == "thesis":
@@ -90,7 +90,7 @@ def prepare(options: Namespace):
 def benchmark_on(world, options: Namespace) -> None:
     """Validate on rank 0, measure on all ranks, tell on rank 0. Collective."""
     request, values = world.on_root(lambda: ready(options))
-    from swinmpi.pipelines.benchmark import benchmark, describe
+    from swinmpi.benchmarks.benchmark import benchmark, describe
     from swinmpi.storage.checkpoint import write_atomically
     report = benchmark(request, Config.model_validate(values), world)
     if world.is_root:
@@ -103,7 +103,7 @@ def draw(report: dict, folder: Path) -> str:
     """A line on the picture of `scaling`, or why there is none. On one process."""
     if report["what"] != "scaling":
         return ""
-    from swinmpi.pipelines.scalingreport import draw_scaling
+    from swinmpi.benchmarks.scaling_report import draw_scaling
     path = folder / "scaling.png"
     try:
         draw_scaling(report, path)
@@ -114,14 +114,14 @@ def draw(report: dict, folder: Path) -> str:
 
 def ready(options: Namespace):
     """What on_root can send to the other ranks; the output folder exists."""
-    from swinmpi.pipelines.evaluate import make_folder
+    from swinmpi.evaluation.evaluate import make_folder
     request, config = prepare(options)
     make_folder(options.output)
     return request, config.model_dump()
 
 
 def show_plan(options: Namespace) -> None:
-    from swinmpi.pipelines.benchmark import describe_plan
+    from swinmpi.benchmarks.benchmark import describe_plan
     print(describe_plan(*prepare(options)))
 
 

@@ -49,7 +49,7 @@ def parser() -> ArgumentParser:
 def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
     """Sample `--lr` with `--checkpoint` into the output folder, then judge on rank 0. Collective."""
     request, config = world.on_root(lambda: prepare_sampling(options))
-    from swinmpi.pipelines.sample import sample
+    from swinmpi.sampling.sample import sample
     report = sample(request, config, world, stop)
 
     def conclude() -> None:
@@ -71,30 +71,30 @@ def prepare_sampling(options: Namespace):
     chosen.new_folder = True
     request, config = prepare(chosen)
 
-    from swinmpi.pipelines.request import check_reference
+    from swinmpi.sampling.request import check_reference
     check_reference(request, config, options.reference)
     return request, with_regression(config)
 
 
 def judge_and_tell(options: Namespace, sr: str) -> None:
     """Figures of the SR stack, printed and written. On one process."""
-    from swinmpi.pipelines.evaluate import evaluate
-    from swinmpi.pipelines.evaluation import as_text
+    from swinmpi.evaluation.evaluate import evaluate
+    from swinmpi.evaluation.report import as_text
     print(as_text(evaluate(request_for(options, sr))))
     print(f"written: {options.output / 'evaluate.json'}, {options.output / 'evaluate.png'}", flush=True)
 
 
 def show_plan(options: Namespace) -> None:
-    from swinmpi.pipelines.evaluate import plan  # torch takes seconds to import; --help must not
+    from swinmpi.evaluation.evaluate import plan  # torch takes seconds to import; --help must not
     if options.checkpoint is None:
         print(plan(request_for(options, options.sr)))
         return
-    from swinmpi.pipelines.plan import describe_plan
+    from swinmpi.sampling.plan import describe_plan
     print(describe_plan(*prepare_sampling(options), launcher_size() or 1))
 
 
 def request_for(options: Namespace, sr: str):
-    from swinmpi.pipelines.evaluate import Request
+    from swinmpi.evaluation.evaluate import Request
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone)
 
 

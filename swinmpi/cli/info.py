@@ -35,7 +35,7 @@ def parser() -> ArgumentParser:
 
 
 def tell(options: Namespace, places: Sequence, is_first: bool = True) -> None:
-    from swinmpi.pipelines.info import as_json, as_text, gather_info
+    from swinmpi.reports.info import as_json, as_text, gather_info
     info = gather_info(places)
     if is_first:
         print(as_json(info) if options.json else as_text(info), flush=True)

@@ -18,7 +18,7 @@ def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if launcher_rank():
         return
-    from swinmpi.pipelines.merge import describe_merge, merge, plan_merge
+    from swinmpi.sampling.merge import describe_merge, merge, plan_merge
     plan = plan_merge(options.shards, options.output, options.virtual, options.overwrite)
     if options.dry_run:
         print(describe_merge(plan))

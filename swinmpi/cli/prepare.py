@@ -27,7 +27,7 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     config = config_from(options).data
 
-    from swinmpi.pipelines.prepare import plan, prepare  # torch takes seconds to import; --help must not
+    from swinmpi.training.prepare import plan, prepare  # torch takes seconds to import; --help must not
     arguments = (options.input, options.output, config, options.root, options.overwrite)
     if options.dry_run:
         print(plan(*arguments))

@@ -13,7 +13,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SomeImagesFailed
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
-from swinmpi.parallel.ownership import Shard
+from swinmpi.parallel.shares import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
 MODELS = {"photos_x2": "photos_x2.safetensors"}
@@ -65,7 +65,7 @@ def shard(text: str) -> Shard:
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
     request, config = world.on_root(lambda: prepare(options))
-    from swinmpi.pipelines.sample import sample
+    from swinmpi.sampling.sample import sample
     world.on_root(lambda: tell_shard(request))
     report = sample(request, config, world, stop)
     world.on_root(lambda: conclude(options, request, report))
@@ -92,8 +92,8 @@ def prepare(options: Namespace):
 
     Without torch, which takes seconds to import: a mistake is told at once.
     """
-    from swinmpi.pipelines.request import check_destination, check_fit, check_stack, shard_path
-    from swinmpi.pipelines.settings import check_consistent, check_settings, resolve_config
+    from swinmpi.sampling.request import check_destination, check_fit, check_stack, shard_path
+    from swinmpi.sampling.settings import check_consistent, check_settings, resolve_config
     from swinmpi.storage.header import read_header
     request, settings = request_of(options), (options.config, overrides_of(options), options.preset)
     check_settings(*settings)
@@ -114,7 +114,7 @@ def prepare(options: Namespace):
 
 def request_of(options: Namespace):
     """What the command line asks for; without --output the name still lacks its scale."""
-    from swinmpi.pipelines.request import SampleRequest
+    from swinmpi.sampling.request import SampleRequest
     demo = options.input is None
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
     new_folder = demo and options.output is None
@@ -146,7 +146,7 @@ def conclude(options: Namespace, request, report) -> None:
     print_table(report)
     written = [request.output]
     if options.input is None and options.shard is None:
-        from swinmpi.pipelines.demo import PICTURE, REPORT, present
+        from swinmpi.evaluation.demo import PICTURE, REPORT, present
         print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
@@ -156,12 +156,12 @@ def conclude(options: Namespace, request, report) -> None:
 def tell_shard(request) -> None:
     """Which images this job does, if not all. On one process."""
     if request.shard is not None:
-        from swinmpi.pipelines.request import describe_shard
+        from swinmpi.sampling.request import describe_shard
         print(describe_shard(request), flush=True)
 
 
 def print_table(report) -> None:
-    from swinmpi.pipelines.timing import as_table
+    from swinmpi.reports.timing import as_table
     print(as_table(report), flush=True)
 
 
@@ -180,8 +180,8 @@ def listed(image_indices: Iterable[int]) -> str:
 
 def show_plan(options: Namespace) -> None:
     request, config = prepare(options)
-    from swinmpi.pipelines.model import load_model
-    from swinmpi.pipelines.plan import describe_plan
+    from swinmpi.families.model import load_model
+    from swinmpi.sampling.plan import describe_plan
     load_model(request.checkpoint, config)
     print(describe_plan(request, config, launcher_size() or 1))
     tell_shard(request)

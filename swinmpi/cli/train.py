@@ -76,8 +76,8 @@ def train_on(world: World, config: Config, resume: bool, stop_requested: Callabl
     import torch
     from torch import distributed as dist
 
-    from swinmpi.pipelines.train import train
-    from swinmpi.pipelines.worker import Worker
+    from swinmpi.parallel.worker import Worker
+    from swinmpi.training.train import train
     device = torch.device(choose_device(config.parallel.device, world.node.rank))
     torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
     if device.type == "cuda":
@@ -97,11 +97,11 @@ def train_on(world: World, config: Config, resume: bool, stop_requested: Callabl
 
 def show_plan(config: Config, resume: bool) -> None:
     """Validate everything, print what a run would do."""
+    from swinmpi.families.objective import make_objective
     from swinmpi.models.blocks import count_parameters
-    from swinmpi.pipelines.objective import make_objective
-    from swinmpi.pipelines.trainsetup import check_run
     from swinmpi.storage.checkpoint import CheckpointFolder
     from swinmpi.storage.pairs import PairReader
+    from swinmpi.training.setup import check_run
     settings = config.train
     folder = CheckpointFolder(Path(settings.output), settings.keep_last)
     check_run(config, launcher_size() or 1, folder, resume)

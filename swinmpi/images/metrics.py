@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from swinmpi.images.degrade import imresize_part
+from swinmpi.images.imresize import imresize_part
 
 SSIM_WINDOW_PX = 7
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601

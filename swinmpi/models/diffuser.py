@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from swinmpi.config import AlignedModel, ModelConfig, ThesisModel
 from swinmpi.models.aligned import AlignedEncoder, AlignedUNet
 from swinmpi.models.blocks import set_fused_attention
-from swinmpi.models.encoders import make_encoder
-from swinmpi.models.unet import ThesisUNet
+from swinmpi.models.thesis_encoders import make_encoder
+from swinmpi.models.thesis_unet import ThesisUNet
 
 
 class Diffuser(nn.Module):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from swinmpi.parallel.failure import abort_all, die_unless_over_in, exit_code, is_echo, pickled_failure, raised_by_all, tell
-from swinmpi.parallel.ownership import group_of
+from swinmpi.parallel.shares import group_of
 
 TAG_ARRIVED, TAG_GO = 1, 2
 SPIN_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 50e-6, 50e-6, 1e-3

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinmpi.windows.plan import Area, Line, Piece
+from swinmpi.windows.moves import Area, Line, Piece
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,13 +21,13 @@ import h5py
 from safetensors import safe_open
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 
-from sampling import smooth_stack, write_stack  # noqa: E402
-from test_sample_mpi import JOBS, command, write_inputs  # noqa: E402
-from training import ALIGNED, SHORT, THESIS, as_arguments, write_pairs  # noqa: E402
+from tests.commands.test_sample_mpi import JOBS, command, write_inputs  # noqa: E402
+from tests.support.sampling import smooth_stack, write_stack  # noqa: E402
+from tests.support.training import ALIGNED, SHORT, THESIS, as_arguments, write_pairs  # noqa: E402
 
-RUNNER = ROOT / "tests/mpi_programs/sample_many.py"
+RUNNER = ROOT / "tests/programs/mpi/sample_many.py"
 RANKS = (1, 2)
 LONGER = ["train.updates=20", "train.checkpoint_every=10", "train.validate_every=10"]
 TRAININGS = {"aligned": ALIGNED, "thesis": [*THESIS, "train.batch=image", "diffusion.prediction=eps"],

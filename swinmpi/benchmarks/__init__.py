@@ -1,0 +1,1 @@
+"""What sampling and training cost here."""

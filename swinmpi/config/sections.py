@@ -1,0 +1,330 @@
+"""The settings: one model per YAML section, every key typed, bounded and described.
+
+docs/configuration.md is generated from the descriptions (`python -m swinmpi.config.document`).
+"""
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# Beyond any network and machine, so that a slip of the pen is told, not computed.
+WIDEST, DEEPEST, MOST_AT_ONCE = 1 << 14, 1 << 8, 1 << 12
+MOST_COUNT, MOST_SEED = 1 << 30, 2**63
+Width = Annotated[int, Field(le=WIDEST)]
+
+
+class Section(BaseModel):
+    """A YAML section: unknown keys and silent conversions are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """What `swinmpi-prepare` cuts from its images and how it degrades it."""
+
+    size_px: int = Field(192, ge=8, le=8192, description="side of the HR crops, or of the whole "
+                         "padded images")
+    mode: Literal["crop", "whole"] = Field(
+        "crop", description="crop: square crops at random places; whole: every image once, cropped "
+        "or mirrored to a square")
+    crops_per_image: int = Field(16, gt=0, le=MOST_COUNT, description="crops from each training "
+                                 "image, at most")
+    validate_crops: int | None = Field(None, gt=0, le=MOST_COUNT, description="crops from each "
+                                       "validation image; as from training images when absent")
+    coverage: float | None = Field(None, gt=0, le=1e6, description="at most this many crops over "
+                                   "each pixel of a (reduced) image; gives small images fewer")
+    reduce_spread: float = Field(1.0, ge=1, le=1000, description="shrink an image by a factor "
+                                 "drawn from reduce .. reduce * this before cutting")
+    scale: float = Field(2.0, gt=1, le=64, description="HR size / LR size")
+    kernel: Literal["bicubic", "bilinear"] = Field(
+        "bicubic", description="kernel of MATLAB's imresize, which makes LR from HR")
+    flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop "
+                               "is drawn again")
+    flat_threshold: float = Field(0.02, ge=0, description="a crop is flat below this standard "
+                                  "deviation of its brightness (range 0..1)")
+    validate_share: float = Field(0.1, ge=0, lt=1, description="part of the images that is kept "
+                                  "for validation, where the list names no split")
+    channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
+                                    "3: RGB (grey is copied)")
+    seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
+
+
+class AlignedModel(Section):
+    """Each window sees the features that lie under it; lean U-Net. The default family."""
+
+    family: Literal["aligned"] = Field("aligned", description="which family of model this is")
+    scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
+    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
+    window_px: int = Field(48, ge=16, le=4096, multiple_of=4, description="side of a window on "
+                           "the HR grid; may be changed after training")
+    encoder_channels: int = Field(48, gt=0, le=WIDEST, description="width of the encoder")
+    encoder_blocks: int = Field(8, gt=0, le=DEEPEST, description="EDSR blocks of the encoder")
+    feature_channels: int = Field(16, gt=0, le=WIDEST, description="channels of the features on "
+                                  "the HR grid")
+    global_channels: int = Field(32, gt=0, le=WIDEST, description="length of the vector that "
+                                 "describes the whole image")
+    unet_channels: list[Width] = Field([48, 96], min_length=2, max_length=4, description="widths "
+                                       "of the U-Net, one a resolution, the finest first")
+    unet_blocks: int = Field(1, gt=0, le=DEEPEST, description="residual blocks per resolution")
+    attention_heads: int = Field(4, gt=0, description="heads of the self-attention at the lowest "
+                                 "resolution")
+    residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="x_0 = (HR - regression) * "
+                                 "residual_gain, images in -1..1")
+
+    @model_validator(mode="after")
+    def network_can_be_built(self):
+        widths = self.unet_channels
+        deepest, steps = widths[-1], 2 ** len(widths)
+        if any(width < 8 or width % 8 for width in widths):
+            raise ValueError("unet_channels in multiples of 8 (the groups of the normalisation), "
+                             f"not {widths}")
+        if deepest % self.attention_heads:
+            raise ValueError(f"attention_heads that divide the last of unet_channels, {deepest}, "
+                             f"not {self.attention_heads}")
+        if self.window_px % steps:
+            raise ValueError(f"window_px in multiples of {steps} with {len(widths)} resolutions, "
+                             f"not {self.window_px}")
+        return self
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the encoder makes an HR image of its own."""
+        return True
+
+    @property
+    def sees_whole_x_t(self) -> bool:
+        """Whether a window is told about x_t outside of it."""
+        return False
+
+    @property
+    def may_crop(self) -> bool:
+        """Whether `sampler.shift.edge` crop_* makes sense for it."""
+        return False
+
+    @property
+    def encoder_name(self) -> str:
+        """What is trained with `train.target: encoder`."""
+        return "aligned"
+
+
+class ThesisModel(Section):
+    """As published: a window is told the whole LR image and where it lies in it (a mask)."""
+
+    family: Literal["thesis"] = Field("thesis", description="which family of model this is")
+    scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
+    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
+    window_px: int = Field(32, ge=16, le=4096, multiple_of=8, description="side of a window on "
+                           "the HR grid; may be changed after training")
+    encoder: Literal["conv", "rrdb", "none"] = Field(
+        "rrdb", description="global feature extractor I (convolutions) or II (RRDB) of the thesis; "
+        "none: unconditional")
+    condition_on: Literal["lr", "lr+x_t", "x_t"] = Field(
+        "lr", description="what the encoder sees beside the mask; x_t alone: image synthesis, no "
+        "LR")
+    rrdb_blocks: int = Field(8, gt=0, le=DEEPEST, description="RRDB blocks of the encoder")
+    rrdb_channels: int = Field(32, gt=0, le=WIDEST, description="width of the RRDB trunk")
+    rrdb_growth: int = Field(32, gt=0, le=WIDEST, description="channels that each convolution of "
+                             "a dense block adds")
+    unet_channels: list[Width] = Field([64, 128, 256, 256], min_length=4, max_length=4,
+                                       description="widths of the U-Net's four resolutions")
+    bottleneck_channels: int = Field(512, gt=0, le=WIDEST, description="width of the bottleneck")
+    attention_heads: int = Field(4, gt=0, validate_default=True, description="must divide all of "
+                                 "unet_channels")
+    mask_width: float = Field(1.5, ge=1e-3, le=1e3, description="sigma of the mask over half a "
+                              "window")
+    residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * "
+                                 "residual_gain, -1, 1)")
+
+    @field_validator("attention_heads")
+    @classmethod
+    def divides_widths(cls, value, info):
+        widths = info.data.get("unet_channels", [])
+        if any(width < 1 or width % value for width in widths):
+            raise ValueError(f"must divide every one of unet_channels {widths}")
+        return value
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the encoder makes an HR image of its own."""
+        return False
+
+    @property
+    def sees_whole_x_t(self) -> bool:
+        """Whether a window is told about x_t outside of it."""
+        return self.encoder != "none" and self.condition_on != "lr"
+
+    @property
+    def may_crop(self) -> bool:
+        """Whether `sampler.shift.edge` crop_* makes sense for it."""
+        return True
+
+    @property
+    def encoder_name(self) -> str:
+        """What is trained with `train.target: encoder`."""
+        return self.encoder
+
+
+ModelConfig = AlignedModel | ThesisModel
+
+
+class DiffusionConfig(Section):
+    """The forward process that the network is trained on."""
+
+    schedule: Literal["linear", "cosine", "quadratic", "thesis64", "thesis128"] = Field(
+        "cosine", description="how beta rises with t; thesis64 and thesis128 are the published "
+        "ranges, which leave some of the image in x_T")
+    steps: int = Field(1000, gt=1, le=100_000, description="T, the number of noise levels")
+    prediction: Literal["eps", "v", "x_0"] = Field("v", description="what the network predicts")
+    variance: Literal["beta", "posterior"] = Field(
+        "beta", description="sigma^2 of a DDPM step (sampler.method=ddpm); may be changed after "
+        "training")
+
+
+class ShiftConfig(Section):
+    """How the window grid moves between steps; training draws its windows likewise."""
+
+    pattern: Literal["none", "circular", "random"] = Field(
+        "circular", description="circular: (0, 0), (0, s), (s, s), (s, 0) in turn; random: drawn "
+        "for each step")
+    max_px: int | None = Field(None, ge=0, le=1 << 16, description="s; a quarter of the window "
+                               "when absent (thesis table 3.1)")
+    border: Literal["reflect", "wrap"] = Field(
+        "reflect", description="what lies outside of the image: its mirror image, or, as in the "
+        "thesis, its opposite edge")
+    edge: Literal["roll", "crop_pad", "crop_resize"] = Field(
+        "roll", description="crop_*: the thesis's first attempt, which leaves noisy edges")
+
+
+class SamplerConfig(Section):
+    """The dial between fidelity and detail."""
+
+    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun"] = Field(
+        "ddim", description="the reverse process; heun evaluates the network twice a step")
+    steps: int = Field(10, gt=0, description="of the reverse process; more give more detail")
+    eta: float = Field(0.0, ge=0, le=1, description="ddim only; 0: probability-flow ODE, 1: as "
+                       "random as ddpm")
+    noise_scale: float = Field(1.0, ge=0, le=1e6, description="factor on x_T and on the noise of "
+                               "every step; below 1: less detail, nearer to the truth on average")
+    clip_x_0: float | None = Field(None, gt=0, description="limit of |x_0| inside a step")
+    shift: ShiftConfig = Field(ShiftConfig(), description="how the window grid moves")
+    seed: int = Field(0, ge=0, lt=MOST_SEED, description="of x_T, the noise and random shifts; "
+                      "member k of an ensemble is the run with seed + k")
+
+
+class ParallelConfig(Section):
+    """How the work is laid over ranks, threads and devices, and how it is computed."""
+
+    exchange: Literal["root", "torus"] = Field(
+        "root", description="root: rank 0 holds the image and sends every frame; torus: ranks pass "
+        "strips to each other, none holds the image")
+    ranks_per_image: int | Literal["all", "auto"] = Field(
+        "all", description="ranks that work on one image; auto: for throughput")
+    images_per_step: int | Literal["auto"] = Field(
+        "auto", description="images that travel together; auto: until every rank has windows enough")
+    threads: int | Literal["auto"] = Field(
+        "auto", description="of every rank; auto: OMP_NUM_THREADS, else the node's cores shared out")
+    micro_batch: int | Literal["auto"] = Field(
+        "auto", description="windows per call of the U-Net; decides the last bits")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the networks; bf16 is faster where the processor computes with it")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="auto: a GPU where there is one")
+    encoder_cache: bool = Field(True, description="false runs the encoder again in every step, for "
+                                "comparison only")
+    channels_last: bool = Field(True, description="memory format of the networks, for comparison "
+                                "only")
+    fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of an "
+                                  "explicit softmax, for comparison only")
+
+    @field_validator("ranks_per_image", "images_per_step", "threads", "micro_batch")
+    @classmethod
+    def positive(cls, value):
+        if isinstance(value, int) and not 1 <= value <= MOST_AT_ONCE:
+            raise ValueError(f"at least 1 and at most {MOST_AT_ONCE}")
+        return value
+
+
+class TrainConfig(Section):
+    """Algorithm 2.1 and its surroundings."""
+
+    data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
+    output: str = Field("runs/train", description="folder of checkpoints, log and curves")
+    target: Literal["diffuser", "encoder"] = Field(
+        "diffuser", description="encoder: train the encoder alone, as a regression super-resolver")
+    encoder_checkpoint: str | None = Field(None, description="weights of a pre-trained encoder to "
+                                           "start from")
+    freeze_encoder: bool = Field(False, description="keep those weights as they are")
+    updates: int = Field(10000, gt=0, description="of the weights, in the whole run")
+    batch_images: int = Field(16, gt=0, le=1 << 16, description="images per update, all ranks "
+                              "together")
+    crop_px: int = Field(96, gt=0, le=8192, description="side of the HR crop taken from each "
+                         "stored image")
+    batch: Literal["image", "iid"] = Field(
+        "iid", description="all windows of a frame together, or drawn one by one (thesis 3.2.5)")
+    windows_per_image: int = Field(4, gt=0, le=1 << 16, description="drawn from each image, batch "
+                                   "iid only")
+    accumulate: int = Field(1, gt=0, description="micro steps per update")
+    optimizer: Literal["adam"] = Field("adam", description="the optimiser")
+    learning_rate: float = Field(3e-4, gt=0, description="at its highest")
+    warmup_updates: int = Field(200, ge=0, description="updates in which the learning rate rises")
+    annealing: Literal["none", "tail", "epoch"] = Field(
+        "tail", description="how the learning rate falls: cosine over the last part, or per epoch "
+        "as in the thesis")
+    annealing_share: float = Field(0.3, gt=0, le=1, description="tail: part of the updates that "
+                                   "anneals")
+    annealing_epochs: int = Field(200, gt=0, description="epoch: T_max of the cosine")
+    loss: Literal["l1", "smooth_l1"] = Field("l1", description="distance of the prediction to its "
+                                             "target")
+    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), family "
+                                     "aligned")
+    clip_norm: float | None = Field(1.0, gt=0, description="limit of the gradient's norm")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="mu of the averaged weights (thesis "
+                             "eq. 2.1)")
+    ema_ramp: bool = Field(True, description="start from a short average: min(mu, (1 + n) / "
+                           "(10 + n)) after n updates")
+    augment: bool = Field(True, description="flips and quarter turns")
+    checkpoint_every: int = Field(500, gt=0, description="updates between saved states")
+    keep_last: int = Field(2, gt=0, description="saved states to keep")
+    validate_every: int = Field(500, gt=0, description="updates between validations")
+    validate_images: int = Field(8, gt=0, description="images sampled in a validation")
+    log_every: int = Field(50, gt=0, description="updates between lines of log.jsonl")
+    seed: int = Field(0, ge=0, lt=MOST_SEED, description="of first weights, crops, windows, times "
+                      "and noise")
+
+
+class OutputConfig(Section):
+    """What the finished file looks like."""
+
+    backend: Literal["gather", "mpio"] = Field(
+        "gather", description="gather: rank 0 writes; mpio: all ranks, needs a parallel h5py")
+    compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
+    regression: bool = Field(False, description="also keep the encoder's regression, as data set "
+                             "`regression`; family aligned")
+    value_range: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="[low, high], raw values mapped to -1..1; "
+        "when absent by the type for 8 bit, else measured over the whole stack")
+
+
+class Config(Section):
+    """Everything but the input and output of one command."""
+
+    data: DataConfig = Field(DataConfig(), description="swinmpi-prepare")
+    model: ModelConfig = Field(AlignedModel(), discriminator="family", description="the network")
+    diffusion: DiffusionConfig = Field(DiffusionConfig(), description="the forward process")
+    sampler: SamplerConfig = Field(SamplerConfig(), description="the reverse process")
+    parallel: ParallelConfig = Field(ParallelConfig(), description="ranks, threads, devices")
+    train: TrainConfig = Field(TrainConfig(), description="swinmpi-train")
+    output: OutputConfig = Field(OutputConfig(), description="the file of swinmpi-sample")
+
+    @model_validator(mode="before")
+    @classmethod
+    def default_family(cls, values):
+        if isinstance(values, dict) and isinstance(values.get("model"), dict):
+            return values | {"model": {"family": "aligned"} | values["model"]}
+        return values
+
+    def replaced(self, **sections: Mapping[str, Any]) -> "Config":
+        """A copy with other values, not validated: `config.replaced(sampler={"steps": 1})`."""
+        return self.model_copy(update={name: getattr(self, name).model_copy(update=dict(values))
+                                       for name, values in sections.items()})
+

@@ -1,0 +1,1 @@
+"""How good an SR stack is against the truth."""

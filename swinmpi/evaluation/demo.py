@@ -1,0 +1,21 @@
+"""What the first run shows: figures beside bicubic's, a picture, and a report of both the run and its result."""
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from swinmpi.evaluation.evaluate import Request, judge
+from swinmpi.evaluation.report import as_json, as_png, as_text
+from swinmpi.storage.checkpoint import write_atomically
+
+LR, HR = "/entry/data/lr", "/entry/reference/hr"
+PICTURE, REPORT = "contact_sheet.png", "report.json"
+
+
+def present(sr: Path, demo_stack: str, run: Mapping) -> str:
+    """Compare the SR of the demo stack with its HR; write picture and report beside it; returns the table. One process."""
+    folder = sr.parent
+    evaluation, rows = judge(Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}"))
+    write_atomically(folder / PICTURE, as_png(evaluation, rows))
+    report = json.loads(as_json(evaluation)) | {"run": dict(run)}
+    write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+    return as_text(evaluation)

@@ -1,0 +1,1 @@
+"""Stack in, stack out: plan, exchange, reverse process, output."""

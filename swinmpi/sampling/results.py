@@ -1,0 +1,108 @@
+"""What becomes of finished images: part by part they get into OUT.partial, which rank 0 packs in the end."""
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from swinmpi.config import Config
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.failure import raised_by_all
+from swinmpi.parallel.relay import Ending, Part
+from swinmpi.reports.progress import Progress
+from swinmpi.reports.timing import Clock, RunReport
+from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
+from swinmpi.sampling.distribution import Layout
+from swinmpi.sampling.provenance import fingerprint, provenance
+from swinmpi.sampling.request import SampleRequest, output_plan
+from swinmpi.storage.mpio import SharedPartial
+from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
+from swinmpi.storage.stack import Stack
+from swinmpi.storage.values import ValueRange
+
+
+class Results:
+    """The way to the output, on every rank. A context manager.
+
+    datasets: names and dtypes of what is stored of every image. value_range and remaining (image indices still to do) are
+    the same on every rank. The file is open on rank 0, with `output.backend: mpio` on all until `drain`.
+    """
+
+    def __init__(self, request: SampleRequest, config: Config, world: World, stack: Stack, checkpoint_sha256: str,
+                 clock: Clock):
+        """Collective; creates or resumes OUT.partial."""
+        self.request, self.config, self.world, self.stack = request, config, world, stack
+        self.checkpoint_sha256, self.clock = checkpoint_sha256, clock
+        self.datasets = pixel_datasets(output_plan(request, config), stack.dtype)
+        self.output: StackOutput | None = None
+        self.failed: dict[int, str] = {}
+        self.value_range, self.remaining, partial = world.on_root(self._open)
+        self.delivery = self._delivery(partial)
+        self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining), world.is_root)
+
+    def _open(self) -> tuple[ValueRange, list[int], Path]:
+        request, config, stack = self.request, self.config, self.stack
+        with self.clock.storage():
+            if request.new_folder:
+                request.output.parent.mkdir(parents=True, exist_ok=True)
+            given = config.output.value_range
+            # To measure it is to read the whole stack: not once more after every interruption.
+            value_range = ValueRange(*given) if given else (measured_before(request.output, stack.identity()) or stack.range())
+            deciding = fingerprint(request, config, stack, self.checkpoint_sha256, value_range)
+            self.fingerprint = deciding
+            self.output = StackOutput.open(request.output, stack, output_plan(request, config), deciding,
+                                           request.overwrite, range_is_measured=not given)
+            return value_range, self.output.remaining(), self.output.partial
+
+    def _delivery(self, partial: Path) -> Delivery:
+        stack, to_output = self.stack, (self.world, self.clock, self.output, self.datasets,
+                                        self.stack.height * self.stack.width * self.config.model.scale**2)
+        if self.config.output.backend == "gather":
+            return GatherDelivery(*to_output)
+        if self.world.is_root:
+            self.output.hand_over()
+        return SharedDelivery(*to_output, SharedPartial(partial, stack.layout, list(self.datasets), self.world.comm))
+
+    def send(self, parts: Sequence[Part]) -> None:
+        """From any rank, pixels (k, C, h, w) in the order of `datasets`; they must not change any more. Does not wait."""
+        for part in parts:
+            self.delivery.send(part)
+
+    def complete(self, image_index: int, figures: Mapping[str, float]) -> None:
+        """From the root of a group: the figures of an image whose parts its ranks send. Does not wait."""
+        self.delivery.send(Ending(image_index, figures))
+
+    def give_up(self, image_index: int, reason: str) -> None:
+        """From the root of a group: an image that cannot be made. Does not wait."""
+        self.delivery.send(Ending(image_index, reason))
+
+    def store(self) -> None:
+        """On every rank, once per round: write what is here. Collective with `output.backend: mpio`; with `gather` only
+        rank 0 ever waits, and only for what was sent a round before."""
+        self._conclude(self.delivery.store())
+
+    def drain(self) -> None:
+        """Wait for everything on its way, and write it. Collective, once, at the end."""
+        self._conclude(self.delivery.drain())
+
+    def finish(self, layout: Layout, report: RunReport) -> None:
+        """On rank 0: pack the output."""
+        if self.world.is_root:
+            with self.clock.storage():
+                self.output.finish(provenance(self.request, self.config, self.stack, self.checkpoint_sha256,
+                                              self.value_range, layout, report, self.fingerprint), self.failed)
+
+    def _conclude(self, endings: Iterator[Ending]) -> None:
+        for ending in endings:
+            if ending.given_up:
+                self.failed[ending.image_index] = ending.notes
+                print(f"swinmpi: {ending.notes}", file=sys.stderr, flush=True)
+            self.progress.advance()
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, kind, error: BaseException | None, trace) -> None:
+        self.progress.__exit__(kind, error, trace)
+        if error is None or raised_by_all(error):
+            self.delivery.close()
+        if self.output is not None:
+            self.output.close()

@@ -1,0 +1,1 @@
+"""Photographs to pairs, pairs to a trained model."""

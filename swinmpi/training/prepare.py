@@ -1,0 +1,232 @@
+"""Photographs or an HR stack -> one HDF5 file of (HR, LR) training pairs.
+
+Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresize -> PairWriter.
+"""
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from swinmpi import __version__
+from swinmpi.config import DataConfig
+from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
+from swinmpi.images.imresize import imresize
+from swinmpi.images.photographs import Photograph, to_photograph, with_channels, with_depth
+from swinmpi.reports.progress import Progress
+from swinmpi.storage.pairs import TRAIN, VALIDATE, PairWriter, check_output
+from swinmpi.training.sources import Source, find_sources
+
+MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
+SPLIT_STREAM = 2**64 - 1  # an image index that no image has
+
+
+class ImageUnusable(Exception):
+    """This image cannot give a crop; the text says why, the others go on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written; `failed` holds one line for each skipped image."""
+
+    num_train: int
+    num_validate: int
+    failed: tuple[str, ...]
+
+
+def prepare(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False,
+            stopping: Callable[[], bool] = lambda: False) -> Summary:
+    """Cut and degrade every image of `text` (a folder, a .tsv list, an HDF5 address) into the file `output`.
+
+    Ends with a SwinmpiError, and without a file, once `stopping()` is true.
+    """
+    with ExitStack() as opened:
+        sources = validated_sources(text, output, config, root, overwrite, opened)
+        attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
+                      "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
+        writer = opened.enter_context(PairWriter(output, attributes, overwrite))
+        return write_pairs(sources, config, writer, stopping)
+
+
+def plan(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False) -> str:
+    """Everything that can be validated without decoding an image, and the text of --dry-run."""
+    with ExitStack() as opened:
+        sources = validated_sources(text, output, config, root, overwrite, opened)
+    most = sum(crop_limit(config, source.split) for source in sources)
+    num_bytes = most * config.channels * (config.size_px**2 + lr_size_px(config)**2)
+    return "\n".join([
+        f"input    {text}: {len(sources)} images, {sum(s.split == VALIDATE for s in sources)} of them for validation",
+        f"pairs    at most {most}; {config.mode} {config.size_px} px -> {lr_size_px(config)} px, {config.channels} "
+        f"channels, {config.kernel}, seed {config.seed}",
+        f"output   {output}: at most {num_bytes / 2**20:.0f} MiB (8 bit; twice that for 16 bit)"])
+
+
+def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter,
+                stopping: Callable[[], bool]) -> Summary:
+    """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
+    counts, failed, depth = {TRAIN: 0, VALIDATE: 0}, [], CommonDepth(config.channels)
+    with Progress(len(sources), "images") as progress:
+        for image_index, source in enumerate(sources):
+            try:
+                photograph = to_photograph(depth.convert(source.name, decode(source)))
+                for hr in cut_crops(photograph, source, config, image_index):
+                    writer.append(hr, degrade(hr, config), source.split, source.name)
+                    counts[source.split] += 1
+                    if stopping():
+                        raise SwinmpiError("stopped by a signal; nothing was written")
+            except ImageUnusable as reason:
+                failed.append(f"{source.name}: {reason}")
+                say(f"skipped {failed[-1]}")
+            progress.advance(note=f"{writer.num_images} pairs")
+    if not writer.num_images:
+        raise StackError(f"none of the {len(sources)} images could be used; the first: {failed[0]}")
+    return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed))
+
+
+def cut_crops(photograph: Photograph, source: Source, config: DataConfig, image_index: int) -> Iterator[np.ndarray]:
+    """HR images (size_px, size_px, C) of one photograph; what is drawn depends on (seed, image index) alone."""
+    random = keyed_random(config.seed, image_index)
+    height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
+    if config.mode == "whole":
+        yield whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
+        return
+    most_reduce = min(photograph.height_px, photograph.width_px) / config.size_px
+    if most_reduce < source.reduce:
+        raise ImageUnusable(f"{photograph.width_px} x {photograph.height_px} px shrunk by {source.reduce:g} is smaller "
+                            f"than a crop of {config.size_px} px; lower data.size_px or use data.mode=whole")
+    for number in range(num_crops(config, source.split, height * width)):
+        crop = draw_crop(photograph, source, config, random, most_reduce)
+        if crop is None:
+            if number == 0:
+                raise ImageUnusable(f"{MAX_DRAWS} crops were flat; see data.flat_reject and data.flat_threshold")
+            return
+        yield crop
+
+
+def draw_crop(photograph: Photograph, source: Source, config: DataConfig, random: np.random.Generator,
+              most_reduce: float) -> np.ndarray | None:
+    """One crop at a random place and reduction; flat ones are drawn again with probability flat_reject, at most
+    MAX_DRAWS times (then None)."""
+    for _ in range(MAX_DRAWS):
+        reduce = draw_reduce(random, source, config, most_reduce)
+        room = [length - config.size_px * reduce for length in (photograph.height_px, photograph.width_px)]
+        top_px, left_px = (int(random.integers(0, max(0, math.floor(length)), endpoint=True)) for length in room)
+        crop = photograph.cut(top_px, left_px, reduce, config.size_px, config.size_px)
+        if not (is_flat(crop, config.flat_threshold) and random.random() < config.flat_reject):
+            return crop
+    return None
+
+
+def draw_reduce(random: np.random.Generator, source: Source, config: DataConfig, most: float) -> float:
+    """Uniform between reduce and reduce * reduce_spread, never more than `most`."""
+    return float(random.uniform(source.reduce, max(source.reduce, min(source.reduce * config.reduce_spread, most))))
+
+
+def whole_image(photograph: Photograph, reduce: float, size_px: int) -> np.ndarray:
+    """The whole image shrunk by `reduce`, then cropped or padded (mirrored) around its centre to a square."""
+    shape = [max(1, int(length / reduce)) for length in (photograph.height_px, photograph.width_px)]
+    image = photograph.cut(0, 0, reduce, *shape)
+    for axis, length in enumerate(shape):
+        before = abs(size_px - length) // 2
+        if length >= size_px:
+            image = image.take(range(before, before + size_px), axis=axis)
+        else:
+            widths = [(before, size_px - length - before) if a == axis else (0, 0) for a in range(3)]
+            image = np.pad(image, widths, mode="reflect")
+    return image
+
+
+def degrade(hr: np.ndarray, config: DataConfig) -> np.ndarray:
+    return imresize(hr, size=(lr_size_px(config),) * 2, kernel=config.kernel)
+
+
+def decode(source: Source) -> np.ndarray:
+    try:
+        return source.read()
+    except Exception as error:  # decoders raise anything on damaged files, and one image must not end the run
+        raise ImageUnusable(f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+class CommonDepth:
+    """Brings every image to the configured channels and the bit depth of the first one; says so the first time."""
+
+    def __init__(self, channels: int):
+        self.channels = channels
+        self.first: tuple[np.dtype, int] | None = None
+        self.said = False
+
+    def convert(self, name: str, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) uint8 or uint16 -> (H, W, channels) of the first image's type."""
+        kind = (image.dtype, image.shape[2])
+        self.first = self.first or kind
+        if kind != self.first and not self.said:
+            self.said = True
+            say(f"warning: {name} is {describe(kind)}, the first image is {describe(self.first)}; "
+                f"all become {describe((self.first[0], self.channels))}")
+        return with_depth(with_channels(image, self.channels), self.first[0])
+
+
+def validated_sources(text: str, output: Path, config: DataConfig, root: Path | None, overwrite: bool,
+                      opened: ExitStack) -> list[Source]:
+    """All that can be wrong before the first image is decoded, found now; every source has a split."""
+    lr_size_px(config)
+    check_output(output, overwrite)
+    if Path(text.split("::")[0]).resolve() == output.resolve():
+        raise OutputError(f"{output}: is the input as well; choose another --output")
+    return assign_splits(find_sources(text, root, opened), config)
+
+
+def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
+    """Whole images go to validation, so that no crop of it shares pixels with training: data.validate_share of those
+    without a split of their own, at least one where there are several."""
+    free = [index for index, source in enumerate(sources) if source.split is None]
+    wanted = round(config.validate_share * len(free))
+    if config.validate_share > 0 and len(free) > 1:
+        wanted = max(1, wanted)
+    drawn = keyed_random(config.seed, SPLIT_STREAM).permutation(free)[:wanted]
+    splits = {int(index): VALIDATE for index in drawn}
+    return [source if source.split is not None else replace(source, split=splits.get(index, TRAIN))
+            for index, source in enumerate(sources)]
+
+
+def num_crops(config: DataConfig, split: int, area_px: float) -> int:
+    """Crops of an image of `area_px` after reduction."""
+    most = crop_limit(config, split)
+    if config.coverage is None:
+        return most
+    return min(most, math.ceil(config.coverage * area_px / config.size_px**2))
+
+
+def crop_limit(config: DataConfig, split: int) -> int:
+    if config.mode == "whole":
+        return 1
+    return config.validate_crops or config.crops_per_image if split == VALIDATE else config.crops_per_image
+
+
+def lr_size_px(config: DataConfig) -> int:
+    """size_px / scale, which must be whole for HR and LR pixels to lie over each other."""
+    size = round(config.size_px / config.scale)
+    if abs(size * config.scale - config.size_px) > 1e-6:
+        raise ConfigError(f"data.size_px: expected a multiple of data.scale = {config.scale:g}, got {config.size_px}")
+    return size
+
+
+def is_flat(crop: np.ndarray, threshold: float) -> bool:
+    """Standard deviation of the brightness, on a scale of 0..1."""
+    return crop.mean(axis=2).std() / np.iinfo(crop.dtype).max < threshold
+
+
+def keyed_random(seed: int, stream: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+
+
+def describe(kind: tuple[np.dtype, int]) -> str:
+    return f"{kind[0].itemsize * 8}-bit {'grey' if kind[1] == 1 else 'RGB'}"
+
+
+def say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)

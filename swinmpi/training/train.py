@@ -1,0 +1,215 @@
+"""Training (thesis algorithm 2.1) on the ranks of a torch.distributed group, resumable at any moment."""
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from swinmpi import __version__
+from swinmpi.config import Config, TrainConfig
+from swinmpi.errors import Stopped, SwinmpiError
+from swinmpi.families.objective import make_objective
+from swinmpi.models.blocks import set_fused_attention
+from swinmpi.models.diffuser import autocast
+from swinmpi.models.ema import Ema
+from swinmpi.parallel.worker import Worker
+from swinmpi.reports.progress import Progress
+from swinmpi.storage.checkpoint import CheckpointFolder, check_shapes, load_into, load_state, load_weights
+from swinmpi.storage.pairs import PairReader
+from swinmpi.training.batches import Ahead, BatchSource, to_device
+from swinmpi.training.log import Log
+from swinmpi.training.setup import (
+    check_run,
+    check_same_run,
+    checked_progress,
+    fitting_state,
+    freeze,
+    load_encoder,
+    load_moments,
+    start_folder,
+)
+from swinmpi.training.validation import validate
+
+
+def train(config: Config, worker: Worker, resume: bool, stop_requested: Callable[[], bool]) -> Path:
+    """Run to `train.updates`; returns the folder of checkpoints. Collective over the group.
+
+    stop_requested() is this rank's wish to end; all ranks then save and raise Stopped together. A resumed run on the CPU
+    has the losses and weights of one that was never stopped: bit for bit on one or two ranks; on more to rounding,
+    because DDP may add their gradients in another order until it knows which are ready first.
+    """
+    with CheckpointFolder(Path(config.train.output), config.train.keep_last) as folder:
+        worker.on_root(check_run, config, worker.size, folder, resume)
+        newest = worker.on_root(start_folder, folder)
+        with PairReader(config.train.data) as pairs, batches(config, pairs, worker) as source:
+            trainer = Trainer(config, worker, len(pairs.train_indices), newest)
+            log = Log(folder.root, config.train.batch_images)
+            worker.on_root(log.start, trainer.update)
+            run_updates(trainer, source, pairs, folder, log, stop_requested)
+    return folder.root
+
+
+def run_updates(trainer: "Trainer", source: BatchSource | Ahead, pairs: PairReader, folder: CheckpointFolder, log: Log,
+                stop_requested: Callable[[], bool]) -> None:
+    """Update after update; log, validate and save where it is due. Collective."""
+    settings, worker = trainer.config.train, trainer.worker
+    with Progress(settings.updates, "updates", trainer.update, enabled=worker.is_root) as progress:
+        while trainer.update < settings.updates:
+            losses = trainer.step(source)
+            progress.advance(note=f"loss {losses['loss']:.4f}")
+            if trainer.is_due(settings.log_every):
+                worker.on_root(log.add_losses, trainer.update, trainer.learning_rate, losses)
+            if trainer.is_due(settings.validate_every):
+                figures = validate(trainer.config, worker, trainer.ema.tensors, pairs)
+                worker.on_root(keep_figures, figures, trainer, folder, log)
+            stopping = worker.any(stop_requested())
+            if stopping or trainer.is_due(settings.checkpoint_every):
+                worker.on_root(trainer.save, folder)
+            if stopping and trainer.update < settings.updates:
+                raise worker.told_once(Stopped(f"stopped at update {trainer.update}, saved in {folder.root}; "
+                                               "go on with --resume"))
+
+
+class Trainer:
+    """The evolving state: model, optimiser, EMA, and how many updates were made.
+
+    Made collectively: with a pre-trained encoder where asked for, or from `newest`, an `update-*` folder.
+    """
+
+    def __init__(self, config: Config, worker: Worker, images_per_epoch: int, newest: Path | None = None):
+        torch.manual_seed(config.train.seed)
+        self.config, self.worker, self.images_per_epoch = config, worker, images_per_epoch
+        layout = torch.channels_last if config.parallel.channels_last else torch.contiguous_format
+        self.objective: nn.Module = make_objective(config).to(worker.device, memory_format=layout)
+        self.model: nn.Module = self.objective.model
+        set_fused_attention(self.model, config.parallel.fused_attention)
+        if config.train.encoder_checkpoint is not None and newest is None:
+            worker.root_first(load_encoder, self.model.encoder, config.train.encoder_checkpoint)
+        if config.train.freeze_encoder:
+            freeze(self.model.encoder)
+        if worker.size > 1:
+            self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(trainable, lr=config.train.learning_rate)
+        self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=config.parallel.precision == "fp16")
+        self.update, self.best = 0, math.inf
+        if newest is not None:
+            worker.root_first(self.load, newest)
+
+    def step(self, source: BatchSource | Ahead) -> dict[str, float]:
+        """One update; returns its losses. Collective."""
+        settings = self.config.train
+        epoch = self.update * settings.batch_images // self.images_per_epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate_factor(settings, self.update, epoch)
+        losses = self.gradient(source)
+        self.check_finite("loss", losses["loss"])
+        self.apply_gradient()
+        self.ema.update(self.model, self.update)
+        self.update += 1
+        return losses
+
+    def gradient(self, source: BatchSource | Ahead) -> dict[str, float]:
+        """Backpropagate the batch of this update; returns its losses, means over micro steps and ranks. Collective."""
+        steps, sums = self.config.train.accumulate, {}
+        for micro_step in range(steps):
+            batch = to_device(source.batch(self.update, micro_step), self.worker.device)
+            with self.averaging(micro_step == steps - 1):
+                with autocast(self.worker.device, self.config.parallel.precision):
+                    losses = self.objective(batch)
+                self.scaler.scale(losses["loss"] / steps).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / steps
+        return dict(zip(sums, self.worker.mean(list(sums.values())), strict=True))
+
+    def averaging(self, now: bool) -> AbstractContextManager:
+        """Ranks average their gradients in the backward pass of the last micro step only."""
+        return nullcontext() if now or self.worker.size == 1 else self.objective.no_sync()
+
+    def apply_gradient(self) -> None:
+        """Clip, step, forget. With fp16 the scaler leaves out a step whose gradient overflowed, and scales less."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_norm or math.inf)
+        if not self.scaler.is_enabled():
+            self.check_finite("gradient", norm.item())
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def check_finite(self, what: str, value: float) -> None:
+        """End before anything is spoilt; equal on all ranks, so that they end together."""
+        if not math.isfinite(value):
+            raise self.worker.told_once(SwinmpiError(
+                f"the {what} is {value} at update {self.update + 1}; resume from the last checkpoint with a lower "
+                "train.learning_rate or parallel.precision=fp32"))
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the last update."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def is_due(self, interval: int) -> bool:
+        """Every `interval` updates, and at the end."""
+        return self.update % interval == 0 or self.update == self.config.train.updates
+
+    def header(self) -> dict:
+        """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
+        sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"})
+        return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target, **sections}
+
+    def save(self, folder: CheckpointFolder) -> None:
+        """Not collective: one rank writes."""
+        state = {"update": self.update, "best": self.best, "optimizer": self.optimizer.state_dict(),
+                 "scaler": self.scaler.state_dict(), "torch_rng": torch.get_rng_state()}
+        folder.save(self.update, self.model.state_dict(), self.ema.tensors, state, self.header())
+
+    def load(self, path: Path) -> None:
+        """Go on from one `update-*` folder."""
+        weights, header = load_weights(path / "weights.safetensors")
+        check_same_run(self.config, header, path)
+        load_into(self.model, weights, str(path))
+        ema, _ = load_weights(path / "ema.safetensors")
+        check_shapes(self.ema.tensors, ema, str(path))
+        self.ema.load(ema)
+        with fitting_state(path):
+            state = load_state(path)
+            self.update, self.best = checked_progress(state)
+            load_moments(self.optimizer, state["optimizer"]["state"])
+            self.scaler.load_state_dict(state["scaler"])
+            torch.set_rng_state(state["torch_rng"])
+
+
+def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
+    """Learning rate over its peak: linear warm-up, then constant, cosine tail, or the thesis's cosine per epoch (2.3)."""
+    if update < settings.warmup_updates:
+        return (update + 1) / settings.warmup_updates
+    progress = 0.0
+    if settings.annealing == "tail":
+        start = settings.updates * (1 - settings.annealing_share)
+        progress = max(0.0, (update - start) / (settings.updates - start))
+    elif settings.annealing == "epoch":
+        progress = epoch / settings.annealing_epochs
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def batches(config: Config, pairs: PairReader, worker: Worker) -> AbstractContextManager[BatchSource | Ahead]:
+    """This rank's batches; made ahead where the device is not the CPU that makes them."""
+    source = BatchSource(config, pairs, worker.rank, worker.size)
+    return nullcontext(source) if worker.device.type == "cpu" else Ahead(source)
+
+
+def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder, log: Log) -> None:
+    """Log a validation, and keep the weights with the lowest loss so far. Not collective.
+
+    The loss, not the PSNR of a sample: that is highest early, when samples are still smooth.
+    """
+    if not figures:
+        return
+    log.add_figures(trainer.update, figures)
+    if figures["loss_validation"] < trainer.best:
+        trainer.best = figures["loss_validation"]
+        folder.save_best(trainer.ema.tensors, trainer.header())

@@ -1,0 +1,80 @@
+"""Figures on the validation split while training: the loss, and bicubic, regression and a sample with the EMA weights."""
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swinmpi.config import Config
+from swinmpi.families.lr_rows import LrStrip
+from swinmpi.families.objective import Batch, make_objective
+from swinmpi.images.imresize import imresize_tensor
+from swinmpi.images.metrics import psnr, ssim
+from swinmpi.parallel.comm import Group
+from swinmpi.parallel.worker import Worker
+from swinmpi.sampling.superresolve import SuperResolver
+from swinmpi.storage.pairs import PairReader
+from swinmpi.training.batches import BatchSource, to_device, to_unit
+
+MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
+
+
+def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
+    """`loss_validation` over the split (a part of a large one), and mean PSNR and SSIM of `bicubic`, `regression` and
+    `sample` over some of its images. Images are shared over the ranks. Collective; equal on all ranks, empty when there is
+    no validation split.
+    """
+    objective = make_objective(config).to(worker.device).eval()
+    objective.model.load_state_dict(dict(ema))
+    source, split = BatchSource(config, pairs, worker.rank, worker.size), pairs.validate_indices
+    losses = worker.gather([loss(objective, source.validation_batch(int(i)), worker.device)
+                            for i in share(spread(split, MAX_LOSS_IMAGES), worker)])
+    chosen = spread(split, config.train.validate_images)
+    answer = make_answer(config, objective, worker.device)
+    rows = worker.gather([figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
+                          for i in share(chosen, worker)])
+    if not rows:
+        return {}
+    return {"loss_validation": float(np.mean(losses))} | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def spread(image_indices: np.ndarray, at_most: int) -> np.ndarray:
+    """That many of them, evenly."""
+    return image_indices[np.linspace(0, len(image_indices) - 1, min(at_most, len(image_indices))).astype(int)]
+
+
+def share(image_indices: np.ndarray, worker: Worker) -> np.ndarray:
+    """This rank's part, in an order that does not depend on the number of ranks."""
+    return np.array_split(image_indices, worker.size)[worker.rank]
+
+
+@torch.inference_mode()
+def loss(objective: nn.Module, batch: Batch, device: torch.device) -> float:
+    return objective(to_device(batch, device))["loss"].item()
+
+
+def make_answer(config: Config, objective: nn.Module, device: torch.device):
+    """(lr (C, h, w), image index) -> images (C, H, W) by name."""
+    if config.train.target == "encoder":
+        return lambda lr, _: {"regression": objective.regress(lr[None].to(device))[0].cpu()}
+    model = objective.model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
+    resolver = SuperResolver(config, model, Group(), MICRO_BATCH, device)
+
+    def sample(lr: Tensor, image_index: int) -> dict[str, Tensor]:
+        shown, = resolver([LrStrip.whole(lr)], [image_index], [config.sampler.seed])
+        named = {"sample": shown.samples[0]}
+        return named | ({"regression": shown.base} if config.model.family == "aligned" else {})
+
+    return sample
+
+
+@torch.inference_mode()
+def figures(hr: np.ndarray, lr: np.ndarray, image_index: int, answer) -> dict[str, float]:
+    """psnr_* and ssim_* of one image, all in -1..1."""
+    lr = torch.from_numpy(lr)
+    images = {"bicubic": imresize_tensor(lr[None], size=hr.shape[-2:])[0]} | answer(lr, image_index)
+    truth, row = np.moveaxis(hr, 0, -1), {}
+    for name, image in images.items():
+        image = np.moveaxis(image.clamp(-1, 1).numpy(), 0, -1)
+        row |= {f"psnr_{name}": psnr(image, truth, 2.0), f"ssim_{name}": ssim(image, truth, 2.0)}
+    return row

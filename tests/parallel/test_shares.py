@@ -1,0 +1,84 @@
+"""Rank arithmetic for all ranks at once, in one process."""
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swinmpi.parallel.root import plan_exchange
+from swinmpi.parallel.shares import (
+    auto_ranks_per_image,
+    block_range,
+    group_of,
+    images_of_group,
+    owner_of,
+    split_groups,
+)
+
+few = st.integers(0, 60)
+ranks = st.integers(1, 20)
+
+
+@given(few, ranks)
+def test_blocks_cover_every_item_once_in_order_and_evenly(num_items, num_ranks):
+    blocks = [block_range(num_items, num_ranks, rank) for rank in range(num_ranks)]
+    assert [item for block in blocks for item in block] == list(range(num_items))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+@given(few, ranks)
+def test_the_owner_is_the_rank_whose_block_holds_the_item(num_items, num_ranks):
+    for item in range(num_items):
+        assert item in block_range(num_items, num_ranks, owner_of(item, num_items, num_ranks))
+
+
+def test_nobody_owns_what_does_not_exist():
+    with pytest.raises(ValueError, match="got 6"):
+        owner_of(6, 6, 2)
+
+
+@given(ranks, ranks)
+def test_groups_hold_every_rank_once_and_enough_of_them(num_ranks, ranks_per_image):
+    groups = split_groups(num_ranks, ranks_per_image)
+    assert [rank for group in groups for rank in group] == list(range(num_ranks))
+    assert [group_of(groups, rank) for group in groups for rank in group] == sorted(
+        index for index, group in enumerate(groups) for _ in group)
+    sizes = [len(group) for group in groups]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= min(ranks_per_image, num_ranks)
+
+
+def test_known_groups():
+    assert split_groups(7, 2) == [range(0, 3), range(3, 5), range(5, 7)]
+    assert split_groups(4, 9) == [range(0, 4)]
+    with pytest.raises(ValueError, match="at least 1"):
+        split_groups(4, 0)
+
+
+@given(st.lists(few, unique=True), ranks)
+def test_every_image_belongs_to_one_group(image_indices, num_groups):
+    shares = [images_of_group(image_indices, num_groups, group) for group in range(num_groups)]
+    assert sorted(index for share in shares for index in share) == sorted(image_indices)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("num_images, num_ranks, expected", [(40, 8, 1), (8, 8, 1), (3, 8, 2), (1, 5, 5), (0, 5, 5)])
+def test_automatic_ranks_per_image(num_images, num_ranks, expected):
+    ranks_per_image, reason = auto_ranks_per_image(num_images, num_ranks)
+    assert ranks_per_image == expected
+    assert str(num_images) in reason and str(num_ranks) in reason
+
+
+@given(st.integers(1, 12), ranks, st.data())
+def test_a_plan_shares_every_live_window_once_whatever_the_number_of_ranks(num_positions, num_ranks, data):
+    positions = st.lists(st.integers(0, num_positions - 1), unique=True)
+    live = data.draw(st.lists(positions, min_size=1, max_size=4))
+    plan = plan_exchange(range(num_positions), num_ranks, live)
+    assert plan.items == plan_exchange(range(num_positions), 1, live).items
+    assert sorted(plan.items) == sorted((slot, position) for slot, owned in enumerate(live) for position in owned)
+    assert [item for rank in range(num_ranks) for item in plan.own(rank)] == list(plan.items)
+    for rank in range(num_ranks):
+        assert {owner_of(position, num_positions, num_ranks) for _, position in plan.own(rank)} <= {rank}
+
+
+def test_a_plan_refuses_positions_outside_the_grid():
+    with pytest.raises(ValueError, match="0..3"):
+        plan_exchange(range(4), 2, [[0, 4]])

@@ -1,0 +1,1 @@
+"""What tests share: programs that end with their test, small stacks, models and trainings."""
