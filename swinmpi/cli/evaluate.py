@@ -49,8 +49,9 @@ def parser() -> ArgumentParser:
 def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
     """Sample `--lr` with `--checkpoint` into the output folder, then judge on rank 0. Collective."""
     request, config = world.on_root(lambda: prepare_sampling(options))
-    from swinmpi.sampling.sample import sample
-    report = sample(request, config, world, stop)
+    from swinmpi.sampling.plan import plan
+    from swinmpi.sampling.sample import run
+    report = run(world.on_root(lambda: plan(request, config, world.size)), world, stop)
 
     def conclude() -> None:
         print_table(report)
@@ -89,8 +90,9 @@ def show_plan(options: Namespace) -> None:
     if options.checkpoint is None:
         print(plan(request_for(options, options.sr)))
         return
-    from swinmpi.sampling.plan import describe_plan
-    print(describe_plan(*prepare_sampling(options), launcher_size() or 1))
+    from swinmpi.sampling.plan import describe
+    from swinmpi.sampling.plan import plan as plan_sampling
+    print(describe(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
 
 
 def request_for(options: Namespace, sr: str):

@@ -64,11 +64,18 @@ def shard(text: str) -> Shard:
 
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
-    request, config = world.on_root(lambda: prepare(options))
-    from swinmpi.sampling.sample import sample
-    world.on_root(lambda: tell_shard(request))
-    report = sample(request, config, world, stop)
-    world.on_root(lambda: conclude(options, request, report))
+    plan = world.on_root(lambda: plan_of(options, world.size))
+    from swinmpi.sampling.sample import run
+    world.on_root(lambda: tell_shard(plan.request))
+    report = run(plan, world, stop)
+    world.on_root(lambda: conclude(options, plan.request, report))
+
+
+def plan_of(options: Namespace, num_ranks: int):
+    """The plan of a command line, validated. On one process."""
+    request, config = prepare(options)
+    from swinmpi.sampling.plan import plan
+    return plan(request, config, num_ranks)
 
 
 @contextmanager
@@ -137,8 +144,7 @@ def check_demo(config: Config, checkpoint: Path) -> None:
 
 def with_regression(config: Config) -> Config:
     """`config` that keeps the regression where the model has one, for the picture."""
-    output = config.output.model_copy(update={"regression": config.model.family == "aligned"})
-    return config.model_copy(update={"output": output})
+    return config.replaced(output={"regression": config.model.regresses})
 
 
 def conclude(options: Namespace, request, report) -> None:
@@ -179,12 +185,11 @@ def listed(image_indices: Iterable[int]) -> str:
 
 
 def show_plan(options: Namespace) -> None:
-    request, config = prepare(options)
-    from swinmpi.families.model import load_model
-    from swinmpi.sampling.plan import describe_plan
-    load_model(request.checkpoint, config)
-    print(describe_plan(request, config, launcher_size() or 1))
-    tell_shard(request)
+    plan = plan_of(options, launcher_size() or 1)
+    from swinmpi.families.loading import load_family
+    from swinmpi.sampling.plan import describe
+    load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
+    print(describe(plan))
 
 
 def default_output(address: str, scale: int) -> Path:

@@ -12,8 +12,6 @@ from swinmpi.errors import ConfigError, SwinmpiError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import (
     StopFlag,
-    choose_device,
-    choose_threads,
     init_torch_distributed,
     launched_by_torchrun,
     launcher_rank,
@@ -76,12 +74,10 @@ def train_on(world: World, config: Config, resume: bool, stop_requested: Callabl
     import torch
     from torch import distributed as dist
 
+    from swinmpi.parallel.device import start_computing
     from swinmpi.parallel.worker import Worker
     from swinmpi.training.train import train
-    device = torch.device(choose_device(config.parallel.device, world.node.rank))
-    torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = torch.device(start_computing(config.parallel.device, config.parallel.threads, world.node))
     alone = world.size == 1 and not launched_by_torchrun()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
@@ -97,15 +93,15 @@ def train_on(world: World, config: Config, resume: bool, stop_requested: Callabl
 
 def show_plan(config: Config, resume: bool) -> None:
     """Validate everything, print what a run would do."""
-    from swinmpi.families.objective import make_objective
     from swinmpi.models.blocks import count_parameters
     from swinmpi.storage.checkpoint import CheckpointFolder
     from swinmpi.storage.pairs import PairReader
+    from swinmpi.training.objective import make_training_module
     from swinmpi.training.setup import check_run
     settings = config.train
     folder = CheckpointFolder(Path(settings.output), settings.keep_last)
     check_run(config, launcher_size() or 1, folder, resume)
-    parameters = count_parameters(make_objective(config).model)
+    parameters = count_parameters(make_training_module(config).model)
     with PairReader(settings.data) as pairs:
         print(f"data    {settings.data}: {len(pairs.train_indices)} images to train, {len(pairs.validate_indices)} to "
               f"validate, {pairs.size_px} px, scale {pairs.scale:g}")

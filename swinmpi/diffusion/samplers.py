@@ -1,10 +1,15 @@
-"""Samplers: from x_T to x_0 in any number of steps, by DDPM (thesis algorithm 2.2), DDIM or DPM-Solver++ (2M).
+"""Samplers: from x_T to x_0 in any number of steps; a method is a table of linear rules.
 
-With x_0 worked out from the network's output, every method here is one linear rule,
-    x_prev = of_x_t x_t + of_x_0 x_0 + of_last_x_0 (x_0 of the step before) + of_noise noise,
-so a method is a table of coefficients: worked out in float64, applied element by element to any part of an image.
+Every evaluation of the network gives an x_0, and with it every method here is linear:
+    next x_t = of_x_t x_t + of_x_0 x_0 + sum of_kept kept + of_noise noise,
+and so is what it keeps for later evaluations. The factors are worked out in float64 and applied
+element by element, to any part of an image.
+
+A method with one evaluation a step makes one `Evaluation` of a step, Heun's two; one that looks
+back keeps tensors. Adding a method: a function here, its line in METHODS, its name in the settings.
 """
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,83 +21,105 @@ from swinmpi.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class StepRule:
-    """The four factors of one step."""
+class Rule:
+    """The factors of one linear combination; of_kept: of the tensors kept before, in order."""
 
     of_x_t: float
     of_x_0: float
-    of_last_x_0: float = 0.0
+    of_kept: tuple[float, ...] = ()
     of_noise: float = 0.0
+
+
+X_0_ITSELF = Rule(0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One call of the network, at t, and what follows: the next x_t, and what is kept after it."""
+
+    t: int
+    rule: Rule
+    keeps: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Sampler:
-    """A plan of steps; step i goes from timesteps[i] to timesteps[i + 1], the last one to x_0. Made by make_sampler."""
+    """The evaluations from x_T to x_0, in order. Made by make_sampler."""
 
-    timesteps: tuple[int, ...]
-    rules: tuple[StepRule, ...]
+    evaluations: tuple[Evaluation, ...]
     prediction: str
     clip_x_0: float | None
     schedule: Schedule
 
-    def needs_noise(self, step: int) -> bool:
-        """Whether this step adds noise; never the last (z = 0)."""
-        return self.rules[step].of_noise != 0
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """t of every evaluation."""
+        return tuple(evaluation.t for evaluation in self.evaluations)
 
     @property
-    def looks_back(self) -> bool:
-        """Whether some step needs the x_0 of the step before (`history`)."""
-        return any(rule.of_last_x_0 != 0 for rule in self.rules)
+    def num_kept(self) -> int:
+        """How many tensors like x_t are kept between evaluations, at most."""
+        return max(len(evaluation.keeps) for evaluation in self.evaluations)
 
-    def step(self, step: int, x_t: Tensor, output: Tensor, noise: Tensor | None = None,
-             history: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(x_prev, history for the next step) from x_t at timesteps[step] and the network's output for it.
+    @property
+    def initial_std(self) -> float:
+        """sqrt(1 - abar_T): x_T is this times N(0, 1), as noisy as training left it."""
+        return initial_std(self.schedule)
 
-        All tensors (N, C, H, W) of one shape; noise ~ N(0, 1) where needs_noise(step). history is None at first; where
-        a method looks back it is a tensor over the same pixels as x_t and has to follow x_t through every shift.
-        Raises ValueError where noise or history is needed and missing.
+    def needs_noise(self, number: int) -> bool:
+        """Whether this evaluation adds noise; never the last (z = 0)."""
+        return self.evaluations[number].rule.of_noise != 0
+
+    def step(self, number: int, x_t: Tensor, output: Tensor, noise: Tensor | None = None,
+             kept: Sequence[Tensor] = ()) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(next x_t, tensors to keep) from x_t and the network's output in evaluation `number`.
+
+        All tensors (N, C, H, W) of one shape; noise ~ N(0, 1) where needs_noise(number). kept: what
+        the call before returned, over the same pixels as x_t; it has to follow x_t through every
+        shift. Raises ValueError where noise or kept tensors are needed and missing.
         """
-        rule, t = self.rules[step], self.timesteps[step]
-        looked_back_at = self._is_looked_back_at(step)
-        if self.clip_x_0 is None and not looked_back_at:
-            # Nobody needs x_0 itself: it is linear in x_t and the output, and that spares half the passes over the memory.
-            of_x_t, of_output = x_0_factors(self.prediction, t, self.schedule)
-            x_prev = combine(rule.of_x_t + rule.of_x_0 * of_x_t, x_t, rule.of_x_0 * of_output, output.to(x_t.dtype))
+        evaluation = self.evaluations[number]
+        rule = evaluation.rule
+        if self.clip_x_0 is None and not evaluation.keeps:
+            # Nobody needs x_0 itself: it is linear in x_t and the output, and that spares half the
+            # passes over the memory.
+            of_x_t, of_output = x_0_factors(self.prediction, evaluation.t, self.schedule)
+            following = combine(rule.of_x_t + rule.of_x_0 * of_x_t, x_t, rule.of_x_0 * of_output,
+                                output.to(x_t.dtype))
+            keeping = ()
         else:
-            x_0 = to_x_0(self.prediction, output, x_t, t, self.schedule)
+            x_0 = to_x_0(self.prediction, output, x_t, evaluation.t, self.schedule)
             if self.clip_x_0 is not None:
                 x_0 = x_0.clamp(-self.clip_x_0, self.clip_x_0)
-            x_prev = combine(rule.of_x_t, x_t, rule.of_x_0, x_0)
-        for what, factor, term in (("history", rule.of_last_x_0, history), ("noise", rule.of_noise, noise)):
-            if factor != 0 and term is None:
-                raise ValueError(f"sampler step {step}: expected {what}, got None")
+            following = combine(rule.of_x_t, x_t, rule.of_x_0, x_0)
+            keeping = tuple(x_0 if keep == X_0_ITSELF else
+                            combine(keep.of_x_t, x_t, keep.of_x_0, x_0) for keep in evaluation.keeps)
+        if len(kept) < len(rule.of_kept) or (rule.of_noise != 0 and noise is None):
+            missing = "noise" if len(kept) >= len(rule.of_kept) else f"{len(rule.of_kept)} kept tensors"
+            raise ValueError(f"sampler evaluation {number}: expected {missing}, got none")
+        terms = [*zip(rule.of_kept, kept, strict=False), (rule.of_noise, noise)]
+        for factor, term in terms:
             if factor != 0:
-                x_prev.add_(factor * term)
-        return x_prev, x_0 if looked_back_at else None
-
-    def _is_looked_back_at(self, step: int) -> bool:
-        return step + 1 < len(self.rules) and self.rules[step + 1].of_last_x_0 != 0
+                following.add_(factor * term)
+        return following, keeping
 
 
 def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, schedule: Schedule) -> Sampler:
-    """The sampler of a configuration. It scales the noise of each step by noise_scale; x_T's is the caller's to scale.
+    """The sampler of a configuration. It scales the noise of each step by noise_scale; x_T's is the
+    caller's to scale.
 
     clip_x_0 limits the x_0 inside each step and with it the noise that x_t is then taken to hold.
     Raises ValueError for more steps than the schedule has.
     """
     times = timesteps(config.steps, schedule.steps)
     abar = [schedule.alphas_cumprod[t].item() for t in times] + [1.0]
-    if config.method == "ddpm":
-        rules = [_ddpm(now, then, diffusion.variance, config.noise_scale) for now, then in pairwise(abar)]
-    elif config.method == "ddim":
-        rules = [_ddim(now, then, config.eta, config.noise_scale) for now, then in pairwise(abar)]
-    else:
-        rules = _dpmpp_2m(abar)
-    return Sampler(tuple(times), tuple(rules), diffusion.prediction, config.clip_x_0, schedule)
+    evaluations = METHODS[config.method](times, abar, config, diffusion)
+    return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, schedule)
 
 
 def timesteps(num_steps: int, schedule_steps: int) -> list[int]:
-    """num_steps values of t, falling from T - 1, evenly spaced ("trailing"): x_T is always where training ended.
+    """num_steps values of t, falling from T - 1, evenly spaced ("trailing"): x_T is always where
+    training ended.
 
     Raises ValueError unless 1 <= num_steps <= T.
     """
@@ -102,33 +129,74 @@ def timesteps(num_steps: int, schedule_steps: int) -> list[int]:
 
 
 def initial_std(schedule: Schedule) -> float:
-    """sqrt(1 - abar_T): x_T starts as this times N(0, 1), as noisy as training left it (and times noise_scale)."""
+    """sqrt(1 - abar_T), the share of noise in x_T (its amplitude)."""
     return math.sqrt(1 - schedule.alphas_cumprod[-1].item())
 
 
-def _ddpm(abar_t: float, abar_prev: float, variance: str, noise_scale: float) -> StepRule:
-    """Thesis algorithm 2.2 and eq. 1.9 (Ho et al. 2020, algorithm 2), for a stride of any length."""
-    of_x_0, of_x_t, spread = posterior_coefficients(abar_t, abar_prev, variance)
-    of_noise = 0.0 if abar_prev == 1 else noise_scale * math.sqrt(spread)
-    return StepRule(of_x_t, of_x_0, of_noise=of_noise)
+def ddpm(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
+         diffusion: DiffusionConfig) -> list[Evaluation]:
+    """Thesis algorithm 2.2 and eq. 1.9 (Ho et al. 2020, algorithm 2), for strides of any length."""
+    made = []
+    for t, (now, then) in zip(times, pairwise(abar), strict=True):
+        of_x_0, of_x_t, spread = posterior_coefficients(now, then, diffusion.variance)
+        of_noise = 0.0 if then == 1 else config.noise_scale * math.sqrt(spread)
+        made.append(Evaluation(t, Rule(of_x_t, of_x_0, of_noise=of_noise)))
+    return made
 
 
-def _ddim(abar_t: float, abar_prev: float, eta: float, noise_scale: float) -> StepRule:
-    """Song et al. 2021, eqs. 12 and 16; eta 1: DDPM with the posterior's variance, eta 0: the probability-flow ODE."""
+def ddim(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
+         diffusion: DiffusionConfig) -> list[Evaluation]:
+    """Song et al. 2021, eqs. 12 and 16; eta 1: DDPM with the posterior's variance, eta 0: the
+    probability-flow ODE."""
+    return [Evaluation(t, ddim_rule(now, then, config.eta, config.noise_scale))
+            for t, (now, then) in zip(times, pairwise(abar), strict=True)]
+
+
+def ddim_rule(abar_t: float, abar_prev: float, eta: float = 0.0, noise_scale: float = 0.0) -> Rule:
     spread = eta ** 2 * posterior_coefficients(abar_t, abar_prev, "posterior")[2]
     of_eps = math.sqrt(1 - abar_prev - spread)
     of_x_t = of_eps / math.sqrt(1 - abar_t)
-    return StepRule(of_x_t, math.sqrt(abar_prev) - of_x_t * math.sqrt(abar_t), of_noise=noise_scale * math.sqrt(spread))
+    return Rule(of_x_t, math.sqrt(abar_prev) - of_x_t * math.sqrt(abar_t),
+                of_noise=noise_scale * math.sqrt(spread))
 
 
-def _dpmpp_2m(abar: list[float]) -> list[StepRule]:
-    """Lu et al. 2022, algorithm 2: x_0 extrapolated in lambda = log(a / s) from two steps, one at the first and last.
-
-    Its one-step rule is DDIM with eta 0.
-    """
-    rules = [_ddim(now, then, eta=0.0, noise_scale=0.0) for now, then in pairwise(abar)]
+def dpmpp_2m(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
+             diffusion: DiffusionConfig) -> list[Evaluation]:
+    """DPM-Solver++ (2M), Lu et al. 2022, algorithm 2: x_0 extrapolated in lambda = log(a / s) from
+    two steps, one at the first and last. Its one-step rule is DDIM with eta 0."""
+    rules = [ddim_rule(now, then) for now, then in pairwise(abar)]
     log_snr = [math.log(a / (1 - a)) / 2 for a in abar[:-1]]
     for i in range(1, len(rules) - 1):
         ahead = (log_snr[i + 1] - log_snr[i]) / (log_snr[i] - log_snr[i - 1]) / 2
-        rules[i] = StepRule(rules[i].of_x_t, rules[i].of_x_0 * (1 + ahead), of_last_x_0=-rules[i].of_x_0 * ahead)
-    return rules
+        rules[i] = Rule(rules[i].of_x_t, rules[i].of_x_0 * (1 + ahead), (-rules[i].of_x_0 * ahead,))
+    looked_back_at = [bool(rule.of_kept) for rule in rules[1:]] + [False]
+    return [Evaluation(t, rule, (X_0_ITSELF,) if keeps else ())
+            for t, rule, keeps in zip(times, rules, looked_back_at, strict=True)]
+
+
+def heun(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
+         diffusion: DiffusionConfig) -> list[Evaluation]:
+    """Karras et al. 2022 (EDM), algorithm 1, for x_t = a (x + sigma noise): a step of DDIM with eta
+    0, then again with the mean of the slopes at both its ends; the last step is DDIM's.
+
+    Slopes are d = (x_t / a - x_0) / sigma. What is kept is x + h d / 2 at the step's end, h being
+    the change of sigma: half of the way along the slope at its start.
+    """
+    made = []
+    for step, (now, then) in enumerate(pairwise(abar)):
+        if then == 1:
+            made.append(Evaluation(times[step], ddim_rule(now, then)))
+            continue
+        sigma, sigma_then = (math.sqrt((1 - a) / a) for a in (now, then))
+        half, half_then = ((sigma_then - sigma) / 2 / s for s in (sigma, sigma_then))
+        amplitude = math.sqrt(then)
+        first_half = Rule(amplitude * (1 + half) / math.sqrt(now), -amplitude * half)
+        made += [Evaluation(times[step], ddim_rule(now, then), (first_half,)),
+                 Evaluation(times[step + 1], Rule(half_then, -amplitude * half_then, (1.0,)))]
+    return made
+
+
+Method = Callable[[Sequence[int], Sequence[float], SamplerConfig, DiffusionConfig], list[Evaluation]]
+"""(t of every step, abar at them and 1 at the end, settings) -> the evaluations."""
+
+METHODS: dict[str, Method] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}

@@ -5,6 +5,7 @@ windows apart, the Gaussian mask (1) and optionally the current x_t (C). It does
 """
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from swinmpi.config import ThesisModel
@@ -23,6 +24,12 @@ def make_encoder(config: ThesisModel) -> nn.Module | None:
 def condition_channels(config: ThesisModel) -> int:
     """Channels of the condition: image and mask, and x_t where it joins the LR image."""
     return config.channels + extra_channels(config)
+
+
+def thesis_condition(config: ThesisModel, lr: Tensor | None, masks: Tensor, x_t: Tensor | None) -> Tensor:
+    """What the encoder sees, (n, ., w, w): LR image (x_t in synthesis mode), mask, x_t where asked for."""
+    parts = {"lr": [lr, masks], "lr+x_t": [lr, masks, x_t], "x_t": [x_t, masks]}[config.condition_on]
+    return torch.cat(parts, dim=1)
 
 
 class ConvEncoder(nn.Module):

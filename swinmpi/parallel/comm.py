@@ -17,6 +17,7 @@ import numpy as np
 
 from swinmpi.parallel.failure import abort_all, die_unless_over_in, exit_code, is_echo, pickled_failure, raised_by_all, tell
 from swinmpi.parallel.shares import group_of
+from swinmpi.parallel.stopwatch import Stopwatch
 
 TAG_ARRIVED, TAG_GO = 1, 2
 SPIN_S, SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 50e-6, 50e-6, 1e-3
@@ -34,12 +35,10 @@ class Node:
 
 @dataclass
 class Stats:
-    """What communication cost this rank: payload bytes sent and received, those received alone, and seconds including the
-    wait for others."""
+    """What a group has moved on this rank: payload bytes sent and received, and those received."""
 
     bytes: int = 0
     received: int = 0
-    seconds: float = 0.0
 
 
 class Group:
@@ -47,8 +46,10 @@ class Group:
 
     is_world = False
 
-    def __init__(self, comm=None, polite: bool = False):
+    def __init__(self, comm=None, polite: bool = False, stopwatch: Stopwatch | None = None):
+        """stopwatch: counts the time spent here as `exchange`; its own when None."""
         self.comm = comm
+        self.stopwatch = stopwatch or Stopwatch()
         self.rank = comm.Get_rank() if comm is not None else 0
         self.size = comm.Get_size() if comm is not None else 1
         self.polite = polite and self.size > 1
@@ -133,13 +134,12 @@ class Group:
     @contextmanager
     def counted(self, sent: int = 0, received: int = 0, meet: bool = True) -> Iterator[None]:
         """Count the communication inside. meet: it is a collective call, before which polite ranks wait asleep."""
-        started = time.perf_counter()
-        if self.polite and meet:
-            self._meet()
-        yield
+        with self.stopwatch.of("exchange"):
+            if self.polite and meet:
+                self._meet()
+            yield
         self.stats.bytes += sent + received
         self.stats.received += received
-        self.stats.seconds += time.perf_counter() - started
 
     def _bcast_bytes(self, payload: bytes) -> bytes:
         length = self.bcast_array(np.array([len(payload)], np.int64))
@@ -183,8 +183,8 @@ class World(Group):
     def split(self, groups: Sequence[range]) -> Group:
         """Collective; this rank's group out of `split_groups`."""
         if self.size == 1:
-            return Group()
-        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite)
+            return Group(stopwatch=self.stopwatch)
+        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite, self.stopwatch)
 
     def __enter__(self) -> "World":
         return self

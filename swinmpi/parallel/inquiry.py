@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinmpi.parallel.comm import World
+from swinmpi.parallel.device import choose_device, choose_threads
 from swinmpi.parallel.launch import (
     allowed_cpus,
-    choose_device,
-    choose_threads,
     cores_of,
     launched_by_torchrun,
     launcher_size,

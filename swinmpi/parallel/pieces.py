@@ -1,4 +1,4 @@
-"""Exchange `torus` (promise 3): ranks send each other only what the change of shift moves; root has no special part."""
+"""Pieces of images from the ranks that hold them to the ranks that need them, point to point."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from swinmpi.parallel.comm import Group, complete_asleep
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.moves import Moves, Piece
 
-TAG_STRIPS = 5
+TAG_PIECES = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Transfer:
     """Moves between canvases of one image: this rank's sources and targets by their place in the lists of areas."""
 
     moves: Moves
@@ -22,40 +22,38 @@ class Job:
     channels: int
 
 
-class TorusExchange:
-    """The ranks of a group as a ring with the windows laid around it row by row: neighbours in the image are mostly
-    neighbours in the ring, and the last row of windows meets the first (border `wrap`)."""
+class PieceExchange:
+    """Sends pieces between the ranks of a group. Messages of one rank to another arrive in order."""
 
     def __init__(self, group: Group):
         self.group = group
-        self.ring = group.comm.Create_cart([group.size], periods=[True], reorder=False) if group.size > 1 else None
 
-    def start(self, jobs: Sequence[Job]) -> "Transit":
+    def start(self, transfers: Sequence[Transfer]) -> "Underway":
         """Collective; send what others need, copy what moves at home, and go on computing while the rest arrives."""
         with self.group.counted(meet=False):
-            transit = Transit(self, jobs)
-        for job in jobs:
-            for piece in job.moves.local:
-                job.targets[piece.target].put(piece, job.sources[piece.source].take(piece))
-        return transit
+            underway = Underway(self, transfers)
+        for transfer in transfers:
+            for piece in transfer.moves.local:
+                transfer.targets[piece.target].put(piece, transfer.sources[piece.source].take(piece))
+        return underway
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def run(self, transfers: Sequence[Transfer]) -> None:
         """Collective; `start` and `finish`."""
-        self.start(jobs).finish()
+        self.start(transfers).finish()
 
 
-class Transit:
-    """Strips on their way to and from this rank."""
+class Underway:
+    """Pieces on their way to and from this rank."""
 
-    def __init__(self, exchange: TorusExchange, jobs: Sequence[Job]):
-        self.group, self.jobs, ring = exchange.group, jobs, exchange.ring
-        senders = sorted({rank for job in jobs for rank in job.moves.receives})
-        receivers = sorted({rank for job in jobs for rank in job.moves.sends})
-        self.arriving = {rank: np.empty(sum(job.channels * piece.num_pixels for job in jobs
-                                            for piece in job.moves.receives.get(rank, ())), np.float32) for rank in senders}
-        self.requests = [ring.Irecv(buffer, source=rank, tag=TAG_STRIPS) for rank, buffer in self.arriving.items()]
-        self.leaving = [packed(jobs, rank) for rank in receivers]
-        self.requests += [ring.Isend(buffer, dest=rank, tag=TAG_STRIPS)
+    def __init__(self, exchange: PieceExchange, transfers: Sequence[Transfer]):
+        self.group, self.transfers, comm = exchange.group, transfers, exchange.group.comm
+        senders = sorted({rank for transfer in transfers for rank in transfer.moves.receives})
+        receivers = sorted({rank for transfer in transfers for rank in transfer.moves.sends})
+        self.arriving = {rank: np.empty(sum(transfer.channels * piece.num_pixels for transfer in transfers
+                                            for piece in transfer.moves.receives.get(rank, ())), np.float32) for rank in senders}
+        self.requests = [comm.Irecv(buffer, source=rank, tag=TAG_PIECES) for rank, buffer in self.arriving.items()]
+        self.leaving = [packed(transfers, rank) for rank in receivers]
+        self.requests += [comm.Isend(buffer, dest=rank, tag=TAG_PIECES)
                           for rank, buffer in zip(receivers, self.leaving, strict=True)]
 
     def progress(self) -> None:
@@ -76,19 +74,19 @@ class Transit:
 
     def unpack(self, rank: int, buffer: torch.Tensor) -> None:
         first = 0
-        for job in self.jobs:
-            for piece in job.moves.receives.get(rank, ()):
-                count = job.channels * piece.num_pixels
-                job.targets[piece.target].put(piece, buffer[first:first + count].view(shape_of(job, piece)))
+        for transfer in self.transfers:
+            for piece in transfer.moves.receives.get(rank, ()):
+                count = transfer.channels * piece.num_pixels
+                transfer.targets[piece.target].put(piece, buffer[first:first + count].view(shape_of(transfer, piece)))
                 first += count
 
 
-def packed(jobs: Sequence[Job], rank: int) -> np.ndarray:
+def packed(transfers: Sequence[Transfer], rank: int) -> np.ndarray:
     """All that goes to `rank`, one message."""
-    parts = [job.sources[piece.source].take(piece).reshape(-1).cpu()
-             for job in jobs for piece in job.moves.sends.get(rank, ())]
+    parts = [transfer.sources[piece.source].take(piece).reshape(-1).cpu()
+             for transfer in transfers for piece in transfer.moves.sends.get(rank, ())]
     return torch.cat(parts).numpy()
 
 
-def shape_of(job: Job, piece: Piece) -> tuple[int, int, int]:
-    return job.channels, len(piece.from_rows), len(piece.from_cols)
+def shape_of(transfer: Transfer, piece: Piece) -> tuple[int, int, int]:
+    return transfer.channels, len(piece.from_rows), len(piece.from_cols)

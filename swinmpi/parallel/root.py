@@ -1,4 +1,4 @@
-"""How windows of one denoising step travel: through the root of the group."""
+"""Frames from the root of a group to all its ranks, predictions back: the collectives of a step."""
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from swinmpi.parallel.shares import block_range
 
 
 @dataclass(frozen=True)
-class ExchangePlan:
+class StepPlan:
     """Who predicts what in one step; the same value on every rank.
 
     items: (image slot of the step, window position) of all windows to predict, in the order in which positions are dealt
@@ -28,7 +28,7 @@ class ExchangePlan:
         return self.items[self.offsets[rank]:self.offsets[rank] + self.counts[rank]]
 
 
-def plan_exchange(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]]) -> ExchangePlan:
+def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]]) -> StepPlan:
     """Share out one step. order: all window positions as they are dealt out. live: for every image slot, the positions
     that need a prediction at that image's shift."""
     if unknown := set().union(*live).difference(order):
@@ -41,11 +41,11 @@ def plan_exchange(order: Sequence[int], num_ranks: int, live: Sequence[Collectio
         items += own
         counts.append(len(own))
     offsets = tuple(sum(counts[:rank]) for rank in range(num_ranks))
-    return ExchangePlan(tuple(items), tuple(counts), offsets)
+    return StepPlan(tuple(items), tuple(counts), offsets)
 
 
-class RootExchange:
-    """Exchange `root` (promise 2): frames from root to all, predictions back to root. Buffers are kept between steps,
+class RootCollectives:
+    """Frames from root to all, predictions back to root (promise 2). Buffers are kept between steps,
     so an array returned by a method holds until its next call."""
 
     def __init__(self, group: Group):
@@ -61,7 +61,7 @@ class RootExchange:
             frames = _shaped(self._frames, shape)
         return self.group.bcast_array(frames)
 
-    def gather(self, own: np.ndarray, plan: ExchangePlan) -> np.ndarray | None:
+    def gather(self, own: np.ndarray, plan: StepPlan) -> np.ndarray | None:
         """Collective; root gets (len(plan.items), C, w, w) float32 in the order of `plan.items`, the others None.
 
         own: (n_own, C, w, w) float32, contiguous, in the order of `plan.own(rank)`.

@@ -9,8 +9,8 @@ import torch
 
 import swinmpi
 from swinmpi.parallel.inquiry import Launcher, MpiLibrary, Place, find_job, find_launcher, loaded_library
+from swinmpi.reports.revision import git_revision
 from swinmpi.reports.tables import format_table
-from swinmpi.sampling.provenance import git_revision
 from swinmpi.storage.library import Hdf5Library, hdf5_library
 
 PACKAGES = ("torch", "numpy", "mpi4py", "h5py", "hdf5plugin")

@@ -1,20 +1,19 @@
 """Where the time of a run went on one rank, and the table at its end."""
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from swinmpi.parallel.comm import Group
 from swinmpi.reports.tables import format_table
-from swinmpi.sampling.predict import Seconds
 
 SHARES = {"unet": "U-Net", "encoder": "encoder", "exchange": "exchange", "storage": "I/O", "other": "other"}
+PHASES = {"unet": "network", "encoder": "encoder", "exchange": "exchange", "storage": "storage"}
+"""The phases of a Stopwatch by their names in a report; `other` is starting up, noise, the reverse
+step, windows and composition."""
 
 
 @dataclass(frozen=True)
 class RunReport:
     """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names of SHARES, adding up to 1;
-    failed: reason by image index."""
+    failed: reason by shard index."""
 
     num_images: int
     seconds: float
@@ -26,38 +25,10 @@ class RunReport:
         return self.num_images / self.seconds
 
 
-class Clock:
-    """Runs from its making; counts apart what this rank spends on files, and on waiting for images of other groups."""
-
-    def __init__(self, world: Group):
-        self.world, self.started, self.exchanged_before = world, time.perf_counter(), world.stats.seconds
-        self.storage_s = self.waiting_s = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    @contextmanager
-    def storage(self) -> Iterator[None]:
-        """Count the time inside as I/O."""
-        started = time.perf_counter()
-        yield
-        self.storage_s += time.perf_counter() - started
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as exchange."""
-        started = time.perf_counter()
-        yield
-        self.waiting_s += time.perf_counter() - started
-
-    def shares(self, computing: Seconds, group: Group) -> dict[str, float]:
-        """Shares of the time so far; `other` is starting up, noise, the reverse step, windows and composition."""
-        exchange = self.waiting_s + group.stats.seconds + self.world.stats.seconds - self.exchanged_before
-        parts = {"unet": computing.network, "encoder": computing.encoder, "exchange": exchange, "storage": self.storage_s}
-        total = self.seconds
-        shares = {name: seconds / total for name, seconds in parts.items()}
-        return shares | {"other": 1 - sum(shares.values())}
+def shares_of(spent: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """Parts of `seconds` by the names of SHARES, out of the seconds of a Stopwatch's phases."""
+    shares = {name: spent.get(phase, 0.0) / seconds for name, phase in PHASES.items()}
+    return shares | {"other": 1 - sum(shares.values())}
 
 
 def as_table(report: RunReport) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.relay import Ending, Part, Relay, share, strips
-from swinmpi.reports.timing import Clock
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput
 
@@ -65,10 +64,10 @@ class GatherDelivery:
     """`output.backend: gather`. Parts travel to rank 0, the only one that opens the file; it never waits for another rank
     but for strips that were announced a round before, so that what the others keep for it cannot pile up."""
 
-    def __init__(self, world: World, clock: Clock, output: StackOutput | None, datasets: Mapping[str, np.dtype],
+    def __init__(self, world: World, output: StackOutput | None, datasets: Mapping[str, np.dtype],
                  num_pixels: int):
         """output: on rank 0."""
-        self.world, self.clock, self.output, self.datasets = world, clock, output, datasets
+        self.world, self.output, self.datasets = world, output, datasets
         self.relay, self.ledger, self.due = Relay(world), Ledger(num_pixels), 0
 
     def send(self, item: Part | Ending) -> None:
@@ -82,7 +81,7 @@ class GatherDelivery:
             self.relay.forget_taken()
 
     def drain(self) -> Iterator[Ending]:
-        with self.clock.waiting():
+        with self.world.stopwatch.of("exchange"):
             self.relay.close()
         if self.world.is_root:
             yield from self._write_until(lambda: self.relay.is_over)
@@ -92,11 +91,11 @@ class GatherDelivery:
 
     def _write_until(self, enough: Callable[[], bool]) -> Iterator[Ending]:
         while True:
-            with self.clock.waiting():
+            with self.world.stopwatch.of("exchange"):
                 item = self.relay.receive(enough)
             if item is None:
                 return
-            with self.clock.storage():
+            with self.world.stopwatch.of("storage"):
                 over = self._write(item)
             yield from over
 
@@ -116,10 +115,10 @@ class GatherDelivery:
 class SharedDelivery:
     """`output.backend: mpio`. Every rank writes its own parts, all ranks together, once per round."""
 
-    def __init__(self, world: World, clock: Clock, output: StackOutput | None, datasets: Mapping[str, np.dtype],
+    def __init__(self, world: World, output: StackOutput | None, datasets: Mapping[str, np.dtype],
                  num_pixels: int, file: SharedPartial):
         """output: on rank 0, handed over until everything is drained."""
-        self.world, self.clock, self.output, self.datasets, self.file = world, clock, output, datasets, file
+        self.world, self.output, self.datasets, self.file = world, output, datasets, file
         self.ledger, self.waiting = Ledger(num_pixels), []
 
     def send(self, item: Part | Ending) -> None:
@@ -146,7 +145,7 @@ class SharedDelivery:
         endings = [item for item in self.waiting if isinstance(item, Ending)]
         self.waiting = []
         told = share(self.world, (last, [(strip.image_index, strip.num_pixels) for strip in own], endings))
-        with self.clock.storage():
+        with self.world.stopwatch.of("storage"):
             for number in range(max(len(pixels) for _, pixels, _ in told)):
                 self.file.write_part(stored(own[number], self.datasets) if number < len(own) else None)
             # The same on every rank, so that nothing more has to be agreed on.

@@ -1,52 +1,117 @@
-"""What a run would do, in a few lines."""
-import torch
+"""What a run of swinmpi-sample will do: settled before it starts, printed by a dry run, recorded."""
+from dataclasses import dataclass, replace
 
 from swinmpi.config import Config
+from swinmpi.parallel.device import planned_device
 from swinmpi.sampling.distribution import (
-    Layout,
+    Distribution,
     describe_idle,
-    describe_work,
-    image_grid,
-    plan_layout,
-    regresses_only,
+    distribute,
+    settled_micro_batch,
     windows_of_ranks,
 )
-from swinmpi.sampling.request import SampleRequest, open_stack, output_plan
-from swinmpi.sampling.traffic import FLOAT_BYTES, average, torus_bytes
+from swinmpi.sampling.process import sampling_grid
+from swinmpi.sampling.request import SampleRequest, describe_shard, open_stack, output_plan
+from swinmpi.sampling.settings import takes_steps
+from swinmpi.sampling.superresolve import EXCHANGES
+from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
+from swinmpi.storage.header import read_header
 from swinmpi.storage.output import pixel_datasets
-from swinmpi.storage.stack import Stack
 from swinmpi.windows.grid import WindowGrid
-from swinmpi.windows.shift import circular_shift
 
 MIB = 2**20
 
 
-def describe_plan(request: SampleRequest, config: Config, num_ranks: int) -> str:
-    """What a run on `num_ranks` ranks of one CPU would do; bytes are before compression."""
+@dataclass(frozen=True)
+class StackFacts:
+    """What the plan knows of the images to do."""
+
+    address: str
+    num_images: int
+    height: int
+    width: int
+    channels: int
+    layout: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SamplingPlan:
+    """A run as it will be, the same value on every rank.
+
+    config: with device (`cpu` or `cuda`) and micro-batch settled, both decide the last bits of the
+    pixels. takes_steps: False for an encoder alone. grid: the windows of one SR image. num_remaining:
+    images not done before.
+    """
+
+    request: SampleRequest
+    config: Config
+    stack: StackFacts
+    takes_steps: bool
+    grid: WindowGrid
+    num_remaining: int
+    distribution: Distribution
+
+    def continued(self, num_remaining: int) -> "SamplingPlan":
+        """The plan of a run that finds so many images still to do."""
+        distribution = distribute(self.config.parallel, self.distribution.num_positions, num_remaining,
+                                  self.distribution.num_ranks, self.takes_steps)
+        return replace(self, num_remaining=num_remaining, distribution=distribution)
+
+
+def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan:
+    """For a validated request. On one process; nothing is computed or written."""
     with open_stack(request) as stack:
-        scale, model, num_images = config.model.scale, config.model, stack.num_images
-        height, width = stack.height * scale, stack.width * scale
-        pixel_bytes = sum(dtype.itemsize for dtype in pixel_datasets(output_plan(request, config), stack.dtype).values())
-        output_mib = num_images * stack.channels * height * width * pixel_bytes / MIB
-        layout = plan_layout(config, stack, num_images, num_ranks, torch.device("cpu"))
-        return "\n".join([
-            f"input       {stack.address}: {num_images} images of {stack.height} x {stack.width} px, {stack.layout}, "
-            f"{stack.dtype}",
-            f"output      {request.output}: {height} x {width} px, {output_mib:.1f} MiB",
-            f"checkpoint  {request.checkpoint}: {model.family}, scale {scale}",
-            f"per image   {describe_work(config, stack)}",
-            f"ranks       {num_ranks}, {layout.reason}", *describe_step(config, stack, layout)])
+        facts = StackFacts(str(stack.address), stack.num_images, stack.height, stack.width, stack.channels,
+                           stack.layout, str(stack.dtype))
+    steps, model = takes_steps(read_header(request.checkpoint)), config.model
+    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale, facts.width * model.scale)
+    num_positions = grid.num_positions if steps else 1
+    device = planned_device(config.parallel.device)
+    micro_batch = settled_micro_batch(config.parallel, num_positions, device)
+    config = config.replaced(parallel={"device": device, "micro_batch": micro_batch})
+    distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
+    return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
 
 
-def describe_step(config: Config, stack: Stack, layout: Layout) -> list[str]:
+def describe(plan: SamplingPlan) -> str:
+    """What the run will do, in a few lines; bytes are before compression."""
+    request, model, stack = plan.request, plan.config.model, plan.stack
+    lines = [f"input       {stack.address}: {stack.num_images} images of {stack.height} x {stack.width} px, "
+             f"{stack.layout}, {stack.dtype}",
+             f"output      {request.output}: {stack.height * model.scale} x {stack.width * model.scale} px, "
+             f"{output_mib(plan):.1f} MiB",
+             f"checkpoint  {request.checkpoint}: {model.family}, scale {model.scale}",
+             f"per image   {describe_work(plan)}",
+             f"ranks       {plan.distribution.num_ranks}, {plan.distribution.reason}",
+             f"device      {plan.config.parallel.device}, {plan.config.parallel.precision}, at least "
+             f"{memory_mib(plan):.0f} MiB a rank for images and features, the network's buffers not counted",
+             *describe_step(plan)]
+    if request.shard is not None:
+        lines.append(describe_shard(request))
+    return "\n".join(lines)
+
+
+def describe_work(plan: SamplingPlan) -> str:
+    """What is done to each image, in words."""
+    return describe_steps(plan.config, plan.grid) if plan.takes_steps else "one pass of the encoder"
+
+
+def describe_steps(config: Config, grid: WindowGrid) -> str:
+    """Windows and steps of an image, in words."""
+    return f"{grid.num_positions} windows of {grid.window_px} px, {config.sampler.steps} steps ({config.sampler.method})"
+
+
+def describe_step(plan: SamplingPlan) -> list[str]:
     """Lines on how the windows are shared; none for an encoder alone."""
-    if regresses_only(config):
+    if not plan.takes_steps:
         return []
-    grid, images, ranks = image_grid(config, stack), layout.images_per_step, len(layout.groups[0])
-    idle = describe_idle(layout, grid.num_positions, stack.num_images)
-    return [f"windows     {windows_of_ranks(grid.num_positions, ranks)} of each image on the ranks of a group",
-            f"step        {images} images, micro-batches of {layout.micro_batch} windows, "
-            f"{describe_traffic(config, grid, images, ranks)} ({config.parallel.exchange})",
+    config, distribution = plan.config, plan.distribution
+    images, ranks = distribution.images_per_step, len(distribution.groups[0])
+    idle = describe_idle(distribution, plan.stack.num_images)
+    return [f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on the ranks of a group",
+            f"step        {images} images, micro-batches of {distribution.micro_batch} windows, "
+            f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
             *([idle] if idle else [])]
 
@@ -54,9 +119,33 @@ def describe_step(config: Config, stack: Stack, layout: Layout) -> list[str]:
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:
     """What a rank receives in a step, in words."""
     channels = images * config.model.channels
-    if config.parallel.exchange == "root" or ranks == 1:
+    if holds_whole_images(config) or ranks == 1:
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
-    shifts = [circular_shift(step, grid.max_shift_px) for step in range(5)]
-    strips = average(torus_bytes(grid, ranks, shifts, channels))
+    strips = traffic_of(config.parallel.exchange, grid, ranks, channels)
     return f"{strips.mean / MIB:.2f} MiB of strips to a rank, {strips.most / MIB:.2f} to the one that needs most"
+
+
+def holds_whole_images(config: Config) -> bool:
+    """Whether root holds whole images."""
+    return not EXCHANGES[config.parallel.exchange].in_parts
+
+
+def output_mib(plan: SamplingPlan) -> float:
+    """Of the pixels, before compression."""
+    stack, scale = plan.stack, plan.config.model.scale
+    datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
+    pixel_bytes = sum(dtype.itemsize for dtype in datasets.values())
+    return stack.num_images * stack.channels * stack.height * stack.width * scale**2 * pixel_bytes / MIB
+
+
+def memory_mib(plan: SamplingPlan) -> float:
+    """What images of one step take on the rank that holds most: x_t and the finished samples where
+    they lie, features of its own windows, frames on their way."""
+    model, images = plan.config.model, plan.distribution.images_per_step
+    pixels = plan.grid.frame_height_px * plan.grid.frame_width_px
+    ranks = len(plan.distribution.groups[0])
+    whole = holds_whole_images(plan.config)
+    features = getattr(model, "feature_channels", 0) + model.channels + 1
+    state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)
+    return FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks)) / MIB

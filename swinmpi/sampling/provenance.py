@@ -1,39 +1,39 @@
 """What an output remembers: the fingerprint that decides whether a run may go on, and where its pixels came from."""
 import json
 import os
-import subprocess
 import sys
-from pathlib import Path
 
-from swinmpi.config import Config, dump_yaml
+from swinmpi.config import dump_yaml
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
+from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
-from swinmpi.sampling.distribution import Layout
-from swinmpi.sampling.request import SampleRequest
+from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
 DECIDING = {"device", "precision", "micro_batch", "channels_last", "fused_attention"}
 
 
-def fingerprint(request: SampleRequest, config: Config, stack: Stack, checkpoint_sha256: str, value_range: ValueRange) -> dict:
+def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str, value_range: ValueRange) -> dict:
     """All that decides the pixels, as JSON values: an output begun with another one cannot be continued."""
-    return {"input": stack.identity(), "checkpoint": checkpoint_sha256, "ensemble": request.ensemble,
+    config = plan.config
+    return {"input": stack.identity(), "checkpoint": checkpoint_sha256, "ensemble": plan.request.ensemble,
             "value_range": [value_range.low, value_range.high],
             **config.model_dump(include={"model", "diffusion", "sampler"}), **config.parallel.model_dump(include=DECIDING)}
 
 
-def provenance(request: SampleRequest, config: Config, stack: Stack, checkpoint_sha256: str, value_range: ValueRange,
-               layout: Layout, report: RunReport, deciding: dict) -> dict:
+def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: dict) -> dict:
     """What the finished file tells about its making; `deciding` is its fingerprint."""
+    request, config, distribution = plan.request, plan.config, plan.distribution
     failed = [f"{stack.first_image + index}: {reason}" for index, reason in sorted(report.failed.items())]
     return {"git_revision": git_revision(), "command": " ".join(sys.argv), "input": str(stack.address),
-            "checkpoint": str(request.checkpoint), "checkpoint_sha256": checkpoint_sha256,
+            "checkpoint": str(request.checkpoint), "checkpoint_sha256": deciding["checkpoint"],
             "configuration": dump_yaml(config), "seed": config.sampler.seed, "ensemble": request.ensemble,
-            "value_range": [value_range.low, value_range.high], "ranks": sum(map(len, layout.groups)),
-            "ranks_per_image": len(layout.groups[0]), "images_per_step": layout.images_per_step,
-            "micro_batch": layout.micro_batch, "mpi_library": library_version(), "job_id": os.environ.get("SLURM_JOB_ID"),
+            "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
+            "ranks_per_image": len(distribution.groups[0]), "images_per_step": distribution.images_per_step,
+            "micro_batch": distribution.micro_batch, "mpi_library": library_version(),
+            "job_id": os.environ.get("SLURM_JOB_ID"),
             "timings": {"seconds": report.seconds, "images": report.num_images, "share": dict(report.share)},
             "failed_images": failed or None, "shard": request.shard and shard_entries(request.shard, stack, deciding)}
 
@@ -43,12 +43,3 @@ def shard_entries(shard: Shard, stack: Stack, deciding: dict) -> dict:
     whole = {name: value for name, value in deciding["input"].items() if name != "images"}
     return {"number": shard.number, "of": shard.of, "first_image": stack.first_image, "total": stack.whole.num_images,
             "fingerprint": json.dumps(deciding | {"input": whole}, sort_keys=True)}
-
-
-def git_revision() -> str | None:
-    """Of the checkout this package runs from; None for an installed package."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    answer = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or None

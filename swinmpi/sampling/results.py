@@ -3,16 +3,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from swinmpi.config import Config
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.failure import raised_by_all
 from swinmpi.parallel.relay import Ending, Part
 from swinmpi.reports.progress import Progress
-from swinmpi.reports.timing import Clock, RunReport
+from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
-from swinmpi.sampling.distribution import Layout
+from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
-from swinmpi.sampling.request import SampleRequest, output_plan
+from swinmpi.sampling.request import output_plan
+from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
 from swinmpi.storage.stack import Stack
@@ -26,12 +26,10 @@ class Results:
     the same on every rank. The file is open on rank 0, with `output.backend: mpio` on all until `drain`.
     """
 
-    def __init__(self, request: SampleRequest, config: Config, world: World, stack: Stack, checkpoint_sha256: str,
-                 clock: Clock):
+    def __init__(self, plan: SamplingPlan, world: World, stack: Stack):
         """Collective; creates or resumes OUT.partial."""
-        self.request, self.config, self.world, self.stack = request, config, world, stack
-        self.checkpoint_sha256, self.clock = checkpoint_sha256, clock
-        self.datasets = pixel_datasets(output_plan(request, config), stack.dtype)
+        self.plan, self.world, self.stack = plan, world, stack
+        self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
         self.output: StackOutput | None = None
         self.failed: dict[int, str] = {}
         self.value_range, self.remaining, partial = world.on_root(self._open)
@@ -39,23 +37,22 @@ class Results:
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining), world.is_root)
 
     def _open(self) -> tuple[ValueRange, list[int], Path]:
-        request, config, stack = self.request, self.config, self.stack
-        with self.clock.storage():
+        request, config, stack = self.plan.request, self.plan.config, self.stack
+        with self.world.stopwatch.of("storage"):
             if request.new_folder:
                 request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
             # To measure it is to read the whole stack: not once more after every interruption.
             value_range = ValueRange(*given) if given else (measured_before(request.output, stack.identity()) or stack.range())
-            deciding = fingerprint(request, config, stack, self.checkpoint_sha256, value_range)
-            self.fingerprint = deciding
-            self.output = StackOutput.open(request.output, stack, output_plan(request, config), deciding,
+            self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint), value_range)
+            self.output = StackOutput.open(request.output, stack, output_plan(request, config), self.fingerprint,
                                            request.overwrite, range_is_measured=not given)
             return value_range, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:
-        stack, to_output = self.stack, (self.world, self.clock, self.output, self.datasets,
-                                        self.stack.height * self.stack.width * self.config.model.scale**2)
-        if self.config.output.backend == "gather":
+        stack, scale = self.stack, self.plan.config.model.scale
+        to_output = self.world, self.output, self.datasets, stack.height * stack.width * scale**2
+        if self.plan.config.output.backend == "gather":
             return GatherDelivery(*to_output)
         if self.world.is_root:
             self.output.hand_over()
@@ -83,12 +80,11 @@ class Results:
         """Wait for everything on its way, and write it. Collective, once, at the end."""
         self._conclude(self.delivery.drain())
 
-    def finish(self, layout: Layout, report: RunReport) -> None:
-        """On rank 0: pack the output."""
+    def finish(self, plan: SamplingPlan, report: RunReport) -> None:
+        """On rank 0: pack the output, with the plan as it was carried out."""
         if self.world.is_root:
-            with self.clock.storage():
-                self.output.finish(provenance(self.request, self.config, self.stack, self.checkpoint_sha256,
-                                              self.value_range, layout, report, self.fingerprint), self.failed)
+            with self.world.stopwatch.of("storage"):
+                self.output.finish(provenance(plan, self.stack, report, self.fingerprint), self.failed)
 
     def _conclude(self, endings: Iterator[Ending]) -> None:
         for ending in endings:

@@ -1,139 +1,123 @@
-"""The reverse process on windows (thesis algorithm 2.2): every step a new frame, every window its own prediction.
-
-Here with `parallel.exchange: root`, where rank 0 keeps the image; torus.py has the other way, which gives the same bits.
-"""
-from collections.abc import Callable, Sequence
+"""Exchange `root`, the reference: rank 0 holds the image, sends every frame, gathers predictions."""
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from swinmpi.config import Config, SamplerConfig
-from swinmpi.diffusion.noise import X_T_STEP, random_shift, window_noise
-from swinmpi.diffusion.samplers import Sampler, initial_std
-from swinmpi.errors import SwinmpiError
-from swinmpi.families.condition import Shift
-from swinmpi.parallel.root import RootExchange, plan_exchange
-from swinmpi.sampling.predict import Item, Predictor
+from swinmpi.diffusion.noise import X_T_STEP, window_noise
+from swinmpi.families.family import Condition
+from swinmpi.parallel.root import RootCollectives, plan_step
+from swinmpi.sampling.exchange import FinishedPart, Work, scaled
+from swinmpi.sampling.predictor import Item
+from swinmpi.sampling.process import Shift
 from swinmpi.windows.frames import from_frame, to_frame, unpatchify
-from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
-from swinmpi.windows.moves import ownership_order
-from swinmpi.windows.shift import circular_shift, crop_shift, default_max_shift, uncrop_shift
+from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col, source_index
+from swinmpi.windows.moves import Area, ownership_order
+from swinmpi.windows.shift import crop_shift, uncrop_shift
 
 
-class Abandoned(Exception):
-    """Raised on all ranks of a group that agreed to leave an image unfinished."""
+class RootExchange:
+    """See sampling/exchange.py. x_t lives on root; a prediction is made where its window is owned."""
 
+    in_parts = False
 
-def sampling_grid(config: Config, height_px: int, width_px: int) -> WindowGrid:
-    """The grid over an SR image; the crop shifts of the thesis's first attempt move nothing outside."""
-    shift = config.sampler.shift
-    max_shift_px = 0 if shift.pattern == "none" or shift.edge != "roll" else max_shift(config)
-    return WindowGrid(height_px, width_px, config.model.window_px, max_shift_px, shift.border)
+    def __init__(self, work: Work):
+        self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
+        self.stopwatch, self.channels = work.group.stopwatch, work.family.x_channels
+        self.collectives = RootCollectives(work.group)
+        whole = Area(0, range(self.grid.height_px), range(self.grid.width_px))
+        self.areas = [whole] if self.group.is_root else []
+        self.conditions: list[Condition] = []
+        self.x_t: Tensor | None = None
 
+    @staticmethod
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+        """Root gets the windows of the others, they get the whole frame."""
+        frame, counted = grid.frame_height_px * grid.frame_width_px, []
+        for shift in shifts[1:]:
+            plan = plan_step(ownership_order(grid), num_ranks, [live_positions(grid, shift)])
+            counted.append([sum(plan.counts[1:]) * grid.window_px**2, *[frame] * (num_ranks - 1)])
+        return counted
 
-def max_shift(config: Config) -> int:
-    given = config.sampler.shift.max_px
-    return default_max_shift(config.model.window_px) if given is None else given
+    def room_for_residuals(self, num_images: int) -> list[Tensor]:
+        sr = self.work.sr_grid
+        side = (sr.height_px, sr.width_px) if self.group.is_root else (0, 0)
+        return [torch.zeros(self.work.family.config.channels, *side) for _ in range(num_images)]
 
+    def start(self, stack_indices: Sequence[int], seed: int) -> None:
+        self.stack_indices, self.seed, self.kept = stack_indices, seed, ()
+        if self.group.is_root:
+            std = self.process.sampler.initial_std * self.process.noise_scale
+            self.x_t = std * self.noise(X_T_STEP)
 
-def shift_of(sampler: SamplerConfig, max_px: int, image_index: int, step: int) -> Shift:
-    """The shift of a step, a pure function of (seed, image index, step)."""
-    if sampler.shift.pattern == "circular":
-        return circular_shift(step, max_px)
-    return random_shift(sampler.seed, image_index, step, max_px) if sampler.shift.pattern == "random" else (0, 0)
-
-
-def check_finite(x_t: Tensor, image_index: int, step: int, num_steps: int) -> None:
-    """SwinmpiError where a step's result is not all numbers."""
-    # A sum takes one pass over the memory, the exact question five; only a sum of huge numbers needs to be asked again.
-    if not torch.isfinite(x_t.sum()) and not torch.isfinite(x_t).all():
-        raise SwinmpiError(f"the network's answer is not finite in image {image_index}, step {step + 1} of {num_steps}: "
-                           "expected numbers; try parallel.precision=fp32, else the checkpoint is damaged")
-
-
-class Denoiser:
-    """Samples images of one size, a few at a time, on all ranks of a group at once.
-
-    Every rank calls the same methods with the same arguments; x_t lives on the root, a prediction is made where its
-    window is owned. `make_conditions` (collective) is called once, or before every step with `encoder_cache: false`.
-    """
-
-    def __init__(self, config: Config, grid: WindowGrid, sampler: Sampler, exchange: RootExchange, predictor: Predictor):
-        self.config, self.grid, self.sampler, self.exchange = config, grid, sampler, exchange
-        self.predictor, self.seconds = predictor, predictor.seconds
-        self.max_shift_px, self.edge = max_shift(config), config.sampler.shift.edge
-
-    def sample(self, image_indices: Sequence[int], make_conditions: Callable[[], list], seed: int,
-               stopping: Callable[[], bool]) -> Tensor | None:
-        """x_0 of the images, (N, C, height, width) in the diffused scale, on the root; None elsewhere. Collective.
-
-        Raises Abandoned when `stopping()` (collective) says so before a step.
-        """
-        sampler, x_t, history = self.sampler, None, None
-        if self.exchange.group.is_root:
-            std = initial_std(sampler.schedule) * self.config.sampler.noise_scale
-            x_t = std * self.noise(image_indices, seed, X_T_STEP)
-        conditions = make_conditions()
-        for step, t in enumerate(sampler.timesteps):
-            if stopping():
-                raise Abandoned
-            if step and not self.config.parallel.encoder_cache:
-                conditions = make_conditions()
-            output = self.predict(x_t, t, [self.shift(i, step) for i in image_indices], conditions)
-            if x_t is not None:
-                noise = self.noise(image_indices, seed, step) if sampler.needs_noise(step) else None
-                with self.seconds.of("step"):
-                    x_t, history = sampler.step(step, x_t, output, noise, history)
-                    for image_index, x in zip(image_indices, x_t, strict=True):
-                        check_finite(x, image_index, step, len(sampler.timesteps))
-        return x_t
-
-    def shift(self, image_index: int, step: int) -> Shift:
-        return shift_of(self.config.sampler, self.max_shift_px, image_index, step)
-
-    def noise(self, image_indices: Sequence[int], seed: int, step: int) -> Tensor:
-        """N(0, 1), (N, C, height, width), keyed by the windows of the step's frame."""
-        rolls = step != X_T_STEP and self.edge == "roll"
-        with self.seconds.of("noise"):
-            return torch.stack([frame_noise(seed, i, step, self.config.model.channels, self.grid,
-                                            self.shift(i, step) if rolls else (0, 0)) for i in image_indices])
-
-    def predict(self, x_t: Tensor | None, t: int, shifts: Sequence[Shift], conditions: Sequence) -> Tensor | None:
-        """The network's output on whole images, (N, C, height, width), on the root. Collective."""
-        grid, group = self.grid, self.exchange.group
-        with self.seconds.of("windows"):
-            live = [live_positions(grid, shift if self.edge == "roll" else (0, 0)) for shift in shifts]
-            plan = plan_exchange(ownership_order(grid), group.size, live)
+    def predict(self, number: int, t: int) -> Tensor | None:
+        """On whole images, (N, C, height, width), on root; None elsewhere."""
+        grid, shifts = self.grid, [self.shift(i, number) for i in self.stack_indices]
+        with self.stopwatch.of("windows"):
+            live = [live_positions(grid, shift if self.process.rolls else (0, 0)) for shift in shifts]
+            plan = plan_step(ownership_order(grid), self.group.size, live)
             frames = None
-            if x_t is not None:
-                frames = torch.stack([self.frame_of(x, shift) for x, shift in zip(x_t, shifts, strict=True)]).numpy()
-        shape = (len(shifts), self.config.model.channels, grid.frame_height_px, grid.frame_width_px)
-        frames = torch.from_numpy(self.exchange.broadcast(frames, shape))
-        own = self.evaluate(frames, plan.own(group.rank), t, shifts, conditions)
-        windows = self.exchange.gather(own.numpy(), plan)
+            if self.x_t is not None:
+                frames = torch.stack([self.frame_of(x, shift)
+                                      for x, shift in zip(self.x_t, shifts, strict=True)]).numpy()
+        shape = (len(shifts), self.channels, grid.frame_height_px, grid.frame_width_px)
+        frames = torch.from_numpy(self.collectives.broadcast(frames, shape))
+        own = self.evaluate(frames, plan.own(self.group.rank), t, shifts)
+        windows = self.collectives.gather(own.numpy(), plan)
         if windows is None:
             return None
-        with self.seconds.of("windows"):
+        with self.stopwatch.of("windows"):
             return self.assemble(torch.from_numpy(windows), plan.items, shifts)
 
-    def evaluate(self, frames: Tensor, own: Sequence[Item], t: int, shifts: Sequence[Shift], conditions: Sequence) -> Tensor:
-        """The U-Net on windows (slot, position): (len(own), C, w, w) float32 on the CPU."""
-        seen = [shift if self.edge == "roll" else (-shift[0], -shift[1]) for shift in shifts]
-        with self.seconds.of("encoder"):
-            for slot, condition in enumerate(conditions):
+    def advance(self, number: int, output: Tensor | None) -> None:
+        if self.x_t is None:
+            return
+        sampler = self.process.sampler
+        noise = self.noise(number) if sampler.needs_noise(number) else None
+        with self.stopwatch.of("step"):
+            self.x_t, self.kept = sampler.step(number, self.x_t, output, noise, self.kept)
+            for stack_index, x in zip(self.stack_indices, self.x_t, strict=True):
+                self.process.check_finite(x, stack_index, number)
+
+    def finish(self) -> list[list[Tensor]]:
+        x_0, self.x_t, self.kept = self.x_t, None, ()
+        if x_0 is None:
+            return [[] for _ in self.stack_indices]
+        return [[grown(image, self.work.family.reach_px, self.grid)] for image in x_0]
+
+    def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
+        for area, part in zip(self.areas, parts, strict=True):
+            whole = scaled(area, self.work.factor)
+            yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1], part[-1])
+
+    def shift(self, stack_index: int, number: int) -> Shift:
+        return self.process.shift_at(self.seed, stack_index, number)
+
+    def noise(self, number: int) -> Tensor:
+        """N(0, 1), (N, C, height, width), keyed by the windows of the evaluation's frame."""
+        rolls = number != X_T_STEP and self.process.rolls
+        with self.stopwatch.of("noise"):
+            return torch.stack([frame_noise(self.seed, i, number, self.channels, self.grid,
+                                            self.shift(i, number) if rolls else (0, 0)) for i in self.stack_indices])
+
+    def evaluate(self, frames: Tensor, own: Sequence[Item], t: int, shifts: Sequence[Shift]) -> Tensor:
+        """The network on windows (slot, position): (len(own), C, w, w) float32 on the CPU."""
+        seen = [shift if self.process.rolls else (-shift[0], -shift[1]) for shift in shifts]
+        with self.stopwatch.of("encoder"):
+            for slot, condition in enumerate(self.conditions):
                 mine = [position for at, position in own if at == slot]
-                condition.prepare(seen[slot], mine, lambda slot=slot: self.image_of(frames[slot], shifts[slot]))
+                condition.prepare(seen[slot], mine, self.state_of(frames[slot], shifts[slot]))
         predictions = torch.empty(len(own), frames.shape[1], self.grid.window_px, self.grid.window_px)
         place = {item: at for at, item in enumerate(own)}
 
         def inputs(item: Item) -> tuple[Tensor, ...]:
             slot, position = item
-            return self.window(frames[slot], position), *conditions[slot].inputs(seen[slot], position)
+            return self.window(frames[slot], position), *self.conditions[slot].inputs(seen[slot], position)
 
         def store(items: Sequence[Item], answer: Tensor) -> None:
             predictions[place[items[0]]:place[items[0]] + len(items)] = answer
 
-        self.predictor(own, t, inputs, store)
+        self.work.predictor(own, t, inputs, store)
         return predictions
 
     def window(self, frame: Tensor, position: int) -> Tensor:
@@ -142,17 +126,25 @@ class Denoiser:
         row, col = row_and_col(self.grid, position)
         return frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side]
 
+    def state_of(self, frame: Tensor, shift: Shift) -> Callable[[], Tensor]:
+        """What gives the whole x_t out of its frame."""
+        return lambda: self.image_of(frame, shift)
+
     def frame_of(self, image: Tensor, shift: Shift) -> Tensor:
-        """(C, height, width) -> the step's frame: rolled, or cropped as in the thesis's first attempt."""
-        if self.edge == "roll":
+        """(C, height, width) -> the frame: rolled, or cropped as in the thesis's first attempt."""
+        if self.process.rolls:
             return to_frame(image, self.grid, shift)
-        return to_frame(crop_shift(image, shift, self.edge.removeprefix("crop_")), self.grid, (0, 0))
+        return to_frame(crop_shift(image, shift, self.edge), self.grid, (0, 0))
 
     def image_of(self, frame: Tensor, shift: Shift) -> Tensor:
         """The inverse of `frame_of`."""
-        if self.edge == "roll":
+        if self.process.rolls:
             return from_frame(frame, self.grid, shift)
-        return uncrop_shift(from_frame(frame, self.grid, (0, 0)), shift, self.edge.removeprefix("crop_"))
+        return uncrop_shift(from_frame(frame, self.grid, (0, 0)), shift, self.edge)
+
+    @property
+    def edge(self) -> str:
+        return self.process.shift.edge.removeprefix("crop_")
 
     def assemble(self, windows: Tensor, items: Sequence[Item], shifts: Sequence[Shift]) -> Tensor:
         """Windows (len(items), C, w, w) of (slot, position) -> images (N, C, height, width)."""
@@ -163,12 +155,21 @@ class Denoiser:
         return torch.stack([self.image_of(frame, shift) for frame, shift in zip(frames, shifts, strict=True)])
 
 
-def frame_noise(seed: int, image_index: int, step: int, channels: int, grid: WindowGrid, shift: Shift) -> Tensor:
-    """N(0, 1) on the image, (C, H, W), drawn window by window of the step's frame."""
+def frame_noise(seed: int, stack_index: int, number: int, channels: int, grid: WindowGrid, shift: Shift) -> Tensor:
+    """N(0, 1) on the image, (C, H, W), drawn window by window of the frame of an evaluation."""
     side = grid.window_px
     frame = torch.zeros(channels, grid.frame_height_px, grid.frame_width_px)
     for position in live_positions(grid, shift):
         row, col = row_and_col(grid, position)
         frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side] = window_noise(
-            seed, image_index, step, position, (channels, side, side))
+            seed, stack_index, number, position, (channels, side, side))
     return from_frame(frame, grid, shift)
+
+
+def grown(image: Tensor, reach_px: int, grid: WindowGrid) -> Tensor:
+    """(C, H, W) with what lies `reach_px` around it by the grid's border; itself for 0."""
+    if not reach_px:
+        return image
+    rows, cols = (source_index(-reach_px, size + 2 * reach_px, size, grid.window_px, grid.border)
+                  for size in image.shape[-2:])
+    return image[:, rows[:, None], cols]

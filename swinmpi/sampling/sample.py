@@ -1,175 +1,198 @@
 """A stack in, its super-resolved stack out, on all ranks of an MPI job; resumable image by image."""
 import math
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from swinmpi.config import Config
 from swinmpi.errors import StackError, Stopped
-from swinmpi.families.lr_rows import LrStrip
-from swinmpi.families.model import load_model
-from swinmpi.parallel.comm import World
-from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads
+from swinmpi.families.loading import load_family
+from swinmpi.images.lr_rows import LrRows
+from swinmpi.models.diffuser import prepare
+from swinmpi.parallel.comm import Group, World
+from swinmpi.parallel.device import Computing, start_computing
+from swinmpi.parallel.launch import StopFlag
 from swinmpi.parallel.relay import Part
 from swinmpi.parallel.shares import group_of, images_of_group
 from swinmpi.reports.memory import keep_freed_memory
-from swinmpi.reports.timing import Clock, RunReport
-from swinmpi.sampling.distribution import Layout, describe_idle, describe_work, plan_layout, positions_per_image, settled
+from swinmpi.reports.timing import RunReport, shares_of
+from swinmpi.sampling.distribution import Distribution, describe_idle
 from swinmpi.sampling.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
-from swinmpi.sampling.request import SampleRequest, open_stack
+from swinmpi.sampling.plan import SamplingPlan, describe_work
+from swinmpi.sampling.process import Abandoned, make_process
+from swinmpi.sampling.request import open_stack
 from swinmpi.sampling.results import Results
-from swinmpi.sampling.root import Abandoned
-from swinmpi.sampling.superresolve import RegressionResolver, SuperResolver
+from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.storage.stack import Stack
 
 
-def sample(request: SampleRequest, config: Config, world: World, stop: StopFlag) -> RunReport:
-    """Super-resolve the stack into `request.output`; validated before. Collective; the report is this rank's.
+def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
+    """Super-resolve the stack into `plan.request.output`. Collective; the report is this rank's.
 
-    Raises Stopped on every rank when a signal asked for an end (finished images are kept). Images that cannot be read
-    are left out and named in rank 0's report.
+    Raises Stopped on every rank when a signal asked for an end (finished images are kept). Images
+    that cannot be read are left out and named in rank 0's report.
     """
-    clock = Clock(world)
-    device = torch.device(choose_device(config.parallel.device, world.node.rank))
-    torch.set_num_threads(choose_threads(config.parallel.threads, world.node))
+    started, spent = time.perf_counter(), world.stopwatch.read()
+    device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node)
     keep_freed_memory()
-    loaded = load_model(request.checkpoint, config)
-    with open_stack(request) as stack, ExitStack() as opened:
-        config = settled(config, stack, device)
-        results = opened.enter_context(Results(request, config, world, stack, loaded.sha256, clock))
-        layout = plan_layout(config, stack, len(results.remaining), world.size, device)
+    resolver_for = resolver_maker(plan, device)
+    with open_stack(plan.request) as stack, Results(plan, world, stack) as results:
+        plan = plan.continued(len(results.remaining))
+        distribution, abandoned = plan.distribution, False
         if world.is_root:
-            print(announcement(config, stack, len(results.remaining), layout, device), flush=True)
-        group = group_of(layout.groups, world.rank)
-        resolver = loaded.resolver(config, world.split(layout.groups), layout.micro_batch, device)
-        crew = Crew(request, config, stack, results, resolver, clock, stop)
-        for image_indices in rounds(results.remaining, layout, group):
+            print(announcement(plan), flush=True)
+        resolver = resolver_for(world.split(distribution.groups))
+        work = GroupWork(plan, stack, results, resolver, stop)
+        for shard_indices in rounds(results.remaining, distribution, group_of(distribution.groups, world.rank)):
             if stop.agreed(world):
                 raise_stopped(results)
-            crew.resolve(image_indices)
+            try:
+                work.super_resolve(shard_indices)
+            except Abandoned:
+                abandoned = True
             results.store()
-        if world.any(crew.has_abandoned):
+        if world.any(abandoned):
             raise_stopped(results)
         results.drain()
-        num_images = len(results.remaining) - len(results.failed)
 
         def report() -> RunReport:
-            return RunReport(num_images, clock.seconds, clock.shares(resolver.seconds, resolver.group), results.failed)
+            seconds = time.perf_counter() - started
+            shares = shares_of(world.stopwatch.since(spent), seconds)
+            return RunReport(len(results.remaining) - len(results.failed), seconds, shares, results.failed)
 
-        results.finish(layout, report())
+        results.finish(plan, report())
         return report()
 
 
-def rounds(remaining: Sequence[int], layout: Layout, group: int) -> list[list[int]]:
-    """The image indices of one group, round by round; as many rounds for every group, the last ones may be empty."""
-    mine, width = images_of_group(remaining, len(layout.groups), group), layout.images_per_step
-    most = math.ceil(len(remaining) / len(layout.groups))
+def resolver_maker(plan: SamplingPlan, device: str):
+    """Load the model; returns what makes a SuperResolver for a group of ranks."""
+    config, parallel = plan.config, plan.config.parallel
+    family = load_family(plan.request.checkpoint, config.model, plan.takes_steps)
+    prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
+    process = make_process(config.sampler, config.diffusion, config.model.window_px)
+    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
+
+    def make(group: Group) -> SuperResolver:
+        return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group)
+
+    return make
+
+
+def rounds(remaining: Sequence[int], distribution: Distribution, group: int) -> list[list[int]]:
+    """The shard indices of one group, round by round; as many rounds for every group, the last ones
+    may be empty."""
+    num_groups, width = len(distribution.groups), distribution.images_per_step
+    mine = images_of_group(remaining, num_groups, group)
+    most = math.ceil(len(remaining) / num_groups)
     return [mine[first:first + width] for first in range(0, most, width)]
 
 
-class Crew:
-    """The ranks of one group at work on some images at a time: LR in, everybody's parts of SR out."""
+@dataclass(frozen=True)
+class GroupWork:
+    """What the ranks of one group work with: LR in, everybody's parts of SR out."""
 
-    def __init__(self, request: SampleRequest, config: Config, stack: Stack, results: Results,
-                 resolver: SuperResolver | RegressionResolver, clock: Clock, stop: StopFlag):
-        self.config, self.stack, self.results, self.resolver, self.clock = config, stack, results, resolver, clock
-        self.group, self.stop = resolver.group, stop
-        self.seeds = [config.sampler.seed + k for k in range(request.ensemble)]
-        self.has_abandoned = False
+    plan: SamplingPlan
+    stack: Stack
+    results: Results
+    resolver: SuperResolver
+    stop: StopFlag
 
-    def resolve(self, image_indices: Sequence[int]) -> None:
-        """Super-resolve some images, or none; they stay undone when a signal asks for an end. Collective in the group."""
-        if not image_indices:
+    @property
+    def group(self) -> Group:
+        return self.resolver.group
+
+    def super_resolve(self, shard_indices: Sequence[int]) -> None:
+        """Some images, or none. Collective in the group; raises Abandoned, and leaves them undone,
+        when a signal asks for an end."""
+        if not shard_indices:
             return
-        good, strips = (read_parts if self.resolver.keeps_parts else read_whole)(self, image_indices)
+        read = self.read_own_rows if self.resolver.reads_parts(self.stack.height, self.stack.width) else self.read_on_root
+        good, lr = read(shard_indices)
         if not good:
             return
-        keys, sums = [self.stack.first_image + image_index for image_index in good], np.zeros((len(good), NUM_FIGURE_SUMS))
-        try:
-            for shown in self.resolver(strips, keys, self.seeds, lambda: self.stop.agreed(self.group)):
-                pixels, figures = from_network(shown, strips[shown.slot], self.results.value_range, self.results.datasets,
-                                               self.config)
-                sums[shown.slot] += figures
-                self.results.send([Part(good[shown.slot], shown.rows.start, shown.cols.start, pixels)])
-        except Abandoned:
-            self.has_abandoned = True
-            return
+        config, results = self.plan.config, self.results
+        stack_indices = [self.stack.first_image + shard_index for shard_index in good]
+        seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
+        sums = np.zeros((len(good), NUM_FIGURE_SUMS))
+        for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
+            pixels, figures = from_network(part, lr[part.slot], results.value_range, results.datasets, config.model)
+            sums[part.slot] += figures
+            results.send([Part(good[part.slot], part.rows.start, part.cols.start, pixels)])
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
         if everybodys is not None:
-            for image_index, total in zip(good, everybodys.sum(axis=0), strict=True):
-                self.results.complete(image_index, figures_of(total, self.results.value_range))
+            for shard_index, total in zip(good, everybodys.sum(axis=0), strict=True):
+                results.complete(shard_index, figures_of(total, results.value_range))
 
-    def read(self, image_index: int, rows: range) -> np.ndarray | None:
-        """(C, len(rows), w) raw values; None where they cannot be read."""
-        try:
-            with self.clock.storage():
-                return self.stack.read_rows(image_index, rows)
-        except StackError as error:
-            self.problem = str(error)
-            return None
+    def read_on_root(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
+        """(the shard indices that could be read, their images on all ranks of the group, with raw
+        values on its root). Collective in the group."""
+        group, stack, raw = self.group, self.stack, {}
+        if group.is_root:
+            for shard_index in shard_indices:
+                try:
+                    raw[shard_index] = self.read(shard_index, range(stack.height))
+                except StackError as error:
+                    self.results.give_up(shard_index, str(error))
+        good = group.bcast_object(list(raw))
+        unit = np.empty((len(good), self.plan.config.model.channels, stack.height, stack.width), np.float32)
+        for slot, image in enumerate(raw.values()):
+            unit[slot] = self.unit(image)
+        group.bcast_array(unit)
+        return good, [LrRows.whole(torch.from_numpy(image), raw.get(shard_index))
+                      for image, shard_index in zip(unit, good, strict=True)]
+
+    def read_own_rows(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
+        """As `read_on_root`, but every rank reads the rows that it needs. Collective in the group."""
+        group, stack, lr, good = self.group, self.stack, [], []
+        needed = self.resolver.lr_rows(stack.height, stack.width, len(shard_indices))
+        for shard_index, rows in zip(shard_indices, needed, strict=True):
+            try:
+                raw = self.read(shard_index, rows)
+            except StackError:
+                raw = None
+            if group.any(raw is None):
+                if group.is_root:
+                    self.results.give_up(shard_index, f"{stack.address}: image {stack.first_image + shard_index} "
+                                         "cannot be read; the file is damaged, write it again")
+                continue
+            if group.any(not np.isfinite(raw).all()):
+                # What fills a hole may lie in rows of others.
+                values = self.unit(stack.read(shard_index))[:, rows.start:rows.stop].clone()
+            else:
+                values = self.unit(raw)
+            good.append(shard_index)
+            lr.append(LrRows(values, rows.start, stack.height, raw))
+        return good, lr
+
+    def read(self, shard_index: int, rows: range) -> np.ndarray:
+        """(C, len(rows), w) raw values; StackError where they cannot be read."""
+        with self.group.stopwatch.of("storage"):
+            return self.stack.read_rows(shard_index, rows)
 
     def unit(self, raw: np.ndarray) -> Tensor:
         """Raw values as the network wants them."""
-        return torch.from_numpy(to_network(raw, self.results.value_range, self.config.model.channels).copy())
-
-
-def read_whole(crew: Crew, image_indices: Sequence[int]) -> tuple[list[int], list[LrStrip]]:
-    """(the image indices that could be read, their images on all ranks of the group, with raw values on its root), read by
-    root. Collective in the group."""
-    group, stack, raw = crew.group, crew.stack, {}
-    if group.is_root:
-        for image_index in image_indices:
-            if (image := crew.read(image_index, range(stack.height))) is None:
-                crew.results.give_up(image_index, crew.problem)
-            else:
-                raw[image_index] = image
-    good = group.bcast_object(list(raw))
-    unit = np.empty((len(good), crew.config.model.channels, stack.height, stack.width), np.float32)
-    for slot, image in enumerate(raw.values()):
-        unit[slot] = crew.unit(image)
-    group.bcast_array(unit)
-    return good, [LrStrip.whole(torch.from_numpy(image), raw.get(image_index))
-                  for image, image_index in zip(unit, good, strict=True)]
-
-
-def read_parts(crew: Crew, image_indices: Sequence[int]) -> tuple[list[int], list[LrStrip]]:
-    """As `read_whole`, but every rank reads the rows it needs. Collective in the group."""
-    group, stack, strips, good = crew.group, crew.stack, [], []
-    needed = crew.resolver.lr_rows(stack.height, stack.width, len(image_indices))
-    for image_index, rows in zip(image_indices, needed, strict=True):
-        raw = crew.read(image_index, rows)
-        if group.any(raw is None):
-            if group.is_root:
-                crew.results.give_up(image_index, f"{stack.address}: image {stack.first_image + image_index} cannot be read; "
-                                     "the file is damaged, write it again")
-            continue
-        if group.any(not np.isfinite(raw).all()):
-            # What fills a hole may lie in rows of others.
-            values = crew.unit(stack.read(image_index))[:, rows.start:rows.stop].clone()
-        else:
-            values = crew.unit(raw)
-        good.append(image_index)
-        strips.append(LrStrip(values, rows.start, stack.height, raw))
-    return good, strips
+        return torch.from_numpy(to_network(raw, self.results.value_range, self.plan.config.model.channels).copy())
 
 
 def raise_stopped(results: Results) -> None:
     """Save what is on its way, then Stopped. Collective."""
     results.drain()
     left = results.world.on_root(lambda: len(results.output.remaining()))
-    raise Stopped(f"stopped by a signal with {left} images to go; start again to go on from {results.request.output}.partial")
+    raise Stopped(f"stopped by a signal with {left} images to go; start again to go on from "
+                  f"{results.plan.request.output}.partial")
 
 
-def announcement(config: Config, stack: Stack, num_remaining: int, layout: Layout, device: torch.device) -> str:
+def announcement(plan: SamplingPlan) -> str:
     """What is about to happen; a second line where ranks stay idle."""
-    scale, done = config.model.scale, stack.num_images - num_remaining
+    stack, scale, distribution = plan.stack, plan.config.model.scale, plan.distribution
+    done = stack.num_images - plan.num_remaining
     sizes = f"{stack.height} x {stack.width} px to {stack.height * scale} x {stack.width * scale}"
     before = f", {done} of them done before" if done else ""
-    lines = [f"{stack.num_images} images of {sizes}{before}; {describe_work(config, stack)}; "
-             f"{sum(map(len, layout.groups))} ranks x {torch.get_num_threads()} threads on {device.type}, {layout.reason}, "
-             f"{layout.images_per_step} images per step",
-             describe_idle(layout, positions_per_image(config, stack), num_remaining)]
+    lines = [f"{stack.num_images} images of {sizes}{before}; {describe_work(plan)}; {distribution.num_ranks} ranks x "
+             f"{torch.get_num_threads()} threads on {plan.config.parallel.device}, {distribution.reason}, "
+             f"{distribution.images_per_step} images per step",
+             describe_idle(distribution, plan.num_remaining)]
     return "\n".join(filter(None, lines))

@@ -1,13 +1,15 @@
 """The settings of a run with a trained model: what its checkpoint recommends, what may be changed, what cannot be."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
-from swinmpi.config import Config, load_config
+from swinmpi.config import Config, ModelConfig, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.mpio import check_backend
 from swinmpi.storage.values import ValueRange
 
 # What may differ from training: everything else in these sections is what the weights mean.
+OTHER_FAMILIES = [kind.model_fields["family"].default for kind in get_args(ModelConfig)[1:]]
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
 FREE = ("model.window_px", "diffusion.variance")
 
@@ -17,6 +19,11 @@ def settings_of(header: Mapping) -> dict:
     whether it is a diffuser or an encoder alone."""
     settings = {name: header[name] for name in ("model", "diffusion", "sampler") if name in header}
     return settings | {"train": {"target": header.get("target", "diffuser")}}
+
+
+def takes_steps(header: Mapping) -> bool:
+    """Whether a checkpoint holds a diffuser, not an encoder trained alone."""
+    return header.get("target", "diffuser") == "diffuser"
 
 
 def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str], overrides: Sequence[str],
@@ -41,27 +48,27 @@ def check_settings(files: Sequence[Path | str], overrides: Sequence[str], preset
     try:
         load_config(files, overrides, preset)
     except ConfigError:
-        load_config(files, overrides, preset, {"model": {"family": "thesis"}})
+        for family in OTHER_FAMILIES:
+            load_config(files, overrides, preset, {"model": {"family": family}})
 
 
 def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
-    sampler, family = config.sampler, config.model.family
+    sampler, model = config.sampler, config.model
     if sampler.steps > config.diffusion.steps:
         raise ConfigError(f"sampler.steps: expected at most diffusion.steps = {config.diffusion.steps}, got {sampler.steps}")
-    if sampler.shift.edge != "roll" and (family, sampler.shift.border) != ("thesis", "wrap"):
+    if sampler.shift.edge != "roll" and not (model.may_crop and sampler.shift.border == "wrap"):
         raise ConfigError(f"sampler.shift.edge: {sampler.shift.edge} is the thesis's first attempt, for model.family thesis "
-                          f"and sampler.shift.border wrap, got {family} and {sampler.shift.border}; use roll")
-    if config.parallel.exchange == "torus" and (sampler.shift.edge != "roll" or (
-            family == "thesis" and config.model.encoder != "none" and config.model.condition_on != "lr")):
-        raise ConfigError("parallel.exchange: torus keeps every image in parts, but this model or shift looks at whole "
-                          "images (sampler.shift.edge crop_*, model.condition_on with x_t); use root")
+                          f"and sampler.shift.border wrap, got {model.family} and {sampler.shift.border}; use roll")
+    if config.parallel.exchange != "root" and (sampler.shift.edge != "roll" or model.sees_whole_x_t):
+        raise ConfigError(f"parallel.exchange: {config.parallel.exchange} keeps every image in parts, but this model or "
+                          "shift looks at whole images (sampler.shift.edge crop_*, model.condition_on with x_t); use root")
     if config.output.value_range is not None:
         ValueRange(*config.output.value_range)
     check_backend(config.output.backend)
-    if config.output.regression and family == "thesis":
-        raise ConfigError("output.regression: expected a model of family aligned, whose encoder regresses, got thesis; "
-                          "set it to false")
+    if config.output.regression and not model.regresses:
+        raise ConfigError("output.regression: expected a model of family aligned, whose encoder regresses, got "
+                          f"{model.family}; set it to false")
 
 
 def flat(settings: Mapping) -> dict:

@@ -1,215 +1,227 @@
-"""The reverse process without rank 0 (`parallel.exchange: torus`): each rank keeps the windows it owns, steps them by
-itself, and between two steps only what the change of shift moves travels. The same bits as denoise.py."""
-from collections.abc import Callable, Sequence
+"""Exchange `torus`: no rank holds the image. Each keeps the windows that it owns and steps them by
+itself; between two steps only what the change of shift moves travels. The same bits as root.py."""
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from swinmpi.config import Config
 from swinmpi.diffusion.noise import X_T_STEP, window_noise
-from swinmpi.diffusion.samplers import Sampler, initial_std
-from swinmpi.families.condition import Shift
-from swinmpi.parallel.pieces import Job, TorusExchange, Transit
-from swinmpi.parallel.shares import block_range
-from swinmpi.sampling.predict import Item, Predictor
-from swinmpi.sampling.root import Abandoned, check_finite, max_shift, shift_of
+from swinmpi.families.family import Condition
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.parallel.pieces import Transfer, Underway
+from swinmpi.sampling.exchange import FinishedPart, Work, scaled
+from swinmpi.sampling.predictor import Item
+from swinmpi.sampling.process import Shift
 from swinmpi.windows.canvas import Canvas
-from swinmpi.windows.grid import WindowGrid, live_positions, window_span
-from swinmpi.windows.moves import Area, Block, Line, Moves, blocks_of, ownership_order, plan_moves
+from swinmpi.windows.grid import WindowGrid, window_span
+from swinmpi.windows.moves import Area, Block, Moves, plan_moves
 
-KEPT_PLANS = 16
-
-
-class Territory:
-    """Which blocks of windows each rank of a group owns, and its plans; the same on every rank."""
-
-    def __init__(self, grid: WindowGrid, num_ranks: int, rank: int):
-        self.grid, self.rank = grid, rank
-        order = ownership_order(grid)
-        shares = [[order[k] for k in block_range(len(order), num_ranks, r)] for r in range(num_ranks)]
-        self.by_rank = [blocks_of(share, grid) for share in shares]
-        self.own = self.by_rank[rank]
-        self.first_own = sum(map(len, self.by_rank[:rank]))
-        self.positions = frozenset(shares[rank])
-        self._moves: dict[tuple[Shift, Shift], Moves] = {}
-        self._live: dict[Shift, frozenset[int]] = {}
-
-    def areas(self, of: Callable[[Block, int], Area]) -> list[Area]:
-        """`of(block, rank)` for the blocks of all ranks, rank by rank."""
-        return [of(block, rank) for rank, blocks in enumerate(self.by_rank) for block in blocks]
-
-    def at(self, shift: Shift) -> list[Area]:
-        """What the windows of all blocks show at a shift."""
-        return self.areas(lambda block, rank: block.area(self.grid, shift, rank))
-
-    def mine(self, canvases: Sequence[Canvas]) -> dict[int, Canvas]:
-        """This rank's canvases by their place in the list of all areas."""
-        return {self.first_own + k: canvas for k, canvas in enumerate(canvases)}
-
-    def moves(self, before: Shift, after: Shift) -> Moves:
-        """From one frame to the next, on the canvases of all blocks."""
-        if (before, after) not in self._moves:
-            if len(self._moves) == KEPT_PLANS:
-                self._moves.clear()
-            self._moves[before, after] = plan_moves(self.grid, self.at(before), self.at(after), self.rank, in_place=True)
-        return self._moves[before, after]
-
-    def live(self, shift: Shift) -> frozenset[int]:
-        """Own window positions that need a prediction at a shift."""
-        if shift not in self._live:
-            if len(self._live) == KEPT_PLANS:
-                self._live.clear()
-            self._live[shift] = frozenset(p for p in live_positions(self.grid, shift) if p in self.positions)
-        return self._live[shift]
-
-    def late(self, moves: Moves, shift: Shift) -> set[int]:
-        """Own window positions that must wait for other ranks."""
-        side, late = self.grid.window_px, set()
-        for pieces in moves.receives.values():
-            for piece in pieces:
-                rows = {(y + shift[0]) // side for y in coordinates(piece.to_rows)}
-                cols = {(x + shift[1]) // side for x in coordinates(piece.to_cols)}
-                late |= {row * self.grid.cols + col for row in rows for col in cols}
-        return late
+BAND_PIXELS = 1 << 18
 
 
-class TorusDenoiser:
-    """Samples images of one size, a few at a time; the same arguments on every rank of the group."""
+class TorusExchange:
+    """See sampling/exchange.py. x_t lies on canvases, one for each block of windows; below it, in
+    further channels, what the sampler keeps."""
 
-    def __init__(self, config: Config, territory: Territory, sampler: Sampler, exchange: TorusExchange, predictor: Predictor):
-        self.config, self.territory, self.grid, self.sampler = config, territory, territory.grid, sampler
-        self.exchange, self.predictor, self.seconds = exchange, predictor, predictor.seconds
-        self.channels, self.max_shift_px = config.model.channels, max_shift(config)
+    in_parts = True
 
-    def sample(self, image_indices: Sequence[int], make_conditions: Callable[[], list], seed: int,
-               stopping: Callable[[], bool]) -> list[list[Canvas]]:
-        """x_0 of the images in the diffused scale, by image and block of this rank, at shift (0, 0). Collective.
+    def __init__(self, work: Work):
+        self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
+        self.ownership, self.stopwatch = work.ownership, work.group.stopwatch
+        self.channels = work.family.x_channels
+        self.all_channels = self.channels * (1 + self.process.sampler.num_kept)
+        inside = [part_inside(area, self.grid) for area in self.ownership.at((0, 0))]
+        self.held = [area for area in inside if area.rows and area.cols]
+        self.places = [place for place, area in enumerate(self.held) if area.rank == self.group.rank]
+        self.areas = [self.held[place] for place in self.places]
+        self.conditions: list[Condition] = []
+        self.images: list[list[Canvas]] = []
 
-        Raises Abandoned when `stopping()` (collective) says so before a step.
-        """
-        images = [self.start(image_index, seed) for image_index in image_indices]
-        conditions, before = make_conditions(), [(0, 0)] * len(images)
-        for step in range(len(self.sampler.timesteps)):
-            if stopping():
-                raise Abandoned
-            if step and not self.config.parallel.encoder_cache:
-                conditions = make_conditions()
-            after = [shift_of(self.config.sampler, self.max_shift_px, i, step) for i in image_indices]
-            self.advance(images, image_indices, seed, step, before, after, conditions)
-            before = after
-        self.exchange.run(self.jobs(images, [self.territory.moves(shift, (0, 0)) for shift in before]))
-        return [[Canvas(canvas.values[:self.channels], canvas.top, canvas.left) for canvas in canvases] for canvases in images]
+    @staticmethod
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+        """The pieces that come from others."""
+        owners = [Ownership(grid, num_ranks, rank) for rank in range(num_ranks)]
+        return [[owner.moves(*change).num_received for owner in owners] for change in pairwise(shifts)]
 
-    def advance(self, images: Sequence[list[Canvas]], image_indices: Sequence[int], seed: int, step: int,
-                before: Sequence[Shift], after: Sequence[Shift], conditions: Sequence) -> None:
-        """One step of all images, from the frames of `before` to those of `after`. Collective."""
-        outputs = self.predict(images, self.sampler.timesteps[step], before, after, conditions)
-        for canvases, image_index, shift, output in zip(images, image_indices, after, outputs, strict=True):
-            for block, canvas, answer in zip(self.territory.own, canvases, output, strict=True):
-                self.step(block, canvas, answer, image_index, seed, step, shift)
+    def room_for_residuals(self, num_images: int) -> None:
+        """None: every rank has the residual of its own areas among its features."""
 
-    def start(self, image_index: int, seed: int) -> list[Canvas]:
-        """x_T of this rank's blocks; below it room for the x_0 of the step before, where the sampler looks back."""
-        std = initial_std(self.sampler.schedule) * self.config.sampler.noise_scale
-        canvases = [Canvas.over(block.canvas(self.grid), self.channels * (1 + self.sampler.looks_back))
-                    for block in self.territory.own]
-        for block, canvas in zip(self.territory.own, canvases, strict=True):
+    def start(self, stack_indices: Sequence[int], seed: int) -> None:
+        self.stack_indices, self.seed = stack_indices, seed
+        self.before = [(0, 0)] * len(stack_indices)
+        self.images = [self.x_T(stack_index) for stack_index in stack_indices]
+
+    def x_T(self, stack_index: int) -> list[Canvas]:
+        """By own block; below it room for what is kept."""
+        std = self.process.sampler.initial_std * self.process.noise_scale
+        canvases = [Canvas.over(block.canvas(self.grid), self.all_channels) for block in self.ownership.own]
+        for block, canvas in zip(self.ownership.own, canvases, strict=True):
             for row in block.rows:
-                area = Block(range(row, row + 1), block.cols).area(self.grid, (0, 0), self.territory.rank)
-                canvas.view(area.rows, area.cols)[:self.channels] = std * self.noise(row, block.cols, area, image_index, seed,
-                                                                                     X_T_STEP, (0, 0))
+                area = self.row_area(row, block.cols, (0, 0))
+                x_T = std * self.noise(row, block.cols, stack_index, X_T_STEP, (0, 0))
+                canvas.view(area.rows, area.cols)[:self.channels] = x_T
         return canvases
 
-    def predict(self, images: Sequence[list[Canvas]], t: int, before: Sequence[Shift], after: Sequence[Shift],
-                conditions: Sequence) -> list[list[Canvas]]:
-        """The network's output by image and block, on the frames of the shifts `after`. Collective.
+    def predict(self, number: int, t: int) -> list[list[Canvas]]:
+        """By image and own block, on the frames of this evaluation.
 
         Windows that need nothing from others come first: their computation hides the transfer.
         """
-        plans = [self.territory.moves(*shifts) for shifts in zip(before, after, strict=True)]
-        transit = self.exchange.start(self.jobs(images, plans))
-        with self.seconds.of("windows"):
-            late = [self.territory.late(plan, shift) for plan, shift in zip(plans, after, strict=True)]
-            live = [(slot, position) for slot, shift in enumerate(after) for position in self.territory.live(shift)]
-            items = sorted(live, key=lambda item: (item[1] in late[item[0]], item))
-            outputs = [[Canvas.over(block.area(self.grid, shift, 0), self.channels) for block in self.territory.own]
+        after = [self.process.shift_at(self.seed, i, number) for i in self.stack_indices]
+        plans = [self.ownership.moves(*shifts) for shifts in zip(self.before, after, strict=True)]
+        underway = self.work.pieces.start(self.transfers(plans))
+        with self.stopwatch.of("windows"):
+            waiting = [self.ownership.waiting_for_others(plan, shift)
+                       for plan, shift in zip(plans, after, strict=True)]
+            live = [(slot, position) for slot, shift in enumerate(after) for position in self.ownership.live(shift)]
+            items = sorted(live, key=lambda item: (item[1] in waiting[item[0]], item))
+            outputs = [[Canvas.over(block.area(self.grid, shift, 0), self.channels) for block in self.ownership.own]
                        for shift in after]
-        with self.seconds.of("encoder"):
-            for slot, condition in enumerate(conditions):
+        with self.stopwatch.of("encoder"):
+            for slot, condition in enumerate(self.conditions):
                 condition.prepare(after[slot], [position for at, position in items if at == slot], lambda: None)
-        states, answers = ([self.by_position(canvases) for canvases in which] for which in (images, outputs))
+        self.evaluate(items, t, after, outputs, Arrivals(underway, waiting))
+        self.before = after
+        return outputs
+
+    def evaluate(self, items: Sequence[Item], t: int, shifts: Sequence[Shift], outputs: Sequence[list[Canvas]],
+                 arrivals: "Arrivals") -> None:
+        """Fill `outputs` with the network's answers to windows (slot, position)."""
+        states, answers = ([self.ownership.by_position(canvases) for canvases in which]
+                           for which in (self.images, outputs))
 
         def inputs(item: Item) -> tuple[Tensor, ...]:
             slot, position = item
-            seen = states[slot][position].view(*window_span(self.grid, after[slot], position))[:self.channels]
-            return seen, *conditions[slot].inputs(after[slot], position)
+            seen = states[slot][position].view(*window_span(self.grid, shifts[slot], position))[:self.channels]
+            return seen, *self.conditions[slot].inputs(shifts[slot], position)
 
         def store(part: Sequence[Item], predictions: Tensor) -> None:
             for (slot, position), prediction in zip(part, predictions, strict=True):
-                answers[slot][position].view(*window_span(self.grid, after[slot], position)).copy_(prediction)
+                answers[slot][position].view(*window_span(self.grid, shifts[slot], position)).copy_(prediction)
 
-        arrival = Arrival(transit, late)
-        self.predictor(items, t, inputs, store, arrival.before)
-        arrival.complete()
-        return outputs
+        self.work.predictor(items, t, inputs, store, arrivals.before)
+        arrivals.complete()
 
-    def step(self, block: Block, canvas: Canvas, output: Canvas, image_index: int, seed: int, step: int, shift: Shift) -> None:
-        """The reverse step on one block, a row of windows at a time: what is not in the cache is not worth it."""
-        for row in block.rows:
-            area = Block(range(row, row + 1), block.cols).area(self.grid, shift, self.territory.rank)
-            noise = None
-            if self.sampler.needs_noise(step):
-                noise = self.noise(row, block.cols, area, image_index, seed, step, shift)[None]
-            with self.seconds.of("step"):
-                state = canvas.view(area.rows, area.cols)
-                x_t, history = state[None, :self.channels], state[None, self.channels:]
-                x_prev, x_0 = self.sampler.step(step, x_t, output.view(area.rows, area.cols)[None], noise, history)
-                check_finite(x_prev, image_index, step, len(self.sampler.timesteps))
-                x_t.copy_(x_prev)
-                if x_0 is not None:
-                    history.copy_(x_0)
+    def advance(self, number: int, output: list[list[Canvas]]) -> None:
+        for slot, canvases in enumerate(output):
+            for block, canvas, answer in zip(self.ownership.own, self.images[slot], canvases, strict=True):
+                for row in block.rows:
+                    self.advance_row(number, slot, row, block.cols, canvas, answer)
 
-    def noise(self, row: int, cols: range, area: Area, image_index: int, seed: int, step: int, shift: Shift) -> Tensor:
+    def advance_row(self, number: int, slot: int, row: int, cols: range, canvas: Canvas, answer: Canvas) -> None:
+        """One row of windows at a time: what is not in the cache is not worth it."""
+        sampler, stack_index, shift = self.process.sampler, self.stack_indices[slot], self.before[slot]
+        area, noise = self.row_area(row, cols, shift), None
+        if sampler.needs_noise(number):
+            noise = self.noise(row, cols, stack_index, number, shift)[None]
+        with self.stopwatch.of("step"):
+            x_t, *kept = canvas.view(area.rows, area.cols)[None].split(self.channels, dim=1)
+            following, keeping = sampler.step(number, x_t, answer.view(area.rows, area.cols)[None], noise, kept)
+            self.process.check_finite(following, stack_index, number)
+            x_t.copy_(following)
+            for room, tensor in zip(kept, keeping, strict=False):
+                room.copy_(tensor)
+
+    def finish(self) -> list[list[Tensor]]:
+        self.work.pieces.run(self.transfers([self.ownership.moves(shift, (0, 0)) for shift in self.before]))
+        images, self.images = self.images, []
+        return [self.own_areas(canvases) for canvases in images]
+
+    def own_areas(self, canvases: Sequence[Canvas]) -> list[Tensor]:
+        """x_0 over this rank's areas, with what lies around them within the family's reach."""
+        home = [next(canvas for canvas in canvases if canvas.holds(area)) for area in self.areas]
+        x_0 = [canvas.view(area.rows, area.cols)[:self.channels]
+               for canvas, area in zip(home, self.areas, strict=True)]
+        reach = self.work.family.reach_px
+        if not reach:
+            return x_0
+        needed = [Area(area.rank, *(range(line.start - reach, line.stop + reach) for line in (area.rows, area.cols)))
+                  for area in self.held]
+        return [canvas.values for canvas in self.bordered(x_0, self.grid, self.held, needed)]
+
+    def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
+        """In bands of windows."""
+        grid, scale = self.work.sr_grid, self.work.family.config.scale
+        channels = self.work.family.config.channels
+        held = [scaled(area, self.work.factor) for area in self.held]
+        needed = [seen_area(area, grid, scale) for area in held]
+        flat = [part.flatten(0, 1) for part in parts]
+        for place, canvas in zip(self.places, self.bordered(flat, grid, held, needed), strict=True):
+            for band in bands(held[place], grid.window_px):
+                seen = seen_area(band, grid, scale)
+                images = canvas.view(seen.rows, seen.cols).unflatten(0, (-1, channels))
+                yield FinishedPart(slot, band.rows, band.cols, (seen.rows, seen.cols), images[:-1], images[-1])
+
+    def bordered(self, own: Sequence[Tensor], grid: WindowGrid, held: Sequence[Area],
+                 needed: Sequence[Area]) -> list[Canvas]:
+        """What this rank needs of an image whose parts all ranks hold, (channels, h, w) each."""
+        channels = max([len(part) for part in own], default=0)
+        sources = {place: Canvas(part, held[place].rows.start, held[place].cols.start)
+                   for place, part in zip(self.places, own, strict=True)}
+        targets = {place: Canvas.over(needed[place], channels) for place in self.places}
+        moves = plan_moves(grid, held, needed, self.group.rank)
+        self.work.pieces.run([Transfer(moves, sources, targets, channels)])
+        return list(targets.values())
+
+    def row_area(self, row: int, cols: range, shift: Shift) -> Area:
+        """What a run of windows in one row shows."""
+        return Block(range(row, row + 1), cols).area(self.grid, shift, self.group.rank)
+
+    def noise(self, row: int, cols: range, stack_index: int, number: int, shift: Shift) -> Tensor:
         """N(0, 1) of a row of windows, (C, w, len(cols) * w); zero where nothing is true."""
         side = self.grid.window_px
-        with self.seconds.of("noise"):
-            drawn, live = torch.zeros(self.channels, side, len(area.cols)), self.territory.live(shift)
+        with self.stopwatch.of("noise"):
+            drawn, live = torch.zeros(self.channels, side, len(cols) * side), self.ownership.live(shift)
             for k, col in enumerate(cols):
                 if (position := row * self.grid.cols + col) in live:
-                    drawn[:, :, k * side:(k + 1) * side] = window_noise(seed, image_index, step, position,
-                                                                        (self.channels, side, side))
+                    drawn[:, :, k * side:(k + 1) * side] = window_noise(
+                        self.seed, stack_index, number, position, (self.channels, side, side))
         return drawn
 
-    def jobs(self, images: Sequence[list[Canvas]], plans: Sequence[Moves]) -> list[Job]:
-        made = []
-        for canvases, plan in zip(images, plans, strict=True):
-            mine = self.territory.mine(canvases)
-            made.append(Job(plan, mine, mine, self.channels * (1 + self.sampler.looks_back)))
-        return made
-
-    def by_position(self, canvases: Sequence[Canvas]) -> dict[int, Canvas]:
-        return {row * self.grid.cols + col: canvas for block, canvas in zip(self.territory.own, canvases, strict=True)
-                for row in block.rows for col in block.cols}
+    def transfers(self, plans: Sequence[Moves]) -> list[Transfer]:
+        """What moves on the canvases of all images."""
+        mine = [self.ownership.mine(canvases) for canvases in self.images]
+        return [Transfer(plan, own, own, self.all_channels) for own, plan in zip(mine, plans, strict=True)]
 
 
-class Arrival:
-    """Sees to it that strips have arrived before the first window that needs them is cut."""
+class Arrivals:
+    """Sees to it that pieces have arrived before the first window that needs them is cut."""
 
-    def __init__(self, transit: Transit, late: Sequence[set[int]]):
-        self.transit, self.late, self.is_complete = transit, late, False
+    def __init__(self, underway: Underway, waiting: Sequence[set[int]]):
+        self.underway, self.waiting, self.is_complete = underway, waiting, False
 
     def before(self, part: Sequence[Item]) -> None:
         slot, position = part[-1]
-        if position in self.late[slot]:
+        if position in self.waiting[slot]:
             self.complete()
         elif not self.is_complete:
-            self.transit.progress()
+            self.underway.progress()
 
     def complete(self) -> None:
         if not self.is_complete:
-            self.transit.finish()
+            self.underway.finish()
             self.is_complete = True
 
 
-def coordinates(line: Line) -> Sequence[int]:
-    return line if isinstance(line, range) else line.tolist()
+def part_inside(area: Area, grid: WindowGrid) -> Area:
+    """The part of an area that lies in the image, for shift (0, 0)."""
+    return Area(area.rank, *(range(min(line.start, size), min(line.stop, size))
+                             for line, size in zip((area.rows, area.cols), (grid.height_px, grid.width_px), strict=True)))
+
+
+def seen_area(area: Area, grid: WindowGrid, scale: int) -> Area:
+    """The area with what the figures of its pixels look at: as far as shrinking reaches, in whole LR pixels."""
+    reach = 3 * scale
+    sides = []
+    for line, size in zip((area.rows, area.cols), (grid.height_px, grid.width_px), strict=True):
+        start, stop = (line.start - reach) // scale * scale, -(-(line.stop + reach) // scale) * scale
+        sides.append(range(max(0, start), min(size, stop)) if line else range(0))
+    return Area(area.rank, *sides)
+
+
+def bands(area: Area, window_px: int) -> Iterator[Area]:
+    """The area in rows of windows, a few at a time."""
+    height = max(1, BAND_PIXELS // (len(area.cols) * window_px)) * window_px
+    for top in range(area.rows.start, area.rows.stop, height):
+        yield Area(area.rank, range(top, min(top + height, area.rows.stop)), area.cols)

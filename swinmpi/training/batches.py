@@ -8,8 +8,9 @@ from torch import Tensor
 
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError
-from swinmpi.families.objective import Batch, draw_windows, training_grid
+from swinmpi.families.family import Batch, Family
 from swinmpi.storage.pairs import PairReader
+from swinmpi.training.objective import draw_times, make_drawing, noise_like_x_0
 
 ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM = 0, 1, 2
 
@@ -17,16 +18,11 @@ ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM = 0, 1, 2
 class BatchSource:
     """This rank's part of every batch. Image j of update u is the same whatever the number of ranks."""
 
-    def __init__(self, config: Config, pairs: PairReader, rank: int, size: int):
-        self.config, self.pairs, self.rank = config, pairs, rank
-        self.grid = training_grid(config)
-        self.total = config.train.batch_images
-        if self.total % (size * config.train.accumulate):
-            raise ConfigError(f"train.batch_images: expected a multiple of ranks x train.accumulate = {size} x "
-                              f"{config.train.accumulate}, got {self.total}")
+    def __init__(self, config: Config, family: Family, pairs: PairReader, rank: int, size: int):
+        self.config, self.family, self.pairs, self.rank = config, family, pairs, rank
+        self.drawing = make_drawing(config, family)
+        self.total, self.size = config.train.batch_images, size
         self.per_step = self.total // (size * config.train.accumulate)
-        self.size = size
-        check_fit(config, pairs)
 
     def batch(self, update: int, micro_step: int) -> Batch:
         """What this rank computes in micro step 0..accumulate-1 of an update."""
@@ -48,10 +44,9 @@ class BatchSource:
         hr, lr = self.pairs.read_crop(image_index, y, x, lr_px)
         turn = int(rng.integers(8)) if config.train.augment else 0
         hr, lr = (orient(to_unit(image, self.pairs.value_max), turn) for image in (hr, lr))
-        windows = draw_windows(config, self.grid, rng)
-        draws = len(windows) if config.model.family == "aligned" else 1
-        t = np.broadcast_to(rng.integers(0, config.diffusion.steps, size=draws), len(windows)).copy()
-        eps = rng.standard_normal(hr.shape, dtype=np.float32)
+        windows = self.family.draw(self.drawing, rng)
+        t = draw_times(self.family, len(windows), config.diffusion.steps, rng)
+        eps = noise_like_x_0(self.family, self.drawing.grid, rng)
         return lr, hr, eps, windows, t
 
     def image_index(self, number: int) -> int:
@@ -129,9 +124,12 @@ def pinned(batch: Batch) -> Batch:
     return Batch(lr, hr, eps, batch.windows, t)
 
 
-def check_fit(config: Config, pairs: PairReader) -> None:
-    """ConfigError where data, model and crop do not fit together."""
-    model, crop_px = config.model, config.train.crop_px
+def check_batches(config: Config, pairs: PairReader, num_ranks: int) -> None:
+    """ConfigError where data, model, crop and ranks do not fit together."""
+    model, crop_px, total = config.model, config.train.crop_px, config.train.batch_images
+    if total % (num_ranks * config.train.accumulate):
+        raise ConfigError(f"train.batch_images: expected a multiple of ranks x train.accumulate = {num_ranks} x "
+                          f"{config.train.accumulate}, got {total}")
     if pairs.scale != model.scale:
         raise ConfigError(f"{config.train.data}: expected pairs of scale {model.scale} (model.scale), got {pairs.scale:g}")
     if pairs.channels != model.channels:

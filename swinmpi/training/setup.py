@@ -9,21 +9,21 @@ from torch.optim import Optimizer
 
 from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
-from swinmpi.families.model import check_size
+from swinmpi.families.loading import check_size
 from swinmpi.models.thesis_encoders import RRDBEncoder
 from swinmpi.storage.checkpoint import CheckpointFolder, load_into, load_weights
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
-from swinmpi.training.batches import BatchSource
+from swinmpi.training.batches import check_batches
 
 
 def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: bool) -> None:
     """Whatever can be wrong before training starts, in one line; writes nothing. Not collective."""
     check_encoder(config)
-    check_size(config)
+    check_size(config.model)
     inspect_pairs(config.train.data)
     with PairReader(config.train.data) as pairs:
-        BatchSource(config, pairs, 0, num_ranks)
+        check_batches(config, pairs, num_ranks)
     if folder.latest() is not None and not resume:
         raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, or choose another "
                           "--set train.output=FOLDER")
@@ -32,7 +32,7 @@ def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: 
 def check_encoder(config: Config) -> None:
     """ConfigError where the encoder cannot be trained alone, loaded or frozen as asked."""
     settings, model = config.train, config.model
-    kind = model.encoder if model.family == "thesis" else "aligned"
+    kind = model.encoder_name
     reused = settings.encoder_checkpoint is not None
     if settings.target == "encoder" and (reused or settings.freeze_encoder):
         raise ConfigError("train.encoder_checkpoint, train.freeze_encoder: expected none with train.target=encoder, which "

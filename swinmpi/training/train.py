@@ -11,7 +11,6 @@ from torch.nn.parallel import DistributedDataParallel
 from swinmpi import __version__
 from swinmpi.config import Config, TrainConfig
 from swinmpi.errors import Stopped, SwinmpiError
-from swinmpi.families.objective import make_objective
 from swinmpi.models.blocks import set_fused_attention
 from swinmpi.models.diffuser import autocast
 from swinmpi.models.ema import Ema
@@ -21,6 +20,7 @@ from swinmpi.storage.checkpoint import CheckpointFolder, check_shapes, load_into
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import Ahead, BatchSource, to_device
 from swinmpi.training.log import Log
+from swinmpi.training.objective import make_training_module
 from swinmpi.training.setup import (
     check_run,
     check_same_run,
@@ -44,11 +44,12 @@ def train(config: Config, worker: Worker, resume: bool, stop_requested: Callable
     with CheckpointFolder(Path(config.train.output), config.train.keep_last) as folder:
         worker.on_root(check_run, config, worker.size, folder, resume)
         newest = worker.on_root(start_folder, folder)
-        with PairReader(config.train.data) as pairs, batches(config, pairs, worker) as source:
+        with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
             log = Log(folder.root, config.train.batch_images)
             worker.on_root(log.start, trainer.update)
-            run_updates(trainer, source, pairs, folder, log, stop_requested)
+            with batches(trainer, pairs) as source:
+                run_updates(trainer, source, pairs, folder, log, stop_requested)
     return folder.root
 
 
@@ -82,16 +83,17 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker, images_per_epoch: int, newest: Path | None = None):
         torch.manual_seed(config.train.seed)
         self.config, self.worker, self.images_per_epoch = config, worker, images_per_epoch
-        layout = torch.channels_last if config.parallel.channels_last else torch.contiguous_format
-        self.objective: nn.Module = make_objective(config).to(worker.device, memory_format=layout)
-        self.model: nn.Module = self.objective.model
+        memory_format = torch.channels_last if config.parallel.channels_last else torch.contiguous_format
+        module = make_training_module(config).to(worker.device, memory_format=memory_format)
+        self.family, self.model = module.family, module.model
+        self.losses: nn.Module = module
         set_fused_attention(self.model, config.parallel.fused_attention)
         if config.train.encoder_checkpoint is not None and newest is None:
             worker.root_first(load_encoder, self.model.encoder, config.train.encoder_checkpoint)
         if config.train.freeze_encoder:
             freeze(self.model.encoder)
         if worker.size > 1:
-            self.objective = DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
+            self.losses = DistributedDataParallel(module, gradient_as_bucket_view=True)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(trainable, lr=config.train.learning_rate)
         self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
@@ -120,7 +122,7 @@ class Trainer:
             batch = to_device(source.batch(self.update, micro_step), self.worker.device)
             with self.averaging(micro_step == steps - 1):
                 with autocast(self.worker.device, self.config.parallel.precision):
-                    losses = self.objective(batch)
+                    losses = self.losses(batch)
                 self.scaler.scale(losses["loss"] / steps).backward()
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() / steps
@@ -128,7 +130,7 @@ class Trainer:
 
     def averaging(self, now: bool) -> AbstractContextManager:
         """Ranks average their gradients in the backward pass of the last micro step only."""
-        return nullcontext() if now or self.worker.size == 1 else self.objective.no_sync()
+        return nullcontext() if now or self.worker.size == 1 else self.losses.no_sync()
 
     def apply_gradient(self) -> None:
         """Clip, step, forget. With fp16 the scaler leaves out a step whose gradient overflowed, and scales less."""
@@ -196,9 +198,10 @@ def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def batches(config: Config, pairs: PairReader, worker: Worker) -> AbstractContextManager[BatchSource | Ahead]:
+def batches(trainer: Trainer, pairs: PairReader) -> AbstractContextManager[BatchSource | Ahead]:
     """This rank's batches; made ahead where the device is not the CPU that makes them."""
-    source = BatchSource(config, pairs, worker.rank, worker.size)
+    worker = trainer.worker
+    source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size)
     return nullcontext(source) if worker.device.type == "cpu" else Ahead(source)
 
 

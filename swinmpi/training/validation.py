@@ -1,22 +1,28 @@
 """Figures on the validation split while training: the loss, and bicubic, regression and a sample with the EMA weights."""
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from swinmpi.config import Config
-from swinmpi.families.lr_rows import LrStrip
-from swinmpi.families.objective import Batch, make_objective
+from swinmpi.families.family import Batch, Family
 from swinmpi.images.imresize import imresize_tensor
+from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.metrics import psnr, ssim
+from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.comm import Group
+from swinmpi.parallel.device import Computing
 from swinmpi.parallel.worker import Worker
-from swinmpi.sampling.superresolve import SuperResolver
+from swinmpi.sampling.process import make_process
+from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, to_device, to_unit
+from swinmpi.training.objective import make_training_module
 
 MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
+Answer = Callable[[Tensor, int], dict[str, Tensor]]
+"""(lr (C, h, w), image index) -> images (C, H, W) by name."""
 
 
 def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
@@ -24,13 +30,14 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: P
     `sample` over some of its images. Images are shared over the ranks. Collective; equal on all ranks, empty when there is
     no validation split.
     """
-    objective = make_objective(config).to(worker.device).eval()
-    objective.model.load_state_dict(dict(ema))
-    source, split = BatchSource(config, pairs, worker.rank, worker.size), pairs.validate_indices
-    losses = worker.gather([loss(objective, source.validation_batch(int(i)), worker.device)
+    module = make_training_module(config).to(worker.device).eval()
+    module.model.load_state_dict(dict(ema))
+    source = BatchSource(config, module.family, pairs, worker.rank, worker.size)
+    split = pairs.validate_indices
+    losses = worker.gather([loss(module, source.validation_batch(int(i)), worker.device)
                             for i in share(spread(split, MAX_LOSS_IMAGES), worker)])
     chosen = spread(split, config.train.validate_images)
-    answer = make_answer(config, objective, worker.device)
+    answer = make_answer(config, module.family, worker.device)
     rows = worker.gather([figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
                           for i in share(chosen, worker)])
     if not rows:
@@ -49,27 +56,27 @@ def share(image_indices: np.ndarray, worker: Worker) -> np.ndarray:
 
 
 @torch.inference_mode()
-def loss(objective: nn.Module, batch: Batch, device: torch.device) -> float:
-    return objective(to_device(batch, device))["loss"].item()
+def loss(module: nn.Module, batch: Batch, device: torch.device) -> float:
+    return module(to_device(batch, device))["loss"].item()
 
 
-def make_answer(config: Config, objective: nn.Module, device: torch.device):
-    """(lr (C, h, w), image index) -> images (C, H, W) by name."""
-    if config.train.target == "encoder":
-        return lambda lr, _: {"regression": objective.regress(lr[None].to(device))[0].cpu()}
-    model = objective.model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
-    resolver = SuperResolver(config, model, Group(), MICRO_BATCH, device)
+def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
+    """What samples a validation image, or regresses it where the family takes no steps."""
+    prepare(family.model, device, config.parallel.channels_last, config.parallel.fused_attention)
+    process = make_process(config.sampler, config.diffusion, config.model.window_px)
+    computing = Computing(str(device), config.parallel.precision, MICRO_BATCH, config.parallel.encoder_cache)
+    resolver = SuperResolver(family, process, computing, EXCHANGES["root"], Group())
 
-    def sample(lr: Tensor, image_index: int) -> dict[str, Tensor]:
-        shown, = resolver([LrStrip.whole(lr)], [image_index], [config.sampler.seed])
-        named = {"sample": shown.samples[0]}
-        return named | ({"regression": shown.base} if config.model.family == "aligned" else {})
+    def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:
+        part, = resolver([LrRows.whole(lr)], [image_index], [config.sampler.seed])
+        named = {"sample": part.samples[0]} if family.takes_steps else {}
+        return named | ({"regression": part.base} if config.model.regresses or not family.takes_steps else {})
 
-    return sample
+    return answer
 
 
 @torch.inference_mode()
-def figures(hr: np.ndarray, lr: np.ndarray, image_index: int, answer) -> dict[str, float]:
+def figures(hr: np.ndarray, lr: np.ndarray, image_index: int, answer: Answer) -> dict[str, float]:
     """psnr_* and ssim_* of one image, all in -1..1."""
     lr = torch.from_numpy(lr)
     images = {"bicubic": imresize_tensor(lr[None], size=hr.shape[-2:])[0]} | answer(lr, image_index)

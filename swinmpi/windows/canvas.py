@@ -21,6 +21,12 @@ class Canvas:
         values = torch.zeros(channels, len(area.rows), len(area.cols), device=device)
         return cls(values, area.rows.start, area.cols.start)
 
+    def holds(self, area: Area) -> bool:
+        """Whether all of an area lies on it."""
+        height, width = self.values.shape[-2:]
+        return (self.top <= area.rows.start and area.rows.stop <= self.top + height
+                and self.left <= area.cols.start and area.cols.stop <= self.left + width)
+
     def view(self, rows: range, cols: range) -> Tensor:
         """(C, len(rows), len(cols)), writable."""
         return self.values[:, self._rows(rows), self._cols(cols)]

@@ -176,3 +176,8 @@ def as_line(coordinates: Tensor) -> Line:
     first, count = int(coordinates[0]), len(coordinates)
     follows = torch.equal(coordinates, torch.arange(first, first + count))
     return range(first, first + count) if follows else coordinates
+
+
+def coordinates(line: Line) -> Sequence[int]:
+    """A line as plain numbers."""
+    return line if isinstance(line, range) else line.tolist()

@@ -4,6 +4,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from swinmpi.config import ShiftConfig
+
 Edge = Literal["pad", "resize"]
 
 
@@ -15,6 +17,11 @@ def circular_shift(step: int, s: int) -> tuple[int, int]:
 def default_max_shift(window_px: int) -> int:
     """A quarter of the window, the best of thesis table 3.1."""
     return window_px // 4
+
+
+def max_shift_of(shift: ShiftConfig, window_px: int) -> int:
+    """s of a shift pattern: as set, else the default."""
+    return default_max_shift(window_px) if shift.max_px is None else shift.max_px
 
 
 def crop_shift(image: Tensor, shift: tuple[int, int], edge: Edge = "pad") -> Tensor:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from swinmpi.families.objective import make_objective
 
 from swinmpi.config import load_config
-from swinmpi.families.objective import make_objective
 from swinmpi.models.blocks import count_parameters
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.storage.pairs import PairReader

@@ -5,10 +5,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from tests.programs.mpi.delivering import CUT_OFF, DATASETS, GIVEN_UP, NUM_IMAGES, SERIES, STACKS, expected_pixels, figures_of
 
 from swinmpi.cli.sample import main
 from swinmpi.storage.layout import decide_layout, to_chw
+from tests.programs.mpi.delivering import CUT_OFF, DATASETS, GIVEN_UP, NUM_IMAGES, SERIES, STACKS, expected_pixels, figures_of
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "mpi" / "delivering.py"

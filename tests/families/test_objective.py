@@ -1,11 +1,11 @@
 """The objectives against algorithm 2.1 written out, and what they do not depend on."""
 import pytest
 import torch
+from swinmpi.families.condition import AlignedCondition, ThesisCondition
+from swinmpi.families.objective import BORDER_REACH_PX, cut, make_objective
 from torch.nn import functional
 
 from swinmpi.diffusion.process import q_sample, v_target
-from swinmpi.families.condition import AlignedCondition, ThesisCondition
-from swinmpi.families.objective import BORDER_REACH_PX, cut, make_objective
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource

@@ -1,14 +1,14 @@
 """The `aligned` family: shapes and sizes, what an encoder sees, the encoder in blocks, and the moving average."""
 import pytest
 import torch
-from torch import nn
-
-from swinmpi.config import AlignedModel
-from swinmpi.errors import CheckpointError
 from swinmpi.families.condition import AlignedCondition
 from swinmpi.families.encode import encode_aligned, lr_blocks
 from swinmpi.families.lr_rows import LrStrip
 from swinmpi.models.aligned import AlignedEncoder
+from torch import nn
+
+from swinmpi.config import AlignedModel
+from swinmpi.errors import CheckpointError
 from swinmpi.models.blocks import count_parameters
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.models.ema import Ema

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from swinmpi.config import load_config
-from swinmpi.families.objective import make_objective
+from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize
 from swinmpi.storage.checkpoint import save_weights
 from tests.support.training import ALIGNED
@@ -19,7 +19,7 @@ def write_checkpoint(path: Path, *overrides: str, model: list[str] = ALIGNED, ta
     """Seeded random weights, none of them zero, so that every input of the network tells in its output."""
     config = load_config(overrides=[*model, *FEW_STEPS, f"train.target={target}", *overrides])
     torch.manual_seed(0)
-    trained = make_objective(config).model
+    trained = make_family(config.model, target == "diffuser").model
     for parameter in trained.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)

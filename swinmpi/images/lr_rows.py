@@ -1,4 +1,4 @@
-"""LR images as every rank needs them: whole, or only the rows under its own windows."""
+"""An LR image as a rank needs it: whole, or only the rows under its own windows."""
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,9 +6,12 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class LrStrip:
-    """Rows `top`.. of an LR image of `height` rows: values (C, h, width), -1..1, float32 on the CPU; raw: the same rows
-    as they were read, on ranks that finish images."""
+class LrRows:
+    """Rows `top`.. of an LR image of `height` rows.
+
+    values: (C, rows, width), -1..1, float32 on the CPU; raw: the same rows as they were read, on
+    ranks that finish images.
+    """
 
     values: Tensor
     top: int
@@ -16,13 +19,17 @@ class LrStrip:
     raw: np.ndarray | None = None
 
     @classmethod
-    def whole(cls, image: Tensor, raw: np.ndarray | None = None) -> "LrStrip":
+    def whole(cls, image: Tensor, raw: np.ndarray | None = None) -> "LrRows":
         """All of an image (C, height, width)."""
         return cls(image, 0, image.shape[-2], raw)
 
     @property
     def width(self) -> int:
         return self.values.shape[-1]
+
+    def clamped(self, limit: float) -> "LrRows":
+        """The same rows with values in -limit..limit, without raw ones."""
+        return LrRows(self.values.clamp(-limit, limit), self.top, self.height)
 
     def rows(self, rows: range) -> Tensor:
         """(C, len(rows), width)."""
@@ -33,7 +40,7 @@ class LrStrip:
         return self.raw[:, rows.start - self.top:rows.stop - self.top, cols.start:cols.stop]
 
 
-def union(*lines: range) -> range:
+def union(*ranges: range) -> range:
     """The shortest range that holds all of them; empty ones count nowhere."""
-    filled = [line for line in lines if line]
-    return range(min(line.start for line in filled), max(line.stop for line in filled)) if filled else range(0)
+    filled = [one for one in ranges if one]
+    return range(min(one.start for one in filled), max(one.stop for one in filled)) if filled else range(0)

@@ -1,48 +1,28 @@
-"""The U-Net on windows, in micro-batches of one size, and where the time of sampling goes."""
+"""The network on windows, in micro-batches of one size."""
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from swinmpi.config import Config
 from swinmpi.errors import SwinmpiError
-from swinmpi.models.diffuser import Diffuser, autocast
+from swinmpi.families.family import Family
+from swinmpi.models.diffuser import autocast
+from swinmpi.parallel.device import Computing
+from swinmpi.parallel.stopwatch import Stopwatch
 
 Item = tuple[int, int]
 """(image slot of the step, window position)."""
 
 
-@dataclass
-class Seconds:
-    """Where the time went on this rank, summed over the run; communication is counted by its Group.
-
-    network: the U-Net; encoder; noise: drawing it; step: the reverse step; windows: rolling, cutting, joining windows.
-    """
-
-    network: float = 0.0
-    encoder: float = 0.0
-    noise: float = 0.0
-    step: float = 0.0
-    windows: float = 0.0
-
-    @contextmanager
-    def of(self, phase: str) -> Iterator[None]:
-        """Count the time inside."""
-        started = time.perf_counter()
-        yield
-        setattr(self, phase, getattr(self, phase) + time.perf_counter() - started)
-
-
 class Predictor:
-    """Calls the U-Net. It always sees micro-batches of one size, the last one padded: a prediction then does not depend
-    on how many windows a rank owns."""
+    """Calls the network. It always sees micro-batches of one size, the last one padded: a prediction
+    then does not depend on how many windows a rank owns."""
 
-    def __init__(self, config: Config, model: Diffuser, micro_batch: int, device: torch.device, seconds: Seconds):
-        self.config, self.model, self.micro_batch, self.device, self.seconds = config, model, micro_batch, device, seconds
+    def __init__(self, family: Family, computing: Computing, stopwatch: Stopwatch):
+        self.family, self.stopwatch = family, stopwatch
+        self.device, self.precision = torch.device(computing.device), computing.precision
+        self.micro_batch = computing.micro_batch
 
     def __call__(self, items: Sequence[Item], t: int, inputs: Callable[[Item], tuple[Tensor, ...]],
                  store: Callable[[Sequence[Item], Tensor], None],
@@ -56,10 +36,10 @@ class Predictor:
         while first < len(items):
             part = items[first:first + self.micro_batch]
             before(part)
-            with self.seconds.of("windows"):
+            with self.stopwatch.of("windows"):
                 batch = self.batch([inputs(item) for item in part])
             try:
-                with self.seconds.of("network"):
+                with self.stopwatch.of("network"):
                     predictions = self.evaluate(batch, t)[:len(part)].float().cpu()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -67,7 +47,7 @@ class Predictor:
                 del batch
                 self.halve(error)
                 continue
-            with self.seconds.of("windows"):
+            with self.stopwatch.of("windows"):
                 store(part, predictions)
             first += len(part)
 
@@ -79,8 +59,8 @@ class Predictor:
     def evaluate(self, batch: Sequence[Tensor], t: int) -> Tensor:
         x_t, *told = batch
         times = torch.full((len(x_t),), t, device=self.device)
-        with autocast(self.device, self.config.parallel.precision):
-            return self.model.unet(x_t, times, *told)
+        with autocast(self.device, self.precision):
+            return self.family.predict(x_t, times, *told)
 
     def halve(self, error: RuntimeError) -> None:
         """Go on with half the micro-batch; SwinmpiError where there is no half."""

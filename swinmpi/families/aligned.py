@@ -1,0 +1,154 @@
+"""The family `aligned`: every window is told the features that lie under it.
+
+An encoder runs over the LR image once; it also regresses the HR image. What is diffused is the
+residual to that regression, amplified. A window's network is told the crop of the features under
+it, how near the image's border is, and a vector that describes the whole image.
+"""
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swinmpi.config import AlignedModel
+from swinmpi.diffusion.process import q_sample, target
+from swinmpi.families.encoding import encode_in_blocks, rows_encoded
+from swinmpi.families.family import (
+    Batch,
+    Drawing,
+    Encoding,
+    Objective,
+    Shift,
+    Window,
+    counts_of,
+    cut,
+    frame_windows,
+    upsampled,
+)
+from swinmpi.images.lr_rows import LrRows
+from swinmpi.models.aligned_encoder import AlignedEncoder
+from swinmpi.models.aligned_unet import AlignedUNet
+from swinmpi.models.diffuser import Diffuser
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.windows.canvas import Canvas
+from swinmpi.windows.grid import WindowGrid, window_span
+from swinmpi.windows.masks import border_distance_over
+from swinmpi.windows.moves import Area
+
+BORDER_REACH_PX = 16
+
+
+class Aligned:
+    """See families/family.py."""
+
+    takes_steps = True
+    needs_whole_lr = False
+    reach_px = 0
+    time_per_window = True
+    starts_from_lr = True
+
+    def __init__(self, config: AlignedModel):
+        self.config = config
+        self.model = Diffuser(AlignedEncoder(config), AlignedUNet(config))
+        self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
+
+    def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
+        """base: the regression."""
+        return (hr - base) * self.config.residual_gain
+
+    def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.div(x_0, self.config.residual_gain, out=out).add_(base)
+
+    def draw(self, drawing: Drawing, rng: np.random.Generator) -> list[Window]:
+        """Anywhere on the crop and as far beyond it as a shift moves windows, or a whole frame."""
+        if drawing.together:
+            return frame_windows(drawing, rng)
+        grid = drawing.grid
+        low, high = -grid.max_shift_px, grid.height_px - grid.window_px + grid.max_shift_px
+        origins = rng.integers(low, high, size=(drawing.per_image, 2), endpoint=True)
+        return [Window((int(y), int(x))) for y, x in origins]
+
+    def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+        """Distance of the prediction on windows, plus the weighted L1 of the regression."""
+        channels, grid = self.config.channels, objective.grid
+        features, global_vector = self.model.encoder(batch.lr)
+        residual = features[:, -channels:].float()
+        regression = upsampled(batch) + residual
+        # The regression answers to its own loss only: the U-Net sees it, but does not bend it.
+        features = torch.cat([features[:, :-channels], residual.detach()], dim=1)
+        x_0 = self.x_0(batch.hr, regression.detach())
+        x_0, eps, features = (cut(image, batch.windows, grid.window_px, grid.border)
+                              for image in (x_0, batch.eps, features))
+        borders = torch.stack([border_channel(*spans(window, grid.window_px), grid)
+                               for windows in batch.windows for window in windows])
+        output = self.predict(q_sample(x_0, batch.t, eps, objective.schedule), batch.t, features,
+                              borders.to(batch.hr.device),
+                              global_vector.repeat_interleave(counts_of(batch), dim=0))
+        wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
+        diffusion = objective.distance(output.float(), wanted)
+        regression = functional.l1_loss(regression, batch.hr)
+        return {"loss": diffusion + objective.regression_weight * regression,
+                "diffusion": diffusion.detach(), "regression": regression.detach()}
+
+    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+        return rows_encoded(self.model.encoder, (height, width), num_images, ownership)
+
+    def conditions(self, images: Sequence[LrRows], encoding: Encoding,
+                   residuals: Sequence[Tensor] | None) -> list["AlignedCondition"]:
+        num_features = self.model.encoder.num_features
+        made = [AlignedCondition(encoding.ownership, num_features, self.config.channels,
+                                 encoding.device) for _ in images]
+        vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
+                                   encoding, residuals)
+        for slot, condition in enumerate(made):
+            condition.global_vector = vectors[slot]
+            condition.whole_residual = residuals[slot] if residuals is not None else None
+        return made
+
+    def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        """told: features and residual (n, F + C, w, w), border channel (n, 1, w, w), vectors (n, G)."""
+        return self.model.unet(x_t, t, *told)
+
+
+class AlignedCondition:
+    """Features, regression residual and border channel of one image, (F + C + 1, h, w) canvases in
+    this order over this rank's blocks of windows, and the global vector."""
+
+    def __init__(self, ownership: Ownership, num_features: int, channels: int, device: torch.device):
+        """num_features: F + C. Features are zero until they are put in."""
+        grid, blocks = ownership.grid, ownership.own
+        self.grid, self.channels, self.global_vector = grid, channels, torch.empty(0)
+        self.whole_residual: Tensor | None = None
+        self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device) for block in blocks]
+        self.features = [Canvas(canvas.values[:-1], canvas.top, canvas.left) for canvas in self.canvases]
+        for block, canvas in zip(blocks, self.canvases, strict=True):
+            area = block.canvas(grid)
+            canvas.values[-1:] = border_channel(area.rows, area.cols, grid)
+        self.home = ownership.by_position(self.canvases)
+
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Nothing to do: features depend neither on the shift nor on x_t."""
+
+    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
+        """(features and residual (F + C, w, w), border channel (1, w, w), global vector (G,))."""
+        seen = self.home[position].view(*window_span(self.grid, shift, position))
+        return seen[:-1], seen[-1:], self.global_vector
+
+    def residual(self, area: Area) -> Tensor:
+        """Of the whole image where root has it, else of an area inside one of the blocks."""
+        if self.whole_residual is not None:
+            return self.whole_residual[:, area.rows.start:area.rows.stop, area.cols.start:area.cols.stop]
+        canvas = next(canvas for canvas in self.features if canvas.holds(area))
+        return canvas.view(area.rows, area.cols)[-self.channels:].cpu()
+
+
+def border_channel(rows: range, cols: range, grid: WindowGrid) -> Tensor:
+    """How near pixels are to the border of the image, (1, len(rows), len(cols)) in 0..1."""
+    return border_distance_over(rows, cols, grid, BORDER_REACH_PX)
+
+
+def spans(window: Window, window_px: int) -> tuple[range, range]:
+    """Rows and columns of a training window."""
+    y, x = window.origin
+    return range(y, y + window_px), range(x, x + window_px)

@@ -1,0 +1,129 @@
+"""An encoder run once per image by all ranks of a group: every rank a share of the blocks.
+
+An image is encoded in blocks of its own unshifted grid with a halo as wide as the receptive field:
+the answer is the whole image's, and a block's bits do not depend on who computes it.
+"""
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from swinmpi.families.family import Encoding
+from swinmpi.images.lr_rows import LrRows, union
+from swinmpi.models.aligned_encoder import AlignedEncoder
+from swinmpi.models.diffuser import autocast
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.parallel.pieces import Transfer
+from swinmpi.parallel.shares import block_range
+from swinmpi.windows.canvas import Canvas
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.moves import Area, Moves, plan_moves
+
+ENCODER_BLOCK_PX = 128
+LrBlock = tuple[range, range]
+"""Rows and columns, LR px."""
+
+
+def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows], features: Sequence[Sequence[Canvas]],
+                     encoding: Encoding, residuals: Sequence[Tensor] | None = None) -> list[Tensor]:
+    """Fill the features of images of one size; returns their global vectors (G,). Collective.
+
+    Every rank gets what its windows see. Sums over blocks are added in the order of blocks, for the
+    mean of the image. features: by image and own block, canvases (F + C, h, w) as of
+    `ownership.canvas_areas`. residuals: where root wants the residual of whole images, a (C, H, W)
+    for each, to be filled on root, anything on the others.
+    """
+    group, grid = encoding.pieces.group, encoding.ownership.grid
+    blocks = lr_blocks(images[0].height, images[0].width)
+    shares = [share_of(len(images), blocks, group.size, rank) for rank in range(group.size)]
+    sums = torch.zeros(len(shares[group.rank]), encoder.head.out_channels)
+    for turn in range(max(map(len, shares))):
+        made = torch.empty(encoder.num_features, 0, 0)
+        if turn < len(shares[group.rank]):
+            slot, block = shares[group.rank][turn]
+            with autocast(encoding.device, encoding.precision):
+                made, sums[turn] = encode_block(encoder, images[slot], block, encoding.device)
+        transfers = []
+        for rank, share in enumerate(shares):
+            for slot, block in share[turn:turn + 1]:
+                held = scaled(block, encoder.scale, rank)
+                source = Canvas(made, held.rows.start, held.cols.start)
+                transfers.append(features_transfer(encoding.ownership, held, source, features[slot]))
+                if residuals is not None:
+                    transfers.append(residual_transfer(grid, held, group.rank, source, residuals[slot]))
+        encoding.pieces.run(transfers)
+    everything = torch.from_numpy(group.allgather_arrays(sums.numpy(), [len(share) for share in shares]))
+    vectors = []
+    for image, of_image in zip(images, everything.split(len(blocks)), strict=True):
+        total = torch.zeros(encoder.head.out_channels)
+        for block_sum in of_image:
+            total += block_sum
+        mean = total / (image.height * image.width)
+        vectors.append(encoder.global_vector(mean[None].to(encoding.device))[0])
+    return vectors
+
+
+def rows_encoded(encoder: AlignedEncoder, lr_size: tuple[int, int], num_images: int,
+                 ownership: Ownership) -> list[range]:
+    """LR rows that this rank needs for its share of the blocks, by image."""
+    share = share_of(num_images, lr_blocks(*lr_size), ownership.num_ranks, ownership.rank)
+    return [union(*(rows_seen(encoder, block, lr_size[0]) for at, block in share if at == slot))
+            for slot in range(num_images)]
+
+
+def lr_blocks(height: int, width: int) -> list[LrBlock]:
+    """The encoder's blocks of an LR image, row by row: a function of its size alone."""
+    rows, cols = ([range(at, min(at + ENCODER_BLOCK_PX, size)) for at in range(0, size, ENCODER_BLOCK_PX)]
+                  for size in (height, width))
+    return [(down, across) for down in rows for across in cols]
+
+
+def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int, rank: int) -> list[tuple[int, LrBlock]]:
+    """(image slot, block) of all blocks that `rank` encodes."""
+    return [(k // len(blocks), blocks[k % len(blocks)])
+            for k in block_range(num_images * len(blocks), num_ranks, rank)]
+
+
+def rows_seen(encoder: AlignedEncoder, block: LrBlock, height: int) -> range:
+    """LR rows that the features of a block depend on."""
+    return range(max(0, block[0].start - encoder.radius_px), min(height, block[0].stop + encoder.radius_px))
+
+
+def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock,
+                 device: torch.device) -> tuple[Tensor, Tensor]:
+    """Features (F + C, height * scale, width * scale) of one block, and the sum of its trunk
+    (width,), float32 on the CPU."""
+    seen, halo, scale = rows_seen(encoder, block, image.height), encoder.radius_px, encoder.scale
+    left, right = max(0, block[1].start - halo), block[1].stop + halo
+    lr = image.rows(seen)[:, :, left:right].to(device)
+    trunk = encoder.trunk(lr[None].contiguous(memory_format=torch.channels_last))
+    features = encoder.upsample(trunk)[0].float()
+    rows, cols = (slice(line.start - start, line.stop - start)
+                  for line, start in zip(block, (seen.start, left), strict=True))
+    scaled_up = (slice(part.start * scale, part.stop * scale) for part in (rows, cols))
+    total = trunk[0, :, rows, cols].float().sum(dim=(1, 2))
+    return features[:, *scaled_up].contiguous().cpu(), total.cpu()
+
+
+def scaled(block: LrBlock, scale: int, rank: int) -> Area:
+    """The block on the HR grid."""
+    return Area(rank, *(range(line.start * scale, line.stop * scale) for line in block))
+
+
+def features_transfer(ownership: Ownership, held: Area, source: Canvas, targets: Sequence[Canvas]) -> Transfer:
+    """A block's features, to all whose windows see them."""
+    moves = moves_of(ownership.grid, held, ownership.canvas_areas, ownership.rank)
+    return Transfer(moves, {0: source}, ownership.mine(targets), len(source.values))
+
+
+def residual_transfer(grid: WindowGrid, held: Area, rank: int, source: Canvas, residual: Tensor) -> Transfer:
+    """The residual of a block, which is the last of its features, to root."""
+    whole = Area(0, range(grid.height_px), range(grid.width_px))
+    last = Canvas(source.values[-len(residual):], source.top, source.left)
+    return Transfer(moves_of(grid, held, (whole,), rank), {0: last}, {0: Canvas(residual, 0, 0)}, len(residual))
+
+
+@lru_cache(maxsize=1 << 12)
+def moves_of(grid: WindowGrid, held: Area, needed: tuple[Area, ...], rank: int) -> Moves:
+    return plan_moves(grid, [held], needed, rank)

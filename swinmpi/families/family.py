@@ -1,0 +1,182 @@
+"""What a model family is: what it diffuses, what its network is told, in training and in sampling.
+
+A new family is one file here, its networks in models/, its section in config/, and one line in
+families/loading.py. Nobody else asks which family a model is of.
+"""
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from swinmpi.diffusion.schedule import Schedule
+from swinmpi.images.imresize import imresize_tensor
+from swinmpi.images.lr_rows import LrRows
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.parallel.pieces import PieceExchange
+from swinmpi.windows.frames import cut_at
+from swinmpi.windows.grid import WindowGrid, live_positions, window_origin
+from swinmpi.windows.moves import Area
+from swinmpi.windows.shift import circular_shift
+
+Shift = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A training window: where it is cut, and its place in the frame (None when drawn freely)."""
+
+    origin: tuple[int, int]
+    shift: Shift | None = None
+    position: int | None = None
+
+
+@dataclass
+class Batch:
+    """lr (B, C, h, w), hr and eps (B, C, H, W), images in -1..1; windows per image; t (windows of
+    all images,) int64. eps is like x_0, which may have other channels than hr."""
+
+    lr: Tensor
+    hr: Tensor
+    eps: Tensor
+    windows: list[list[Window]]
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How windows of a training crop are drawn. grid: over x_0 of the crop; pattern: of the shift;
+    together: all windows of a frame, else `per_image` of them (thesis 3.2.5)."""
+
+    grid: WindowGrid
+    pattern: str
+    together: bool
+    per_image: int
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """What a prediction is trained towards. distance: (output, wanted) -> mean distance."""
+
+    schedule: Schedule
+    prediction: str
+    distance: Callable[[Tensor, Tensor], Tensor]
+    regression_weight: float
+    grid: WindowGrid
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """Where and how the conditions of images are made on this rank, together with its group.
+
+    ownership: of the windows over x_t; shifts_return: whether a shift comes again in later steps,
+    so that what depends on it is worth keeping.
+    """
+
+    ownership: Ownership
+    pieces: PieceExchange
+    device: torch.device
+    precision: str
+    micro_batch: int
+    shifts_return: bool
+
+
+class Condition(Protocol):
+    """What the network is told about the windows of one image besides x_t and t."""
+
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Get ready for own window positions at a shift; x_t() is the whole state (C, H, W), for
+        families that need it."""
+
+    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
+        """The further arguments of `Family.predict` for one window, without the first axis."""
+
+    def residual(self, area: Area) -> Tensor | None:
+        """What to add to the bicubic image over an area on this rank, (C, h, w) on the CPU; None:
+        nothing."""
+
+
+class Family(Protocol):
+    """A kind of model. `config` has at least scale, channels and window_px."""
+
+    config: object
+    model: nn.Module
+    """What a checkpoint holds."""
+    takes_steps: bool
+    """False: an encoder alone, whose regression is the result."""
+    needs_whole_lr: bool
+    """Whether every rank needs all rows of an LR image."""
+    x_channels: int
+    x_px_per_lr_px: int
+    """Channels of x_t, and how many of its pixels lie along one LR pixel."""
+    reach_px: int
+    """How far, in px of x_t, `image` looks beyond the area that it makes."""
+    time_per_window: bool
+    """Whether windows of one training image have times of their own."""
+
+    def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
+        """What is diffused, of images (..., C, H, W) in -1..1."""
+
+    def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
+        """The inverse of `x_0`: an image around -1..1 over the area of `base`, in `out` if given."""
+
+    @property
+    def starts_from_lr(self) -> bool:
+        """Whether the base is an enlarged LR image; else it is zero, and LR only gives the size."""
+
+    def draw(self, drawing: Drawing, rng: np.random.Generator) -> list[Window]:
+        """The windows of one training crop."""
+
+    def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+        """`loss`, to be minimised, and its parts, detached."""
+
+    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+        """The rows that this rank must be given of each LR image to make the conditions."""
+
+    def conditions(self, images: Sequence[LrRows], encoding: Encoding,
+                   residuals: Sequence[Tensor] | None) -> list[Condition]:
+        """One condition per image. Collective in the group.
+
+        residuals: where root wants the residual of whole images, a (C, H, W) for each, to be filled
+        on root, anything on the others.
+        """
+
+    def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        """The network on windows: x_t (n, x_channels, w, w), t (n,), what `inputs` gave."""
+
+
+def frame_windows(drawing: Drawing, rng: np.random.Generator) -> list[Window]:
+    """Windows of one frame: all live ones, or some of them."""
+    grid = drawing.grid
+    if drawing.pattern == "random":
+        shift = tuple(int(px) for px in rng.integers(0, grid.max_shift_px, size=2, endpoint=True))
+    else:
+        shift = circular_shift(int(rng.integers(4)), grid.max_shift_px)
+    shift = (0, 0) if drawing.pattern == "none" else shift
+    positions = live_positions(grid, shift)
+    if not drawing.together:
+        size = min(drawing.per_image, len(positions))
+        positions = rng.choice(positions, size=size, replace=False).tolist()
+    return [Window(window_origin(grid, shift, k), shift, k) for k in positions]
+
+
+def cut(images: Tensor, windows: list[list[Window]], window_px: int, border: str) -> Tensor:
+    """(B, C, H, W) -> (windows of all images, C, w, w)."""
+    return torch.stack([cut_at(image, *window.origin, window_px, border)
+                        for image, chosen in zip(images, windows, strict=True) for window in chosen])
+
+
+def counts_of(batch: Batch) -> Tensor:
+    """Windows of every image, int64 (B,)."""
+    return torch.tensor([len(windows) for windows in batch.windows], device=batch.hr.device)
+
+
+def upsampled(batch: Batch) -> Tensor:
+    """Bicubic LR on the HR grid."""
+    return imresize_tensor(batch.lr, size=tuple(batch.hr.shape[-2:]))
+
+
+DISTANCES = {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss}

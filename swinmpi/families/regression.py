@@ -1,0 +1,91 @@
+"""An encoder that was trained alone (`train.target: encoder`): a regression super-resolver.
+
+It takes no steps; its result is the bicubic image and the residual that it predicts.
+"""
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swinmpi.config import ModelConfig
+from swinmpi.families.family import Batch, Drawing, Encoding, Objective, Shift, Window, upsampled
+from swinmpi.images.lr_rows import LrRows
+from swinmpi.models.aligned_encoder import AlignedEncoder
+from swinmpi.models.diffuser import autocast
+from swinmpi.models.rrdb import RRDBSuperResolver
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.windows.moves import Area
+
+
+class Regression:
+    """See families/family.py. For one rank per image."""
+
+    takes_steps = False
+    needs_whole_lr = True
+    reach_px = 0
+    time_per_window = False
+    starts_from_lr = True
+
+    def __init__(self, config: ModelConfig):
+        self.config = config
+        self.model = AlignedEncoder(config) if config.regresses else RRDBSuperResolver(config)
+        self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
+        if config.regresses:
+            # No regression answers for the global vector, and DDP waits for every gradient that it
+            # expects.
+            self.model.to_global.requires_grad_(False)
+
+    def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
+        """Nothing is diffused: what is missing in the base."""
+        return hr - base
+
+    def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
+        return torch.add(x_0, base, out=out)
+
+    def draw(self, drawing: Drawing, rng: np.random.Generator) -> list[Window]:
+        """None: the whole crop is regressed."""
+        return []
+
+    def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+        """L1(HR, bicubic + residual)."""
+        loss = functional.l1_loss(upsampled(batch) + self.residual(batch.lr).float(), batch.hr)
+        return {"loss": loss, "regression": loss.detach()}
+
+    def residual(self, lr: Tensor) -> Tensor:
+        """What to add to the bicubic image, (n, C, h, w) -> (n, C, H, W)."""
+        if self.config.regresses:
+            return self.model.upsample(self.model.trunk(lr))[:, -self.config.channels:]
+        return self.model(lr)
+
+    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+        return [range(height)] * num_images
+
+    def conditions(self, images: Sequence[LrRows], encoding: Encoding,
+                   residuals: Sequence[Tensor] | None) -> list["RegressionCondition"]:
+        made = []
+        for image in images if encoding.pieces.group.is_root else ():
+            with autocast(encoding.device, encoding.precision):
+                residual = self.residual(image.values[None].to(encoding.device))[0].float().cpu()
+            made.append(RegressionCondition(residual))
+        return made or [RegressionCondition(torch.empty(0))] * len(images)
+
+    def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        raise ValueError("expected a family that takes steps; an encoder alone only regresses")
+
+
+class RegressionCondition:
+    """The residual of one image, (C, H, W), on root."""
+
+    def __init__(self, whole_residual: Tensor):
+        self.whole_residual = whole_residual
+
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Nothing to do."""
+
+    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
+        return ()
+
+    def residual(self, area: Area) -> Tensor:
+        return self.whole_residual[:, area.rows.start:area.rows.stop, area.cols.start:area.cols.stop]

@@ -1,0 +1,151 @@
+"""The family `thesis`, as published: every window is told the whole LR image, and where it lies.
+
+The condition is the LR image (the current x_t in synthesis mode) with a Gaussian mask around the
+window; an encoder turns it into features that are added to the U-Net's first feature map (thesis
+ch. 2.1). What is diffused is the residual to the bicubic image, or the image itself in synthesis.
+"""
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swinmpi.config import ThesisModel
+from swinmpi.diffusion.process import q_sample, target
+from swinmpi.families.family import (
+    Batch,
+    Drawing,
+    Encoding,
+    Objective,
+    Shift,
+    Window,
+    counts_of,
+    cut,
+    frame_windows,
+    upsampled,
+)
+from swinmpi.images.imresize import imresize_tensor
+from swinmpi.images.lr_rows import LrRows
+from swinmpi.models.diffuser import Diffuser, autocast
+from swinmpi.models.thesis_encoders import make_encoder, thesis_condition
+from swinmpi.models.thesis_unet import ThesisUNet
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.masks import gaussian_masks
+from swinmpi.windows.moves import Area
+
+
+class Thesis:
+    """See families/family.py."""
+
+    takes_steps = True
+    needs_whole_lr = True
+    reach_px = 0
+    time_per_window = False
+
+    def __init__(self, config: ThesisModel):
+        self.config = config
+        self.model = Diffuser(make_encoder(config), ThesisUNet(config))
+        self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
+
+    @property
+    def starts_from_lr(self) -> bool:
+        """False in synthesis."""
+        return self.config.condition_on != "x_t"
+
+    def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
+        """base: the bicubic image; not looked at in synthesis."""
+        if not self.starts_from_lr:
+            return hr * self.config.residual_gain
+        return ((hr - base) * self.config.residual_gain).clamp(-1, 1)
+
+    def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
+        gain = self.config.residual_gain if self.starts_from_lr else 1.0
+        return torch.div(x_0, gain, out=out).add_(base)
+
+    def draw(self, drawing: Drawing, rng: np.random.Generator) -> list[Window]:
+        return frame_windows(drawing, rng)
+
+    def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
+        """Algorithm 2.1: one t for all windows of an image."""
+        counts, grid = counts_of(batch), objective.grid
+        base = upsampled(batch) if self.starts_from_lr else batch.hr
+        x_0 = self.x_0(batch.hr, base)
+        t_image = torch.stack([t[0] for t in batch.t.split(counts.tolist())])
+        x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
+        wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
+        wanted, windows = (cut(image, batch.windows, grid.window_px, grid.border) for image in (wanted, x_t))
+        told = self.told(batch, x_t, grid)
+        output = self.predict(windows, t_image.repeat_interleave(counts), *told)
+        loss = objective.distance(output.float(), wanted)
+        return {"loss": loss, "diffusion": loss.detach()}
+
+    def told(self, batch: Batch, x_t: Tensor, grid: WindowGrid) -> tuple[Tensor, ...]:
+        """The encoder's answer to (LR image, mask, x_t as configured) of every training window."""
+        if self.model.encoder is None:
+            return ()
+        lr, x_t = self.shrunk(batch.lr), self.shrunk(x_t)
+        masks = torch.cat([self.masks(grid, windows[0].shift, [window.position for window in windows])
+                           for windows in batch.windows]).to(lr.device)
+        lr, x_t = (image.repeat_interleave(counts_of(batch), dim=0) for image in (lr, x_t))
+        return (self.model.encoder(thesis_condition(self.config, lr, masks, x_t)),)
+
+    def shrunk(self, images: Tensor) -> Tensor:
+        """Images (n, C, h, w) at the size of a window, where features are added."""
+        side = self.config.window_px
+        return imresize_tensor(images, size=(side, side)) if images.shape[-2:] != (side, side) else images
+
+    def masks(self, grid: WindowGrid, shift: Shift, positions: Sequence[int]) -> Tensor:
+        """(len(positions), 1, w, w) in -1..1."""
+        side = self.config.window_px
+        return gaussian_masks(grid, shift, positions, self.config.mask_width, side, side)
+
+    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+        return [range(height)] * num_images
+
+    def conditions(self, images: Sequence[LrRows], encoding: Encoding,
+                   residuals: Sequence[Tensor] | None) -> list["ThesisCondition"]:
+        return [ThesisCondition(self, image.values.to(encoding.device), encoding) for image in images]
+
+    def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
+        """told: features (n, unet_channels[0], w, w); nothing without an encoder."""
+        return self.model.unet(x_t, t, *told)
+
+
+class ThesisCondition:
+    """The encoder's answer to the condition of every window, made once per shift and kept."""
+
+    def __init__(self, family: Thesis, lr: Tensor, encoding: Encoding):
+        self.family, self.encoding, self.grid = family, encoding, encoding.ownership.grid
+        self.lr = family.shrunk(lr[None])
+        self.kept: dict[tuple[Shift, int], Tensor] = {}
+
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Encode the windows not known yet, in padded micro-batches; with x_t in the condition
+        nothing can be kept."""
+        config, size = self.family.config, self.encoding.micro_batch
+        if self.family.model.encoder is None:
+            return
+        small = None
+        if not self.encoding.shifts_return:
+            self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
+        if config.sees_whole_x_t:
+            self.kept.clear()
+            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2).expand(size, -1, -1, -1)
+        missing = [position for position in positions if (shift, position) not in self.kept]
+        for first in range(0, len(missing), size):
+            part = missing[first:first + size]
+            padded = [*part, *[part[-1]] * (size - len(part))]
+            masks = self.family.masks(self.grid, shift, padded).to(self.lr)
+            condition = thesis_condition(config, self.lr.expand(size, -1, -1, -1), masks, small)
+            with autocast(self.lr.device, self.encoding.precision):
+                encoded = self.family.model.encoder(condition)
+            self.kept |= {(shift, position): features.float()
+                          for position, features in zip(part, encoded, strict=False)}
+
+    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
+        """(features (unet_channels[0], w, w),) of one window; nothing without an encoder."""
+        return (self.kept[shift, position],) if self.family.model.encoder is not None else ()
+
+    def residual(self, area: Area) -> None:
+        """Nothing is added to the bicubic image."""

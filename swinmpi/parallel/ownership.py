@@ -1,0 +1,80 @@
+"""Which windows each rank of a group owns, and what moves between ranks when the shift changes."""
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
+
+from swinmpi.parallel.shares import block_range
+from swinmpi.windows.canvas import Canvas
+from swinmpi.windows.grid import WindowGrid, live_positions
+from swinmpi.windows.moves import Area, Block, Moves, blocks_of, coordinates, ownership_order, plan_moves
+
+Shift = tuple[int, int]
+KEPT_PLANS = 16
+Value = TypeVar("Value")
+
+
+class Ownership:
+    """The blocks of windows of every rank, and the plans of one of them; the same on every rank.
+
+    Pure arithmetic: simulate all ranks by making one for each.
+    """
+
+    def __init__(self, grid: WindowGrid, num_ranks: int, rank: int):
+        self.grid, self.rank, self.num_ranks = grid, rank, num_ranks
+        order = ownership_order(grid)
+        shares = [[order[k] for k in block_range(len(order), num_ranks, r)] for r in range(num_ranks)]
+        self.by_rank = [blocks_of(share, grid) for share in shares]
+        self.own = self.by_rank[rank]
+        self.first_own = sum(map(len, self.by_rank[:rank]))
+        self.positions = frozenset(shares[rank])
+        self.canvas_areas = tuple(self.areas(lambda block, rank: block.canvas(grid, rank)))
+        """What the windows of all blocks show at any shift."""
+        self._moves: dict[Hashable, Moves] = {}
+        self._live: dict[Hashable, frozenset[int]] = {}
+
+    def areas(self, of: Callable[[Block, int], Area]) -> list[Area]:
+        """`of(block, rank)` for the blocks of all ranks, rank by rank."""
+        return [of(block, rank) for rank, blocks in enumerate(self.by_rank) for block in blocks]
+
+    def at(self, shift: Shift) -> list[Area]:
+        """What the windows of all blocks show at a shift."""
+        return self.areas(lambda block, rank: block.area(self.grid, shift, rank))
+
+    def mine(self, canvases: Sequence[Canvas]) -> dict[int, Canvas]:
+        """This rank's canvases by their place in the list of all areas."""
+        return {self.first_own + k: canvas for k, canvas in enumerate(canvases)}
+
+    def moves(self, before: Shift, after: Shift) -> Moves:
+        """From one frame to the next, on the canvases of all blocks."""
+        def plan() -> Moves:
+            return plan_moves(self.grid, self.at(before), self.at(after), self.rank, in_place=True)
+
+        return kept(self._moves, (before, after), plan)
+
+    def live(self, shift: Shift) -> frozenset[int]:
+        """Own window positions that need a prediction at a shift."""
+        return kept(self._live, shift, lambda: self.positions.intersection(live_positions(self.grid, shift)))
+
+    def waiting_for_others(self, moves: Moves, shift: Shift) -> set[int]:
+        """Own window positions that show what other ranks send."""
+        side, waiting = self.grid.window_px, set()
+        for pieces in moves.receives.values():
+            for piece in pieces:
+                rows = {(y + shift[0]) // side for y in coordinates(piece.to_rows)}
+                cols = {(x + shift[1]) // side for x in coordinates(piece.to_cols)}
+                waiting |= {row * self.grid.cols + col for row in rows for col in cols}
+        return waiting
+
+    def by_position(self, canvases: Sequence[Canvas]) -> dict[int, Canvas]:
+        """The canvas of this rank's blocks on which each own window position lies."""
+        return {row * self.grid.cols + col: canvas
+                for block, canvas in zip(self.own, canvases, strict=True)
+                for row in block.rows for col in block.cols}
+
+
+def kept(store: dict[Hashable, Value], key: Hashable, make: Callable[[], Value]) -> Value:
+    """`make()` of a key, made once while there is room."""
+    if key not in store:
+        if len(store) == KEPT_PLANS:
+            store.clear()
+        store[key] = make()
+    return store[key]

@@ -1,0 +1,112 @@
+"""How x_t travels between ranks: the contract of an exchange.
+
+An exchange holds x_t of some images wherever it lives, predicts, advances and finishes; it is the
+`State` of the reverse loop. A new exchange is one file, one line in EXCHANGES (superresolve.py) and
+its name among the settings.
+"""
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from torch import Tensor
+
+from swinmpi.diffusion.reverse import State
+from swinmpi.families.family import Condition, Family
+from swinmpi.parallel.comm import Group
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.parallel.pieces import PieceExchange
+from swinmpi.sampling.predictor import Predictor
+from swinmpi.sampling.process import ReverseProcess, Shift
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.moves import Area
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedPart:
+    """A rectangle of a finished image on the rank that made it, values around -1..1.
+
+    slot: which of the images; rows, cols: the SR pixels it stands for; seen: rows and columns of the
+    tensors, more by the border that its figures look at. samples (K, C, h, w), one per seed; base
+    (C, h, w): what they add detail to.
+    """
+
+    slot: int
+    rows: range
+    cols: range
+    seen: tuple[range, range]
+    samples: Tensor
+    base: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What an exchange has to do on this rank: images of one size, of one family and process."""
+
+    family: Family
+    process: ReverseProcess
+    ownership: Ownership
+    pieces: PieceExchange
+    predictor: Predictor
+
+    @property
+    def grid(self) -> WindowGrid:
+        """The windows over x_t."""
+        return self.ownership.grid
+
+    @property
+    def group(self) -> Group:
+        return self.pieces.group
+
+    @property
+    def factor(self) -> int:
+        """SR pixels along one pixel of x_t."""
+        return self.family.config.scale // self.family.x_px_per_lr_px
+
+    @cached_property
+    def sr_grid(self) -> WindowGrid:
+        """The windows over the SR image."""
+        grid, factor = self.grid, self.factor
+        return WindowGrid(grid.height_px * factor, grid.width_px * factor, grid.window_px * factor,
+                          grid.max_shift_px * factor, grid.border)
+
+
+class Exchange(State, Protocol):
+    """x_t of some images of one size. The same calls on every rank of the group: all of them, and
+    iterating over `shared`, are collective."""
+
+    in_parts: bool
+    """Whether finished images lie in parts on the ranks that made them, each of which then reads the
+    LR rows that it needs; else all is read and finished on root."""
+    work: Work
+    areas: Sequence[Area]
+    """What of the finished images lies here, in px of x_t; disjoint, over all ranks the image."""
+    conditions: list[Condition]
+    """By image slot; set before the first prediction."""
+
+    def __init__(self, work: Work):
+        """For any number of images of one size, one after the other."""
+
+    @staticmethod
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+        """Pixels of x_t that travel to each rank, by change from one of `shifts` to the next. Pure
+        arithmetic."""
+
+    def room_for_residuals(self, num_images: int) -> list[Tensor] | None:
+        """See `Family.conditions`: where root wants whole residuals."""
+
+    def start(self, stack_indices: Sequence[int], seed: int) -> None:
+        """x_T of these images."""
+
+    def finish(self) -> list[list[Tensor]]:
+        """x_0 by image slot and place in `areas`, (C, h, w), with `Family.reach_px` more on every
+        side; x_t is let go of."""
+
+    def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
+        """A finished image, given by the samples and, last, the base over each of `areas`, ((K + 1),
+        C, h, w), on the SR grid: this rank's rectangles of it, with the borders that others hold."""
+
+
+def scaled(area: Area, factor: int) -> Area:
+    """An area of x_t on the SR grid."""
+    return Area(area.rank, *(range(line.start * factor, line.stop * factor) for line in (area.rows, area.cols)))

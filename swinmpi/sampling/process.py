@@ -1,0 +1,66 @@
+"""The reverse process of a run: its sampler, its shifts, its noise, each a function of keys."""
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swinmpi.config import DiffusionConfig, SamplerConfig, ShiftConfig
+from swinmpi.diffusion.noise import random_shift
+from swinmpi.diffusion.samplers import Sampler, make_sampler
+from swinmpi.diffusion.schedule import make_schedule
+from swinmpi.errors import SwinmpiError
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.shift import circular_shift, max_shift_of
+
+Shift = tuple[int, int]
+
+
+class Abandoned(Exception):
+    """Raised on all ranks of a group that agreed to leave an image unfinished."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseProcess:
+    """From x_T to x_0, the same on every rank. `window_px` and the shift are in px of x_t."""
+
+    sampler: Sampler
+    noise_scale: float
+    shift: ShiftConfig
+    window_px: int
+
+    @property
+    def num_evaluations(self) -> int:
+        return len(self.sampler.evaluations)
+
+    @property
+    def rolls(self) -> bool:
+        """Whether frames are rolled, not cropped as in the thesis's first attempt."""
+        return self.shift.edge == "roll"
+
+    def shift_at(self, seed: int, stack_index: int, number: int) -> Shift:
+        """The shift of evaluation `number`, a pure function of (seed, stack index, number)."""
+        max_px = max_shift_of(self.shift, self.window_px)
+        if self.shift.pattern == "circular":
+            return circular_shift(number, max_px)
+        return random_shift(seed, stack_index, number, max_px) if self.shift.pattern == "random" else (0, 0)
+
+    def check_finite(self, x_t: Tensor, stack_index: int, number: int) -> None:
+        """SwinmpiError where the result of an evaluation is not all numbers."""
+        # A sum takes one pass over the memory, the exact question five; only a sum of huge numbers
+        # needs to be asked again.
+        if not torch.isfinite(x_t.sum()) and not torch.isfinite(x_t).all():
+            raise SwinmpiError(f"the network's answer is not finite in image {stack_index}, step {number + 1} of "
+                               f"{self.num_evaluations}: expected numbers; try parallel.precision=fp32, else the "
+                               "checkpoint is damaged")
+
+
+def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig, window_px: int) -> ReverseProcess:
+    """The reverse process of a configuration; ValueError for more steps than the schedule has."""
+    schedule = make_schedule(diffusion.schedule, diffusion.steps)
+    return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale, sampler.shift, window_px)
+
+
+def sampling_grid(shift: ShiftConfig, window_px: int, height_px: int, width_px: int) -> WindowGrid:
+    """The windows over an image; the crop shifts of the thesis's first attempt move nothing outside."""
+    moves = shift.pattern != "none" and shift.edge == "roll"
+    return WindowGrid(height_px, width_px, window_px, max_shift_of(shift, window_px) if moves else 0, shift.border)

@@ -1,0 +1,59 @@
+"""What training minimises (thesis algorithm 2.1): a family's losses, as one module for DDP."""
+import numpy as np
+from torch import Tensor, nn
+
+from swinmpi.config import Config
+from swinmpi.diffusion.schedule import make_schedule
+from swinmpi.families.family import DISTANCES, Batch, Drawing, Family, Objective
+from swinmpi.families.loading import make_family
+from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.shift import max_shift_of
+
+
+class TrainingModule(nn.Module):
+    """Forward: batch in, losses out. `model` is what is trained and saved."""
+
+    def __init__(self, family: Family, objective: Objective):
+        super().__init__()
+        self.family, self.objective, self.model = family, objective, family.model
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        return self.family.losses(batch, self.objective)
+
+
+def make_training_module(config: Config) -> TrainingModule:
+    """Of a configuration, with first weights from torch's generator."""
+    family = make_family(config.model, config.train.target == "diffuser")
+    return TrainingModule(family, make_objective(config, family))
+
+
+def make_objective(config: Config, family: Family) -> Objective:
+    """The objective of a configuration."""
+    return Objective(make_schedule(config.diffusion.schedule, config.diffusion.steps), config.diffusion.prediction,
+                     DISTANCES[config.train.loss], config.train.regression_weight, training_grid(config, family))
+
+
+def make_drawing(config: Config, family: Family) -> Drawing:
+    """How windows are drawn from a training crop."""
+    return Drawing(training_grid(config, family), config.sampler.shift.pattern, config.train.batch == "image",
+                   config.train.windows_per_image)
+
+
+def training_grid(config: Config, family: Family) -> WindowGrid:
+    """The grid over x_0 of a training crop; with room for the shift whatever its pattern."""
+    shift, window_px = config.sampler.shift, config.model.window_px
+    side = config.train.crop_px * family.x_px_per_lr_px // config.model.scale
+    return WindowGrid(side, side, window_px, max_shift_of(shift, window_px), shift.border)
+
+
+def draw_times(family: Family, num_windows: int, num_times: int, rng: np.random.Generator) -> np.ndarray:
+    """t of every window of one image, int64 (num_windows,): its own, or one for all of them."""
+    if not num_windows:
+        return np.empty(0, np.int64)
+    drawn = rng.integers(0, num_times, size=num_windows if family.time_per_window else 1)
+    return np.broadcast_to(drawn, num_windows).copy()
+
+
+def noise_like_x_0(family: Family, grid: WindowGrid, rng: np.random.Generator) -> np.ndarray:
+    """eps ~ N(0, 1) of one training crop, float32 (x_channels, h, w)."""
+    return rng.standard_normal((family.x_channels, grid.height_px, grid.width_px), dtype=np.float32)
