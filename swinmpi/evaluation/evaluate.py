@@ -12,7 +12,7 @@ from swinmpi.evaluation.compared import Opposed, extent, open_opposed
 from swinmpi.evaluation.report import Evaluation, Figures, as_json, as_png
 from swinmpi.images.metrics import detail, lr_psnr, psnr, seam_score, ssim
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
-from swinmpi.images.picture import closeup_row, to_uint8
+from swinmpi.images.contact_sheet import closeup_row, to_uint8
 from swinmpi.storage.checkpoint import write_atomically
 from swinmpi.storage.values import ValueRange
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swinmpi.images.picture import contact_sheet
+from swinmpi.images.contact_sheet import contact_sheet
 from swinmpi.reports.tables import format_table
 
 FIGURES = {"psnr": ("PSNR dB", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f"),

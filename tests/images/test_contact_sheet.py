@@ -1,12 +1,9 @@
-"""Contact sheets hold what they were given; curves are drawn from a log; a missing matplotlib is one clear line."""
-import subprocess
-import sys
-
+"""Contact sheets hold what they were given."""
 import numpy as np
 import pytest
 from PIL import Image
 
-from swinmpi.images import picture
+from swinmpi.images import contact_sheet
 
 COLOURS = np.array([[250, 10, 10], [10, 250, 10], [10, 10, 250], [240, 240, 10]], dtype=np.uint8)
 
@@ -22,14 +19,14 @@ def flat(colour: np.ndarray, height: int, width: int) -> np.ndarray:
 def test_a_sheet_enlarges_small_tiles_by_whole_pixels():
     lr = np.stack([COLOURS[:2], COLOURS[2:]])  # 2 x 2 pixels
     hr = np.zeros((60, 60, 3), dtype=np.uint8)
-    sheet = np.asarray(picture.contact_sheet([[lr, hr]], ["LR", "HR"], [["", "30.1 dB"]], tile_px=130))
+    sheet = np.asarray(contact_sheet.contact_sheet([[lr, hr]], ["LR", "HR"], [["", "30.1 dB"]], tile_px=130))
     for colour in COLOURS:
         assert (sheet == colour).all(axis=2).sum() == 60 * 60, "2 LR pixels are as wide as 2 x 60 px"
 
 
 def test_a_sheet_leaves_out_rows_beyond_the_limit_and_shrinks_large_tiles():
     rows = [[flat(colour, 200, 100)] for colour in COLOURS]
-    sheet = picture.contact_sheet(rows, ["SR"], [[""]] * 4, max_rows=2, tile_px=50)
+    sheet = contact_sheet.contact_sheet(rows, ["SR"], [[""]] * 4, max_rows=2, tile_px=50)
     present = colours_in(sheet)
     assert [tuple(map(int, colour)) in present for colour in COLOURS] == [True, True, False, False]
     assert sheet.width < 100 and sheet.height < 250
@@ -37,15 +34,15 @@ def test_a_sheet_leaves_out_rows_beyond_the_limit_and_shrinks_large_tiles():
 
 def test_captions_make_room_for_their_lines():
     rows = [[flat(COLOURS[0], 32, 32)]]
-    heights = [picture.contact_sheet(rows, ["SR"], [[text]]).height for text in ("", "a", "a\nb")]
-    assert heights[1] - heights[0] == heights[2] - heights[1] == picture.CAPTION_LINE_PX
+    heights = [contact_sheet.contact_sheet(rows, ["SR"], [[text]]).height for text in ("", "a", "a\nb")]
+    assert heights[1] - heights[0] == heights[2] - heights[1] == contact_sheet.CAPTION_LINE_PX
 
 
 @pytest.mark.parametrize("shape", [(48, 36), (48, 36, 1), (48, 36, 3), (3, 2), (300, 9, 3)])
 def test_any_shape_can_be_shown(shape):
     hr = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    tiles = picture.closeup_row(hr[::2, ::2], [hr, hr])
-    sheet = picture.contact_sheet([tiles], ["", "LR", "SR", "HR"], [["", "", "1", "2"]])
+    tiles = contact_sheet.closeup_row(hr[::2, ::2], [hr, hr])
+    sheet = contact_sheet.contact_sheet([tiles], ["", "LR", "SR", "HR"], [["", "", "1", "2"]])
     assert sheet.mode == "RGB" and sheet.width > 4 * 9
 
 
@@ -53,7 +50,7 @@ def test_a_closeup_is_where_the_detail_is_and_the_same_part_everywhere():
     hr = np.zeros((240, 300, 3), dtype=np.uint8)
     hr[150:200, 210:260] = np.random.default_rng(0).integers(0, 256, (50, 50, 3))
     sr = hr // 2
-    whole, lr_part, sr_part, hr_part = picture.closeup_row(hr[::2, ::2], [sr, hr])
+    whole, lr_part, sr_part, hr_part = contact_sheet.closeup_row(hr[::2, ::2], [sr, hr])
     assert (hr_part.shape, lr_part.shape) == ((96, 96, 3), (48, 48, 3))
     assert (hr_part > 0).any(axis=2).sum() == (hr > 0).any(axis=2).sum(), "all of the detail is in the closeup"
     assert np.array_equal(sr_part, hr_part // 2)
@@ -63,27 +60,5 @@ def test_a_closeup_is_where_the_detail_is_and_the_same_part_everywhere():
 
 def test_values_become_grey_levels_by_the_given_range():
     image = np.array([[-1.0, 0.0, 0.5], [1.0, 2.0, np.nan]])
-    assert picture.to_uint8(image, 0.0, 1.0).tolist() == [[0, 0, 128], [255, 255, 0]]
-    assert picture.to_uint8(np.full((2, 2), 7.0), 7.0, 7.0).tolist() == [[0, 0], [0, 0]]
-
-
-RECORDS = [{"update": 50 * i, "loss": 1 / i, "learning_rate": 3e-4} for i in range(1, 20)] + [
-    {"update": 500, "psnr_bicubic": 27.8, "psnr_sample": 28.9}, {"update": 1000, "psnr_sample": 29.3}]
-
-
-@pytest.mark.parametrize("records", [RECORDS, RECORDS[:3], []])
-def test_curves_are_a_picture(records, tmp_path):
-    pytest.importorskip("matplotlib")
-    picture.plot_curves(records, tmp_path / "curves.png")
-    assert Image.open(tmp_path / "curves.png").width > 400
-
-
-def test_without_matplotlib_the_error_says_what_to_install(tmp_path):
-    program = ("import sys; sys.modules['matplotlib'] = None\n"
-               "from swinmpi.errors import SwinmpiError\n"
-               "from swinmpi.images.picture import plot_curves\n"
-               "try: plot_curves([], 'curves.png')\n"
-               "except SwinmpiError as error: print(error)")
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert finished.stdout.strip() == "curves.png: drawing curves needs matplotlib; pip install 'swinmpi[plot]'"
-    assert not list(tmp_path.iterdir())
+    assert contact_sheet.to_uint8(image, 0.0, 1.0).tolist() == [[0, 0, 128], [255, 255, 0]]
+    assert contact_sheet.to_uint8(np.full((2, 2), 7.0), 7.0, 7.0).tolist() == [[0, 0], [0, 0]]
