@@ -109,7 +109,7 @@ def fit_row(row: Sequence[np.ndarray], tile_px: int) -> list[Image.Image]:
 
 
 def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Nearest neighbour where it grows, to keep its pixels visible; antialiased where it shrinks."""
+    """Nearest neighbour where it grows, so that pixels stay visible; smooth where it shrinks."""
     shrinks = picture.width > size[0] or picture.height > size[1]
     resampling = Image.Resampling.LANCZOS if shrinks else Image.Resampling.NEAREST
     return picture.resize(size, resampling)

@@ -14,7 +14,7 @@ Shares = Mapping[str, Mapping[str, float]]
 
 
 def plot_curves(records: Sequence[Mapping], path: Path | str) -> None:
-    """PNG of a training log: every `*loss*` over `update` (log scale), beside it every `*psnr*`, dB.
+    """PNG of a training log: `*loss*` over `update` (log scale), beside it `*psnr*` in dB.
 
     records: one mapping per line of the log, with the key `update`; a record need not have every
     key. Raises SwinmpiError when matplotlib is not installed.

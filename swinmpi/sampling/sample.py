@@ -11,6 +11,7 @@ from swinmpi.config import Config
 from swinmpi.errors import StackError, Stopped
 from swinmpi.families.lr_rows import LrStrip
 from swinmpi.families.model import load_model
+from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, choose_device, choose_threads
 from swinmpi.parallel.relay import Part
@@ -18,7 +19,7 @@ from swinmpi.parallel.shares import group_of, images_of_group
 from swinmpi.reports.memory import keep_freed_memory
 from swinmpi.reports.timing import Clock, RunReport
 from swinmpi.sampling.distribution import Layout, describe_idle, describe_work, plan_layout, positions_per_image, settled
-from swinmpi.sampling.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
+from swinmpi.sampling.pixels import from_network, to_network
 from swinmpi.sampling.request import SampleRequest, open_stack
 from swinmpi.sampling.results import Results
 from swinmpi.sampling.root import Abandoned
@@ -87,12 +88,13 @@ class Crew:
         good, strips = (read_parts if self.resolver.keeps_parts else read_whole)(self, image_indices)
         if not good:
             return
-        keys, sums = [self.stack.first_image + image_index for image_index in good], np.zeros((len(good), NUM_FIGURE_SUMS))
+        keys = [self.stack.first_image + image_index for image_index in good]
+        sums = np.zeros((len(good), count_sums()))
         try:
             for shown in self.resolver(strips, keys, self.seeds, lambda: self.stop.agreed(self.group)):
-                pixels, figures = from_network(shown, strips[shown.slot], self.results.value_range, self.results.datasets,
+                pixels, of_part = from_network(shown, strips[shown.slot], self.results.value_range, self.results.datasets,
                                                self.config)
-                sums[shown.slot] += figures
+                sums[shown.slot] += of_part
                 self.results.send([Part(good[shown.slot], shown.rows.start, shown.cols.start, pixels)])
         except Abandoned:
             self.has_abandoned = True
@@ -100,7 +102,8 @@ class Crew:
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
         if everybodys is not None:
             for image_index, total in zip(good, everybodys.sum(axis=0), strict=True):
-                self.results.complete(image_index, figures_of(total, self.results.value_range))
+                figures = finish_sums(total, self.results.value_range.span)
+                self.results.complete(image_index, figures)
 
     def read(self, image_index: int, rows: range) -> np.ndarray | None:
         """(C, len(rows), w) raw values; None where they cannot be read."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from swinmpi.cli.evaluate import main
 from swinmpi.config import dump_yaml, load_config
-from swinmpi.evaluation.compared import open_opposed
+from swinmpi.evaluation.compared import check_compared, open_compared
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
 from swinmpi.reports.tables import format_table
@@ -181,7 +181,7 @@ def test_all_versions_lack_the_same_pixels(stacks, tmp_path):
     files = [write_stack(tmp_path / f"{name}.h5", images) for name, images in
              [("a", sr), ("b", hr), ("c", stacks["images"]["lr"].astype(np.float32))]]
     with ExitStack() as opened:
-        _, versions, nan_pixels = open_opposed(*files, opened).read(0)
+        _, versions, nan_pixels = open_compared(check_compared(*files), opened).read(0)
     expected = np.zeros(hr.shape[1:3], dtype=bool)
     expected[3, 4] = expected[5, 6:8] = True
     assert nan_pixels == 3 and list(versions) == ["bicubic", "sr", "hr"]
