@@ -9,8 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 from swinmpi.cli.evaluate import main
@@ -21,6 +19,7 @@ from swinmpi.images.imresize import imresize
 from swinmpi.reports.tables import format_table
 from swinmpi.storage.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
+from tests.support.lpips import write_backbone
 
 CONFIG = load_config(overrides=["model.window_px=16"])
 
@@ -199,15 +198,11 @@ def test_failed_images_are_named_and_left_out(stacks, tmp_path, capsys):
 
 
 def test_lpips_from_torch_home_or_a_named_file(stacks, tmp_path, capsys):
-    folder = tmp_path / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    weights = torchvision.models.alexnet(weights=None).features.state_dict()
-    torch.save({f"features.{name}": value for name, value in weights.items()}, folder / perceptual.BACKBONE)
+    backbone = write_backbone(tmp_path / "torch")
     compare = [stacks["sr"], "--reference", stacks["hr"]]
     assert main([*compare, "--output", "home"]) == 0
     assert "unavailable" not in capsys.readouterr().out
-    os.rename(folder / perceptual.BACKBONE, tmp_path / "alexnet.pth")
+    os.rename(backbone, tmp_path / "alexnet.pth")
     assert main([*compare, "--output", "file", "--lpips-backbone", str(tmp_path / "alexnet.pth")]) == 0
     home, named = report_of(tmp_path / "home"), report_of(tmp_path / "file")
     assert home["images"] == named["images"]

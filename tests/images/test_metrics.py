@@ -2,12 +2,12 @@
 import numpy as np
 import pytest
 import torch
-import torchvision
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from swinmpi.errors import CheckpointError
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
+from tests.support.lpips import write_backbone
 
 
 def random_pair(height: int, width: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,12 +91,7 @@ def test_figures_of_tiny_images_are_missing_not_errors():
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
     """A torch home holding an AlexNet with random weights under the name of the real one."""
-    folder = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    features = torchvision.models.alexnet(weights=None).features.state_dict()
-    torch.save({f"features.{name}": value for name, value in features.items()}, folder / perceptual.BACKBONE)
-    return folder / perceptual.BACKBONE
+    return write_backbone(tmp_path_factory.mktemp("torch"))
 
 
 def test_lpips_with_a_backbone(backbone, monkeypatch):
