@@ -7,7 +7,7 @@ import numpy as np
 
 from swinmpi.benchmarks.comparison import spread
 from swinmpi.benchmarks.scaling import FIGURES, PHASES, Entrant, Measured
-from swinmpi.images.picture import plot_scaling
+from swinmpi.images.plots import plot_scaling
 from swinmpi.reports.tables import format_table
 from swinmpi.sampling.traffic import traffic
 from swinmpi.windows.grid import Border

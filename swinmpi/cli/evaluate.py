@@ -24,30 +24,35 @@ def evaluate_command(argv: Sequence[str] | None) -> None:
     elif not launcher_rank():
         config_from(options)
         if (options.sr is None) == (options.checkpoint is None):
-            raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to sample first")
+            raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to "
+                              "sample first")
         if options.dry_run:
             show_plan(options)
         else:
-            judge_and_tell(options, options.sr)
+            evaluate_and_print(options, options.sr)
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("evaluate", __doc__.partition(": ")[2], "swinmpi-evaluate sr.h5 --reference hr.h5 --lr lr.h5\n  "
-                       "mpirun -n 4 swinmpi-evaluate --checkpoint best.safetensors --lr lr.h5 --reference hr.h5",
-                       presets=True)
+    made = make_parser("evaluate", __doc__.partition(": ")[2],
+                       "swinmpi-evaluate sr.h5 --reference hr.h5 --lr lr.h5\n  "
+                       "mpirun -n 4 swinmpi-evaluate --checkpoint best.safetensors --lr lr.h5 "
+                       "--reference hr.h5", presets=True)
     made.add_argument("sr", nargs="?", metavar="SR", help="SR stack, file.h5 or file.h5::/path")
     made.add_argument("--reference", required=True, metavar="HR", help="the true HR stack")
-    made.add_argument("--lr", metavar="LR", help="the stack SR was made from (default: HR shrunk by SR's scale)")
-    made.add_argument("--checkpoint", type=Path, metavar="FILE", help="instead of SR: sample --lr first, into FOLDER/sr.h5")
+    made.add_argument("--lr", metavar="LR",
+                      help="the stack SR was made from (default: HR shrunk by SR's scale)")
+    made.add_argument("--checkpoint", type=Path, metavar="FILE",
+                      help="instead of SR: sample --lr first, into FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
                       help="for evaluate.json and evaluate.png (default: swinmpi-out)")
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
-                      help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; never downloaded)")
+                      help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
+                      "never downloaded)")
     return made
 
 
 def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
-    """Sample `--lr` with `--checkpoint` into the output folder, then judge on rank 0. Collective."""
+    """Sample `--lr` with `--checkpoint` into the folder, then evaluate on rank 0. Collective."""
     request, config = world.on_root(lambda: prepare_sampling(options))
     from swinmpi.sampling.plan import plan
     from swinmpi.sampling.sample import run
@@ -55,18 +60,20 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
 
     def conclude() -> None:
         print_table(report)
-        judge_and_tell(options, str(request.output))
+        evaluate_and_print(options, str(request.output))
         raise_failed(request, report)
 
     world.on_root(conclude)
 
 
 def prepare_sampling(options: Namespace):
-    """(request, configuration) of the sampling, validated together with the reference. On one process."""
+    """(request, configuration) of the sampling, validated with the reference. On one process."""
     if options.sr is not None or options.lr is None:
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
-    argv = [options.lr, "--output", options.output / "sr.h5", "--checkpoint", options.checkpoint, "--overwrite"]
-    for name, values in (("--config", options.config), ("--set", options.overrides), ("--preset", [options.preset])):
+    argv = [options.lr, "--output", options.output / "sr.h5", "--checkpoint", options.checkpoint,
+            "--overwrite"]
+    for name, values in (("--config", options.config), ("--set", options.overrides),
+                         ("--preset", [options.preset])):
         argv += [word for value in values if value is not None for word in (name, value)]
     chosen = sample_parser().parse_args([str(word) for word in argv])
     chosen.new_folder = True
@@ -77,18 +84,21 @@ def prepare_sampling(options: Namespace):
     return request, with_regression(config)
 
 
-def judge_and_tell(options: Namespace, sr: str) -> None:
+def evaluate_and_print(options: Namespace, sr: str) -> None:
     """Figures of the SR stack, printed and written. On one process."""
-    from swinmpi.evaluation.evaluate import evaluate
+    from swinmpi.evaluation.evaluate import plan, run
     from swinmpi.evaluation.report import as_text
-    print(as_text(evaluate(request_for(options, sr))))
-    print(f"written: {options.output / 'evaluate.json'}, {options.output / 'evaluate.png'}", flush=True)
+    print(as_text(run(plan(request_for(options, sr)))))
+    written = ", ".join(str(options.output / name) for name in ("evaluate.json", "evaluate.png"))
+    print(f"written: {written}", flush=True)
 
 
 def show_plan(options: Namespace) -> None:
-    from swinmpi.evaluation.evaluate import plan  # torch takes seconds to import; --help must not
+    """What the command would do. On one process."""
     if options.checkpoint is None:
-        print(plan(request_for(options, options.sr)))
+        # Imported here: torch takes seconds to import; --help must not.
+        from swinmpi.evaluation.evaluate import describe, plan
+        print(describe(plan(request_for(options, options.sr))))
         return
     from swinmpi.sampling.plan import describe
     from swinmpi.sampling.plan import plan as plan_sampling

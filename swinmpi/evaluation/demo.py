@@ -1,9 +1,9 @@
-"""What the first run shows: figures beside bicubic's, a picture, and a report of both the run and its result."""
+"""What the first run makes of its result: figures beside bicubic's, a picture and a report."""
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from swinmpi.evaluation.evaluate import Request, judge
+from swinmpi.evaluation.evaluate import Request, measure, plan
 from swinmpi.evaluation.report import as_json, as_png, as_text
 from swinmpi.storage.checkpoint import write_atomically
 
@@ -12,9 +12,13 @@ PICTURE, REPORT = "contact_sheet.png", "report.json"
 
 
 def present(sr: Path, demo_stack: str, run: Mapping) -> str:
-    """Compare the SR of the demo stack with its HR; write picture and report beside it; returns the table. One process."""
+    """Compare the SR of the demo stack with its HR; returns the table. One process.
+
+    Picture and report, which also has the entries of `run`, are written beside `sr`.
+    """
     folder = sr.parent
-    evaluation, rows = judge(Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}"))
+    request = Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}")
+    evaluation, rows = measure(plan(request))
     write_atomically(folder / PICTURE, as_png(evaluation, rows))
     report = json.loads(as_json(evaluation)) | {"run": dict(run)}
     write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())

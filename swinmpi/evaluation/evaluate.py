@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from swinmpi.errors import CheckpointError, OutputError
-from swinmpi.evaluation.compared import Opposed, extent, open_opposed
-from swinmpi.evaluation.report import Evaluation, Figures, as_json, as_png
-from swinmpi.images.metrics import detail, lr_psnr, psnr, seam_score, ssim
+from swinmpi.evaluation.compared import Comparison, check_compared, open_compared
+from swinmpi.evaluation.report import Evaluation, as_json, as_png
+from swinmpi.images.contact_sheet import closeup_row, to_uint8
+from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
-from swinmpi.images.picture import closeup_row, to_uint8
 from swinmpi.storage.checkpoint import write_atomically
 from swinmpi.storage.values import ValueRange
 
 PICTURE_ROWS = 8
+
+Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 
 
 @dataclass(frozen=True)
@@ -30,57 +32,77 @@ class Request:
     lpips_backbone: Path | None = None
 
 
-def evaluate(request: Request) -> Evaluation:
-    """Judge every image and write evaluate.json and evaluate.png into the folder. One process. Raises as `judge`."""
-    evaluation, rows = judge(request)
-    write_atomically(request.output / "evaluate.json", as_json(evaluation))
-    write_atomically(request.output / "evaluate.png", as_png(evaluation, rows))
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """A request that can be done; made by `plan`."""
+
+    request: Request
+    comparison: Comparison
+    figures: tuple[Figure, ...]
+
+
+def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationPlan:
+    """Validate everything but the pixels; nothing is written. One process.
+
+    Raises StackError when the stacks do not fit each other, ConfigError when no LR is known.
+    """
+    comparison = check_compared(request.sr, request.reference, request.lr)
+    return EvaluationPlan(request, comparison, figures)
+
+
+def describe(plan: EvaluationPlan) -> str:
+    """What `run` would do, in one line."""
+    compared = plan.comparison
+    lr = compared.lr or f"HR made smaller by {compared.scale:g}"
+    return (f"{compared.extent}: {compared.sr} against {compared.hr}; LR: {lr}; "
+            f"data range {compared.value_range.span:g}; into {plan.request.output}")
+
+
+def run(plan: EvaluationPlan) -> Evaluation:
+    """Measure every image; write evaluate.json and evaluate.png into the folder. One process.
+
+    Raises as `measure`.
+    """
+    evaluation, rows = measure(plan)
+    write_atomically(plan.request.output / "evaluate.json", as_json(evaluation))
+    write_atomically(plan.request.output / "evaluate.png", as_png(evaluation, rows))
     return evaluation
 
 
-def judge(request: Request) -> tuple[Evaluation, list[list[np.ndarray]]]:
-    """Judge every image, one at a time: figures, and tiles for the picture. Makes the folder, writes nothing into it.
+def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
+    """The figures of every image, one at a time, and tiles for the picture.
 
-    Raises StackError when the stacks do not fit each other, ConfigError when no LR is known, CheckpointError for a bad
-    LPIPS backbone that was named, OutputError when the folder cannot be written.
+    Makes the folder, writes nothing into it. Raises StackError when an image cannot be read,
+    CheckpointError for a bad LPIPS backbone that was named, OutputError when the folder cannot be
+    written.
     """
-    with ExitStack() as stacks:
-        opposed = open_opposed(request.sr, request.reference, request.lr, stacks)
-        distance, no_lpips = find_distance(request.lpips_backbone)
-        make_folder(request.output)
-        shown = opposed.hr.range()
-        images, nan_pixels, rows = {}, {}, []
-        for image_index in opposed.image_indices:
-            lr, versions, nan_pixels[image_index] = opposed.read(image_index)
-            images[image_index] = {name: measure(version, versions["hr"], lr, opposed, distance, shown)
-                                   for name, version in versions.items() if name != "hr"}
+    comparison, images, nan_pixels, rows = plan.comparison, {}, {}, []
+    with ExitStack() as opened:
+        stacks = open_compared(comparison, opened)
+        distance, no_lpips = find_distance(plan.request.lpips_backbone)
+        make_folder(plan.request.output)
+        limits = stacks.hr.range()
+        on_raw = distance and distance_of_raw(distance, limits)
+        for image_index in comparison.image_indices:
+            lr, versions, nan_pixels[image_index] = stacks.read(image_index)
+            compared = {name: ComparedImage(image, versions["hr"], lr, comparison.value_range.span,
+                                            comparison.window_px, on_raw)
+                        for name, image in versions.items() if name != "hr"}
+            images[image_index] = {name: compare_image(image, plan.figures)
+                                   for name, image in compared.items()}
             if len(rows) < PICTURE_ROWS:
-                lr, *tiles = (to_uint8(image, shown.low, shown.high) for image in (lr, *versions.values()))
+                lr, *tiles = (to_uint8(image, limits.low, limits.high)
+                              for image in (lr, *versions.values()))
                 rows.append(closeup_row(lr, tiles))
-        return Evaluation(settings(opposed), images, nan_pixels, no_lpips + remarks(opposed, nan_pixels)), rows
-
-
-def plan(request: Request) -> str:
-    """What `evaluate` would do, in one line; everything but the pixels is validated, nothing is written."""
-    with ExitStack() as stacks:
-        opposed = open_opposed(request.sr, request.reference, request.lr, stacks)
-        lr = opposed.lr.address if opposed.lr else f"HR made smaller by {opposed.scale:g}"
-        return (f"{extent(opposed.sr)}: {opposed.sr.address} against {opposed.hr.address}; LR: {lr}; "
-                f"data range {opposed.data_range:g}; into {request.output}")
-
-
-def measure(image: np.ndarray, hr: np.ndarray, lr: np.ndarray, opposed: Opposed, distance: Distance | None,
-            shown: ValueRange) -> Figures:
-    """All figures of one version of one image. LPIPS sees the values as the picture shows them."""
-    nothing, data_range, window_px = float("nan"), opposed.data_range, opposed.window_px
-    return {"psnr": psnr(image, hr, data_range), "ssim": ssim(image, hr, data_range),
-            "lpips": distance(*(shown.to_unit(seen).clip(-1, 1) for seen in (image, hr))) if distance else nothing,
-            "lr_psnr": lr_psnr(image, lr, data_range), "detail": detail(image, hr),
-            "seam": seam_score(image, hr, window_px) if window_px else nothing}
+    said = no_lpips + remarks(comparison, nan_pixels)
+    return Evaluation(settings(comparison), images, nan_pixels, said, plan.figures), rows
 
 
 def find_distance(backbone: Path | None) -> tuple[Distance | None, list[str]]:
-    """LPIPS and no remark, or None and the remark how to get it. A backbone that was named must be good."""
+    """LPIPS and no remark, or None and the remark how to get it.
+
+    CheckpointError when a backbone was named that is not good.
+    """
     if backbone is not None:
         return load_lpips(backbone), []
     try:
@@ -89,24 +111,30 @@ def find_distance(backbone: Path | None) -> tuple[Distance | None, list[str]]:
         return None, [f"LPIPS is unavailable: {error}, or name a copy with --lpips-backbone FILE"]
 
 
-def remarks(opposed: Opposed, nan_pixels: Mapping[int, int]) -> list[str]:
+def distance_of_raw(distance: Distance, limits: ValueRange) -> Distance:
+    """LPIPS of images in raw values, which it sees as the picture has them: clipped to `limits`."""
+    return lambda *images: distance(*(limits.to_unit(image).clip(-1, 1) for image in images))
+
+
+def remarks(comparison: Comparison, nan_pixels: Mapping[int, int]) -> list[str]:
     """What a reader of the figures must know, one line each."""
     found = []
     if total := sum(nan_pixels.values()):
         affected = sum(count > 0 for count in nan_pixels.values())
         found.append(f"{total} pixels in {affected} images are NaN and count nowhere")
-    if opposed.failed:
-        found.append(f"left out because the run gave them up: images {', '.join(map(str, opposed.failed))}")
-    if opposed.window_px is None:
+    if comparison.failed:
+        failed = ", ".join(map(str, comparison.failed))
+        found.append(f"left out because the run gave them up: images {failed}")
+    if comparison.window_px is None:
         found.append("no seam score: the SR file does not tell its window size")
     return found
 
 
-def settings(opposed: Opposed) -> dict[str, str | float | None]:
+def settings(comparison: Comparison) -> dict[str, str | float | None]:
     """What the figures depend on beside the pixels."""
-    return {"sr": str(opposed.sr.address), "reference": str(opposed.hr.address),
-            "lr": str(opposed.lr.address) if opposed.lr else None, "scale": opposed.scale,
-            "window_px": opposed.window_px, "data_range": opposed.data_range}
+    return {"sr": str(comparison.sr), "reference": str(comparison.hr),
+            "lr": str(comparison.lr) if comparison.lr else None, "scale": comparison.scale,
+            "window_px": comparison.window_px, "data_range": comparison.value_range.span}
 
 
 def make_folder(folder: Path) -> None:
@@ -114,6 +142,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot make this folder ({error.strerror}); choose another --output") from None
+        raise OutputError(f"{folder}: cannot make this folder ({error.strerror}); "
+                          "choose another --output") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{folder}: this folder is not writable; choose another --output")

@@ -7,51 +7,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swinmpi.images.picture import contact_sheet
+from swinmpi.images.contact_sheet import contact_sheet
+from swinmpi.images.figures import CAPTION, FIGURES, HEADLINE, Figure, compared_figures
 from swinmpi.reports.tables import format_table
 
-FIGURES = {"psnr": ("PSNR dB", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f"),
-           "lr_psnr": ("LR-PSNR dB", ".2f"), "detail": ("detail", ".3f"), "seam": ("seam", ".3f")}
 TITLES = {"bicubic": "bicubic", "regression": "regression", "sr": "SR"}
 TABLE_IMAGES = 32
 
-Figures = Mapping[str, float]  # by the names of FIGURES, NaN where there is none
+Values = Mapping[str, float]  # of an image, by the names of figures; NaN where there is none
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures by image index, then by version (bicubic, regression, sr); at least one image."""
+    """Values by image index, then by version (bicubic, regression, sr); at least one image.
+
+    figures: the table whose compared figures were measured.
+    """
 
     settings: Mapping[str, str | float | None]
-    images: Mapping[int, Mapping[str, Figures]]
+    images: Mapping[int, Mapping[str, Values]]
     nan_pixels: Mapping[int, int]
     remarks: Sequence[str]
+    figures: Sequence[Figure] = FIGURES
 
     @property
-    def mean(self) -> dict[str, Figures]:
-        """Mean over the images; figures that are NaN are left out."""
-        versions = next(iter(self.images.values()))
-        return {version: {name: mean_of([image[version][name] for image in self.images.values()]) for name in FIGURES}
-                for version in versions}
+    def mean(self) -> dict[str, Values]:
+        """Mean over the images; values that are NaN are left out."""
+        return {version: {figure.name: mean_of([image[version][figure.name]
+                                                for image in self.images.values()])
+                          for figure in compared_figures(self.figures)}
+                for version in next(iter(self.images.values()))}
 
 
 def as_text(evaluation: Evaluation) -> str:
-    """The table of figures per image and their mean, then one line for each thing a reader must know."""
-    listed = list(evaluation.images.items())[:TABLE_IMAGES]
-    rows = [[label, TITLES[version], *cells(figures)]
-            for label, versions in [*((str(index), versions) for index, versions in listed), ("mean", evaluation.mean)]
-            for version, figures in versions.items()]
-    lines = [format_table(["image", "version", *(title for title, _ in FIGURES.values())], rows, text_columns=2)]
+    """The table of figures per image and their mean, then one line for each thing to know."""
+    listed, mean = list(evaluation.images.items())[:TABLE_IMAGES], evaluation.mean
+    figures = compared_figures(evaluation.figures)
+    rows = [[label, TITLES[version], *(cell(values[figure.name], figure) for figure in figures)]
+            for label, versions in [*((str(index), each) for index, each in listed), ("mean", mean)]
+            for version, values in versions.items()]
+    titles = ["image", "version", *(figure.title for figure in figures)]
+    lines = [format_table(titles, rows, text_columns=2)]
     if len(listed) < len(evaluation.images):
         lines.append(f"{len(evaluation.images) - len(listed)} more images are in evaluate.json")
-    gain = evaluation.mean["sr"]["psnr"] - evaluation.mean["bicubic"]["psnr"]
+    gain = mean["sr"].get(HEADLINE, math.nan) - mean["bicubic"].get(HEADLINE, math.nan)
     if math.isfinite(gain):
         lines.append(f"SR is {abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} bicubic")
     return "\n".join([*lines, *evaluation.remarks])
 
 
 def as_json(evaluation: Evaluation) -> bytes:
-    """Settings, means, and figures by image; null where there is none, "inf" for the PSNR of equal images."""
+    """Settings, means, and figures by image; null where there is none, "inf" where infinite."""
     images = [{"image": index, "nan_pixels": evaluation.nan_pixels[index], **plain(versions)}
               for index, versions in evaluation.images.items()]
     report = {**evaluation.settings, "mean": plain(evaluation.mean), "images": images,
@@ -60,9 +66,10 @@ def as_json(evaluation: Evaluation) -> bytes:
 
 
 def as_png(evaluation: Evaluation, rows: Sequence[Sequence[np.ndarray]]) -> bytes:
-    """The first images, one a row of tiles (whole, LR, versions, HR), the figures of the whole image under each."""
+    """The first images, one a row of tiles: whole, LR, versions with their figures, HR."""
     listed = list(evaluation.images.items())[:len(rows)]
-    captions = [[f"image {index}", "", *(caption(figures) for figures in versions.values()), ""]
+    captions = [[f"image {index}", "",
+                 *(caption(values, evaluation.figures) for values in versions.values()), ""]
                 for index, versions in listed]
     titles = ["", "LR", *(TITLES[version] for version in listed[0][1]), "HR"]
     png = io.BytesIO()
@@ -70,24 +77,36 @@ def as_png(evaluation: Evaluation, rows: Sequence[Sequence[np.ndarray]]) -> byte
     return png.getvalue()
 
 
-def cells(figures: Figures) -> list[str]:
-    return [format(figures[name], style) if not math.isnan(figures[name]) else "unavailable" if name == "lpips" else "-"
-            for name, (_, style) in FIGURES.items()]
+def cell(value: float, figure: Figure) -> str:
+    """One value in the table."""
+    if math.isnan(value):
+        return "unavailable" if figure.optional else "-"
+    return format(value, figure.style)
 
 
-def caption(figures: Figures) -> str:
-    second_line = f"detail {figures['detail']:.2f}"
-    if not math.isnan(figures["lpips"]):
-        second_line += f" · LPIPS {figures['lpips']:.3f}"
-    return f"{figures['psnr']:.2f} dB · SSIM {figures['ssim']:.3f}\n{second_line}"
+def caption(values: Values, figures: Sequence[Figure]) -> str:
+    """The lines under an image; optional figures that are not there are left out."""
+    absent = {figure.name for figure in figures
+              if figure.optional and math.isnan(values.get(figure.name, math.nan))}
+    lines = [[text.format(values[name]) for name, text in line
+              if name in values and name not in absent] for line in CAPTION]
+    return "\n".join(" · ".join(line) for line in lines if line)
 
 
-def plain(versions: Mapping[str, Figures]) -> dict:
-    """Figures as JSON values."""
-    return {version: {name: None if math.isnan(value) else value if math.isfinite(value) else "inf"
-                      for name, value in figures.items()} for version, figures in versions.items()}
+def plain(versions: Mapping[str, Values]) -> dict:
+    """Values as JSON has them."""
+    return {version: {name: plain_number(value) for name, value in values.items()}
+            for version, values in versions.items()}
+
+
+def plain_number(value: float) -> float | str | None:
+    """None for NaN, "inf" where it is infinite."""
+    if math.isnan(value):
+        return None
+    return value if math.isfinite(value) else "inf"
 
 
 def mean_of(values: Sequence[float]) -> float:
+    """Of those that are not NaN."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else float("nan")

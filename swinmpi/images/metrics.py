@@ -1,14 +1,14 @@
 """Quality figures of an SR image against its HR image. NaN pixels, of either image, count nowhere.
 
-Images are numpy, (H, W) or (H, W, C), any real type, both in the same units; `data_range` is the span of possible
-values in those units (255 for 8 bit). A figure that cannot be computed (all NaN, image too small) is NaN.
+Images are numpy, (H, W) or (H, W, C), any real type, both in the same units; `data_range` is the
+span of possible values in those units (255 for 8 bit). A figure that cannot be computed (all NaN,
+image too small) is NaN. Which figures there are, and their names: figures.py.
+
+Without torch at import, because the names are needed before a command's first error.
 """
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-
-from swinmpi.images.imresize import imresize_part
 
 SSIM_WINDOW_PX = 7
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -20,19 +20,20 @@ def psnr(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
 
 
 def ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
-    """Structural similarity, -1..1, scikit-image's defaults (uniform 7 x 7 window), mean over channels.
+    """Structural similarity, -1..1, as scikit-image's: uniform 7 x 7 window, mean over channels.
 
     Windows that touch a NaN pixel are left out.
     """
-    from skimage.metrics import structural_similarity  # 0.4 s that every rank of a sampling would wait for
+    # Imported here: 0.4 s that every rank of a sampling would wait for.
+    from skimage.metrics import structural_similarity
     from skimage.morphology import erosion
     a, b = float_pair(a, b)
     if min(a.shape[:2]) < SSIM_WINDOW_PX:
         return float("nan")
     valid = valid_pixels(a, b)
     a, b = (np.where(np.isfinite(image), image, 0.0) for image in (a, b))
-    _, similarity = structural_similarity(a, b, win_size=SSIM_WINDOW_PX, data_range=data_range, full=True,
-                                          channel_axis=2 if a.ndim == 3 else None)
+    _, similarity = structural_similarity(a, b, win_size=SSIM_WINDOW_PX, data_range=data_range,
+                                          full=True, channel_axis=2 if a.ndim == 3 else None)
     whole_window = erosion(valid.astype(np.uint8), np.ones((SSIM_WINDOW_PX, SSIM_WINDOW_PX))) > 0
     pad = SSIM_WINDOW_PX // 2
     inside = np.s_[pad:-pad, pad:-pad]
@@ -40,31 +41,35 @@ def ssim(a: np.ndarray, b: np.ndarray, data_range: float) -> float:
 
 
 def lr_psnr(sr: np.ndarray, lr: np.ndarray, data_range: float) -> float:
-    """PSNR in dB between the LR image and the SR image shrunk to its size (MATLAB imresize, bicubic): consistency.
+    """PSNR in dB between the LR image and the SR image shrunk to its size (bicubic): consistency.
 
     LR pixels to which a NaN pixel of the SR image contributes are left out.
     """
     whole = [range(size) for size in lr.shape[:2]]
-    return psnr_of_sums(consistency_sums(sr, (0, 0), sr.shape[:2], lr, (0, 0), lr.shape[:2], whole), data_range)
+    return psnr_of_sums(squared_sums(shrink_part(sr, (0, 0), sr.shape, lr.shape, whole), lr),
+                        data_range)
 
 
-def consistency_sums(sr: np.ndarray, sr_origin: Sequence[int], sr_size: Sequence[int], lr: np.ndarray,
-                     lr_origin: Sequence[int], lr_size: Sequence[int], wanted: Sequence[range]) -> np.ndarray:
-    """(sum of squared differences, number of values) of `lr_psnr` over the LR rows and columns `wanted`.
+def shrink_part(sr: np.ndarray, origin: Sequence[int], size: Sequence[int], lr_size: Sequence[int],
+                wanted: Sequence[range]) -> np.ndarray:
+    """The LR rows and columns `wanted` of an SR image shrunk by MATLAB's bicubic imresize, float64.
 
-    sr, lr: parts of the images that start at their origins; both hold all that `wanted` depends on.
+    sr: a part of the image of `size` that starts at `origin` and holds all they depend on. LR
+    pixels to which a pixel of it that is not finite contributes are NaN.
     """
+    import torch
+
+    from swinmpi.images.imresize import imresize_part
     sr = torch.from_numpy(np.array(sr, dtype=np.float64))
     missing = ~sr.isfinite()
 
     def shrink(part: torch.Tensor) -> np.ndarray:
-        return imresize_part(part, sr_origin, sr_size, lr_size, wanted, axes=(0, 1)).numpy()
+        return imresize_part(part, origin, size[:2], lr_size[:2], wanted, axes=(0, 1)).numpy()
 
     shrunk = shrink(sr.masked_fill(missing, 0.0))
     if missing.any():
         shrunk[shrink(missing.double()) != 0] = np.nan
-    rows, cols = (slice(line.start - start, line.stop - start) for line, start in zip(wanted, lr_origin, strict=True))
-    return squared_sums(shrunk, lr[rows, cols])
+    return shrunk
 
 
 def psnr_of_sums(sums: Sequence[float], data_range: float) -> float:
@@ -72,7 +77,9 @@ def psnr_of_sums(sums: Sequence[float], data_range: float) -> float:
     squared, count = sums
     if not count:
         return float("nan")
-    return float("inf") if squared == 0 else float(10 * np.log10(data_range ** 2 / (squared / count)))
+    if squared == 0:
+        return float("inf")
+    return float(10 * np.log10(data_range ** 2 / (squared / count)))
 
 
 def squared_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -84,39 +91,57 @@ def squared_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def detail(sr: np.ndarray, hr: np.ndarray) -> float:
-    """Mean |Laplacian| of the SR image's luma over that of the HR image's: 1 is as much fine detail, 0 is none."""
+    """Mean |Laplacian| of the SR image's luma over the HR image's: 1 is as much, 0 is none."""
     sharp, true = (laplacian(luma(image)) for image in float_pair(sr, hr))
     valid = np.isfinite(sharp) & np.isfinite(true)
     return ratio_of_means(np.abs(sharp[valid]), np.abs(true[valid]))
 
 
 def seam_score(sr: np.ndarray, reference: np.ndarray, window_px: int) -> float:
-    """How much steeper the error is across the borders of the unshifted windows than elsewhere: 1 is no seam.
+    """How steep the error is across borders of unshifted windows over elsewhere (no seam: 1).
 
-    `reference`: the HR image, or the same image made with one window. Taken from the error, because gradients of the
-    image itself say nothing. NaN when no window border lies inside the image. One image is noisy: use the mean of many.
+    `reference`: the HR image, or the same image made with one window. Taken from the error, because
+    gradients of the image itself say nothing. NaN when no window border lies inside the image. One
+    image is noisy: use the mean of many.
     """
     whole = [range(size) for size in np.shape(sr)[:2]]
     return seam_of_sums(seam_sums(sr, reference, (0, 0), whole, window_px))
 
 
-def seam_sums(sr: np.ndarray, reference: np.ndarray, origin: Sequence[int], wanted: Sequence[range],
-              window_px: int) -> np.ndarray:
-    """(sum of error gradients across window borders, their number, the same elsewhere) of `seam_score`.
+def seam_sums(sr: np.ndarray, reference: np.ndarray, origin: Sequence[int],
+              wanted: Sequence[range], window_px: int) -> np.ndarray:
+    """(sum of error gradients across window borders, their number, the same elsewhere).
 
-    sr, reference: parts of the images that start at `origin`. A gradient counts where its second pixel is `wanted`.
+    sr, reference: parts of the images that start at `origin`. A gradient counts where its second
+    pixel is `wanted`.
     """
     error, sums = np.subtract(*float_pair(sr, reference)), np.zeros(4)
     for axis in (0, 1):
-        second = [range(line.start + (at == axis and line.start == 0), line.stop) for at, line in enumerate(wanted)]
-        rows, cols = (slice(line.start - start, line.stop - start) for line, start in zip(second, origin, strict=True))
-        before = slice(rows.start - 1, rows.stop - 1), slice(cols.start - 1, cols.stop - 1)
-        steps = np.abs(error[rows, cols] - (error[before[0], cols] if axis == 0 else error[rows, before[1]]))
-        steps, on_border = np.moveaxis(steps, axis, 0), np.array(second[axis]) % window_px == 0
+        second = [range(line.start + (at == axis and line.start == 0), line.stop)
+                  for at, line in enumerate(wanted)]
+        steps = error_steps(error, axis, within(second, origin))
+        on_border = np.array(second[axis]) % window_px == 0
         for first, chosen in ((0, steps[on_border]), (2, steps[~on_border])):
             chosen = chosen[np.isfinite(chosen)]
             sums[first:first + 2] += chosen.sum(), chosen.size
     return sums
+
+
+def error_steps(error: np.ndarray, axis: int, second: Sequence[slice]) -> np.ndarray:
+    """|difference| of the pixels `second` to those before them along `axis`, which comes first."""
+    rows, cols = second
+    if axis == 0:
+        before = error[slice(rows.start - 1, rows.stop - 1), cols]
+    else:
+        before = error[rows, slice(cols.start - 1, cols.stop - 1)]
+    return np.moveaxis(np.abs(error[rows, cols] - before), axis, 0)
+
+
+def within(lines: Sequence[range], origin: Sequence[int]) -> tuple[slice, slice]:
+    """Where rows and columns of an image lie in a part of it that starts at `origin`."""
+    rows, cols = (slice(line.start - start, line.stop - start)
+                  for line, start in zip(lines, origin, strict=True))
+    return rows, cols
 
 
 def seam_of_sums(sums: Sequence[float]) -> float:
@@ -136,12 +161,14 @@ def luma(image: np.ndarray) -> np.ndarray:
 
 def laplacian(image: np.ndarray) -> np.ndarray:
     """Five-point Laplacian of the interior, (H, W) -> (H - 2, W - 2)."""
-    return image[:-2, 1:-1] + image[2:, 1:-1] + image[1:-1, :-2] + image[1:-1, 2:] - 4 * image[1:-1, 1:-1]
+    above, below, middle = image[:-2, 1:-1], image[2:, 1:-1], image[1:-1, 1:-1]
+    return above + below + image[1:-1, :-2] + image[1:-1, 2:] - 4 * middle
 
 
 def valid_pixels(*images: np.ndarray) -> np.ndarray:
     """(H, W) bool: finite in every channel of every image."""
-    planes = [np.isfinite(image) if image.ndim == 2 else np.isfinite(image).all(axis=2) for image in images]
+    finite = [np.isfinite(image) for image in images]
+    planes = [plane if plane.ndim == 2 else plane.all(axis=2) for plane in finite]
     return np.logical_and.reduce(planes)
 
 

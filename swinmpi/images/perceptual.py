@@ -1,4 +1,4 @@
-"""LPIPS, a learned perceptual distance. Its AlexNet backbone is read from a file, never downloaded."""
+"""LPIPS, a learned perceptual distance. Its AlexNet backbone is read from a file."""
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,15 +16,18 @@ Distance = Callable[[np.ndarray, np.ndarray], float]
 
 
 def default_backbone() -> Path:
-    """Where torch.hub keeps AlexNet's weights: under TORCH_HOME, else the user's cache. The file may not exist."""
+    """Where torch.hub keeps AlexNet's weights: under TORCH_HOME, else the user's cache.
+
+    The file may not exist; it is never downloaded.
+    """
     return Path(torch.hub.get_dir()) / "checkpoints" / BACKBONE
 
 
 def load_lpips(backbone: Path) -> Distance:
-    """A function of two images (H, W) or (H, W, C) in -1..1 -> LPIPS (0: alike), for small images NaN.
+    """A function of two images (H, W) or (H, W, C) in -1..1 -> LPIPS (0: alike, small images: NaN).
 
-    NaN pixels are taken from the other image, or as 0 where both lack them. Raises CheckpointError when `backbone` is
-    missing or not the state dict of torchvision's AlexNet.
+    NaN pixels are taken from the other image, or as 0 where both lack them. Raises CheckpointError
+    when `backbone` is missing or not the state dict of torchvision's AlexNet.
     """
     weights = read_state_dict(backbone)
     network = make_network()
@@ -55,16 +58,19 @@ def fill_backbone(alexnet: torch.nn.Module, weights: dict, backbone: Path) -> No
         theirs = f"features.{name.partition('.')[2]}"
         expected, came = tuple(parameter.shape), tuple(getattr(weights.get(theirs), "shape", ()))
         if came != expected:
-            raise CheckpointError(f"{backbone}: expected torchvision's AlexNet with {theirs} of shape {expected}, got "
-                                  f"{came or 'none'}; fetch {BACKBONE_URL}")
+            raise CheckpointError(f"{backbone}: expected torchvision's AlexNet with {theirs} of "
+                                  f"shape {expected}, got {came or 'none'}; fetch {BACKBONE_URL}")
         parameter.data.copy_(weights[theirs])
 
 
 def read_state_dict(backbone: Path) -> dict:
-    """Names and tensors of torchvision's file; nothing but tensors is unpickled. CheckpointError for one that is none."""
+    """Names and tensors of torchvision's file; nothing but tensors is unpickled.
+
+    CheckpointError when it is no such file.
+    """
     if not backbone.is_file():
-        raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; fetch {BACKBONE_URL} "
-                              "into that folder")
+        raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; "
+                              f"fetch {BACKBONE_URL} into that folder")
     try:
         weights = torch.load(backbone, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from swinmpi.errors import StackError, Stopped
 from swinmpi.families.loading import load_family
+from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.comm import Group, World
@@ -20,7 +21,7 @@ from swinmpi.parallel.shares import group_of, images_of_group
 from swinmpi.reports.memory import keep_freed_memory
 from swinmpi.reports.timing import RunReport, shares_of
 from swinmpi.sampling.distribution import Distribution, describe_idle
-from swinmpi.sampling.pixels import NUM_FIGURE_SUMS, figures_of, from_network, to_network
+from swinmpi.sampling.pixels import from_network, to_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work
 from swinmpi.sampling.process import Abandoned, make_process
 from swinmpi.sampling.request import open_stack
@@ -116,7 +117,7 @@ class GroupWork:
         config, results = self.plan.config, self.results
         stack_indices = [self.stack.first_image + shard_index for shard_index in good]
         seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
-        sums = np.zeros((len(good), NUM_FIGURE_SUMS))
+        sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
             pixels, figures = from_network(part, lr[part.slot], results.value_range, results.datasets, config.model)
             sums[part.slot] += figures
@@ -124,7 +125,7 @@ class GroupWork:
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
         if everybodys is not None:
             for shard_index, total in zip(good, everybodys.sum(axis=0), strict=True):
-                results.complete(shard_index, figures_of(total, results.value_range))
+                results.complete(shard_index, finish_sums(total, results.value_range.span))
 
     def read_on_root(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
         """(the shard indices that could be read, their images on all ranks of the group, with raw

@@ -8,7 +8,7 @@ import numpy as np
 from swinmpi.errors import ConfigError, OutputError
 from swinmpi.storage.address import reason_of
 from swinmpi.storage.output import check_figures, checked_part, told_as_output_error
-from swinmpi.storage.partial import DATA, FIGURES, PER_IMAGE
+from swinmpi.storage.partial import DATA, PER_IMAGE
 
 StoredPart = tuple[int, int, int, Mapping[str, np.ndarray]]
 
@@ -38,6 +38,8 @@ class SharedPartial:
                               "sees it, or use output.backend=gather") from None
         self._data = {name: self._file[DATA][name] for name in names}
         self._per_image = self._file[PER_IMAGE]
+        # In one order on all ranks, which write them together.
+        self.figures = tuple(sorted(name for name in self._per_image if name != "done"))
         self._together = h5py.h5p.create(h5py.h5p.DATASET_XFER)
         self._together.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
 
@@ -56,9 +58,9 @@ class SharedPartial:
         """
         mine = dict(sorted(figures.items())) if self.comm.rank == 0 else {}
         for named in mine.values():
-            check_figures(named)
+            check_figures(named, self.figures)
         with told_as_output_error(self.partial, "images"):
-            for name in FIGURES:
+            for name in self.figures:
                 self._write_values(name, {index: named.get(name, np.nan) for index, named in mine.items()})
             self._flush()
             self._write_values("done", dict.fromkeys(mine, 1))

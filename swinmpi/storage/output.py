@@ -17,12 +17,12 @@ import h5py
 import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError
+from swinmpi.images.figures import stored_names
 from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.layout import from_chw
 from swinmpi.storage.packing import pack
 from swinmpi.storage.partial import (
     DATA,
-    FIGURES,
     PER_IMAGE,
     check_in_place,
     create_partial,
@@ -43,6 +43,7 @@ class OutputPlan:
     ensemble: bool = False  # sr_mean and sr_std, float32
     regression: bool = False  # like sr
     compression: int = 4  # gzip level of the finished file
+    figures: tuple[str, ...] = stored_names()  # of every image
 
 
 class StackOutput:
@@ -71,10 +72,12 @@ class StackOutput:
         partial = beside(path, ".partial")
         description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
         try:
-            sink = resume_partial(partial, description, overwrite)
+            sink = resume_partial(partial, description, plan.figures, overwrite)
             if sink is None:
-                sink = create_partial(partial, stack, plan.scale, pixel_datasets(plan, stack.dtype), description,
-                                      range_is_measured)
+                begun = {"fingerprint": json.dumps(description),
+                         "range_is_measured": range_is_measured}
+                sink = create_partial(partial, stack, plan.scale,
+                                      pixel_datasets(plan, stack.dtype), plan.figures, begun)
         except OSError as error:
             raise OutputError(f"{partial}: cannot write here ({error.strerror or reason_of(error)}); "
                               "choose another --output") from None
@@ -90,7 +93,7 @@ class StackOutput:
         whole = tuple(sr.shape[self.layout.index(axis)] for axis in "HW")
         if {image.shape[1:] for image in arrays.values()} - {whole}:
             raise ValueError(f"expected images of {whole}, got {[image.shape for image in arrays.values()]}")
-        check_figures(figures)
+        check_figures(figures, self.plan.figures)
         self.write_part(image_index, 0, 0, arrays)
         self.complete(image_index, figures)
 
@@ -110,9 +113,9 @@ class StackOutput:
     def complete(self, image_index: int, figures: Mapping[str, float]) -> None:
         """Mark an image done when all of it is written; returns when it would survive a kill or a power cut.
 
-        figures: any of lr_psnr and seam_score; those not given stay NaN.
+        figures: by name, any of the plan's; those not given stay NaN.
         """
-        check_figures(figures)
+        check_figures(figures, self.plan.figures)
         self.check_in_place()
         per_image = self._file[PER_IMAGE]
         with told_as_output_error(self.partial, f"image {image_index}"):
@@ -242,9 +245,10 @@ def place_of(shape: tuple[int, int, int], layout: str, image_index: int, top: in
     return tuple(spans[axis] for axis in layout)
 
 
-def check_figures(figures: Mapping[str, float]) -> None:
-    if not set(figures) <= set(FIGURES):
-        raise ValueError(f"expected figures among {FIGURES}, got {sorted(figures)}")
+def check_figures(figures: Mapping[str, float], names: Collection[str]) -> None:
+    """ValueError unless they are among `names`."""
+    if not set(figures) <= set(names):
+        raise ValueError(f"expected figures among {names}, got {sorted(figures)}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ FORMAT = 2  # of OUT.partial; another one as well when the same settings give ot
 # would leave set; newer features only where the input has them.
 LIBRARY = ("v108", "latest")
 DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
-FIGURES = ("lr_psnr", "seam_score")
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
 STRUCTURE = ("signal", "axes", "CLASS", "NAME")
 
@@ -36,10 +35,12 @@ def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype], fingerpri
     return json.loads(json.dumps({**fingerprint, "output_file": output}))
 
 
-def resume_partial(partial: Path, description: dict, overwrite: bool) -> Sink | None:
+def resume_partial(partial: Path, description: dict, figures: Sequence[str],
+                   overwrite: bool) -> Sink | None:
     """The locked OUT.partial that `description` began; None when there is none (any more).
 
-    OutputError when another run holds it, or when it is damaged or another run's and not `overwrite`.
+    figures: names of the figures it must hold for every image. OutputError when another run holds
+    it, or when it is damaged or another run's and not `overwrite`.
     """
     sink = open_locked(partial)
     if sink is None:
@@ -47,6 +48,8 @@ def resume_partial(partial: Path, description: dict, overwrite: bool) -> Sink | 
     try:
         with h5py.File(sink, "r") as file:
             differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
+            if not differing and set(file[PER_IMAGE]) != {"done", *figures}:
+                differing = ["figures"]
         problem = f"was begun with other settings ({shortened(differing)} differ)" if differing else None
     except DAMAGE as error:
         problem = f"is not a resumable output ({reason_of(error)})"
@@ -59,9 +62,12 @@ def resume_partial(partial: Path, description: dict, overwrite: bool) -> Sink | 
     return None
 
 
-def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype], description: dict,
-                   range_is_measured: bool) -> Sink:
-    """A new, locked OUT.partial, filled under another name and renamed when it is whole."""
+def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
+                   figures: Sequence[str], attributes: Mapping[str, Any]) -> Sink:
+    """A new, locked OUT.partial, filled under another name and renamed when it is whole.
+
+    attributes: of the file, on the run that begins it.
+    """
     check_room(partial, stack, scale, pixels)
     new = partial.with_name(partial.name + ".new")
     sink = open_locked(new, create=True)
@@ -70,9 +76,9 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
             raise_busy(partial)
         sink.truncate(0)
         with h5py.File(sink, "w", libver=LIBRARY) as file:
-            allocate(file, stack, scale, pixels)
-            file.attrs["fingerprint"] = json.dumps(description)
-            file.attrs["range_is_measured"] = range_is_measured
+            allocate(file, stack, scale, pixels, figures)
+            for name, value in attributes.items():
+                file.attrs[name] = value
         sink.sync()
         os.replace(new, partial)
         sync_folder(partial.parent)
@@ -83,7 +89,8 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
         raise
 
 
-def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.dtype]) -> None:
+def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
+             figures: Sequence[str]) -> None:
     """Every group, dataset and attribute of the output, in the NeXus layout of the finished file."""
     file.attrs["default"] = "entry"
     nexus_group(file, "entry", "NXentry").attrs["default"] = "data"
@@ -97,7 +104,7 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     data.attrs["axes"] = carry_axes(data, stack, scale)
     per_image = nexus_group(file, PER_IMAGE, "NXcollection")
     allocate_dataset(per_image, "done", (stack.num_images,), np.dtype("uint8"))[:] = 0
-    for name in FIGURES:
+    for name in figures:
         allocate_dataset(per_image, name, (stack.num_images,), np.dtype("float32"))[:] = np.nan
 
 

@@ -42,8 +42,13 @@ class ValueRange:
         return np.clip(np.rint(raw), limits.min, limits.max).astype(dtype)
 
     @property
+    def span(self) -> float:
+        """The data range of figures."""
+        return self.high - self.low
+
+    @property
     def gain(self) -> float:
-        return 2 / (self.high - self.low)
+        return 2 / self.span
 
     @property
     def offset(self) -> float:

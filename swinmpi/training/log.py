@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swinmpi.errors import OutputError, SwinmpiError
-from swinmpi.images.picture import plot_curves
+from swinmpi.images.plots import plot_curves
 from swinmpi.storage.checkpoint import write_atomically
 
 

@@ -1,4 +1,4 @@
-"""swinmpi-evaluate on real files: right figures, the three forms of the answer, every bad input one line and exit 2."""
+"""swinmpi-evaluate on real files: right figures, three forms of the answer, bad input one line."""
 import json
 import os
 import subprocess
@@ -9,18 +9,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import torch
-import torchvision
 from PIL import Image
 
 from swinmpi.cli.evaluate import main
 from swinmpi.config import dump_yaml, load_config
-from swinmpi.evaluation.compared import open_opposed
+from swinmpi.evaluation.compared import check_compared, open_compared
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
 from swinmpi.reports.tables import format_table
 from swinmpi.storage.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
+from tests.support.lpips import write_backbone
 
 CONFIG = load_config(overrides=["model.window_px=16"])
 
@@ -33,10 +32,12 @@ def no_backbone(tmp_path, monkeypatch):
 
 
 def smooth_images(dtype: str = "uint8", channels: int = 3, num_images: int = 3) -> np.ndarray:
-    """(N, 64, 48, C) of smooth random images over a good part of the dtype's range (floats: -2..3)."""
+    """(N, 64, 48, C): smooth random images over most of the dtype's range (floats: -2..3)."""
     rng = np.random.default_rng(5)
-    unit = np.stack([imresize(rng.uniform(0, 1, (24, 18, channels)), size=(64, 48)) for _ in range(num_images)]).clip(0, 1)
-    return (unit * 5 - 2).astype(dtype) if dtype == "float32" else (unit * np.iinfo(dtype).max).astype(dtype)
+    unit = np.stack([imresize(rng.uniform(0, 1, (24, 18, channels)), size=(64, 48))
+                     for _ in range(num_images)]).clip(0, 1)
+    stack = unit * 5 - 2 if dtype == "float32" else unit * np.iinfo(dtype).max
+    return stack.astype(dtype)
 
 
 def write_stack(path: Path, images: np.ndarray, name: str = "images") -> str:
@@ -45,22 +46,26 @@ def write_stack(path: Path, images: np.ndarray, name: str = "images") -> str:
     return str(path)
 
 
-def write_ours(path: Path, lr: str, versions: dict[str, np.ndarray], failed: tuple[int, ...] = (), **provenance) -> str:
-    """A finished output of swinmpi-sample holding the given (N, H, W, C) versions, `sr` and maybe `regression`."""
-    with Stack.open(lr) as stack, StackOutput.open(path, stack, OutputPlan(2, regression=len(versions) > 1), {}) as output:
+def write_ours(path: Path, lr: str, versions: dict[str, np.ndarray], failed: tuple[int, ...] = (),
+               **provenance) -> str:
+    """A finished output of swinmpi-sample: (N, H, W, C) versions `sr` and maybe `regression`."""
+    plan = OutputPlan(2, regression=len(versions) > 1)
+    with Stack.open(lr) as stack, StackOutput.open(path, stack, plan, {}) as output:
         for index in set(range(stack.num_images)) - set(failed):
-            output.write(index, {name: np.moveaxis(images[index], -1, 0) for name, images in versions.items()}, {})
+            output.write(index, {name: np.moveaxis(images[index], -1, 0)
+                                 for name, images in versions.items()}, {})
         output.finish({"configuration": dump_yaml(CONFIG)} | provenance, failed)
     return str(path)
 
 
 @pytest.fixture
 def stacks(tmp_path):
-    """HR, LR and SR files of three images; SR is much nearer to HR than bicubic, its regression nearer still."""
+    """HR, LR and SR files of three images; SR is nearer to HR than bicubic, its regression more."""
     hr = smooth_images()
     lr = np.stack([imresize(image, scale=0.5) for image in hr])
     noise = np.random.default_rng(1).integers(-2, 3, hr.shape)
-    sr, regression = ((hr.astype(int) + error).clip(0, 255).astype(np.uint8) for error in (noise, noise.clip(-1, 1)))
+    sr, regression = ((hr.astype(int) + error).clip(0, 255).astype(np.uint8)
+                      for error in (noise, noise.clip(-1, 1)))
     lr_file = write_stack(tmp_path / "lr.h5", lr)
     return {"hr": write_stack(tmp_path / "hr.h5", np.moveaxis(hr, -1, 1)), "lr": lr_file,
             "sr": write_ours(tmp_path / "sr.h5", lr_file, {"sr": sr, "regression": regression}),
@@ -75,12 +80,14 @@ def complaint(capsys, *argv: str) -> str:
     """The one line of a run that must end with 2 and write nothing."""
     assert main([*argv, "--output", "refused"]) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and not Path("refused").exists(), captured
+    assert captured.out == "" and captured.err.count("\n") == 1, captured
+    assert not Path("refused").exists(), captured
     return captured.err
 
 
 def test_table_json_and_picture(stacks, tmp_path, capsys):
-    assert main([stacks["sr"], "--reference", stacks["hr"], "--lr", stacks["lr"], "--output", "out"]) == 0
+    with_lr = [stacks["sr"], "--reference", stacks["hr"], "--lr", stacks["lr"]]
+    assert main([*with_lr, "--output", "out"]) == 0
     text = capsys.readouterr().out
     report, images = report_of(tmp_path / "out"), stacks["images"]
     for index in range(3):
@@ -95,19 +102,23 @@ def test_table_json_and_picture(stacks, tmp_path, capsys):
             assert figures["lpips"] is None
             assert f"{figures['psnr']:.2f}" in text
         bicubic = report["images"][index]["bicubic"]
-        assert bicubic["psnr"] == pytest.approx(metrics.psnr(imresize(lr, scale=2.0), hr, 255), abs=0.05)
+        expected = metrics.psnr(imresize(lr, scale=2.0), hr, 255)
+        assert bicubic["psnr"] == pytest.approx(expected, abs=0.05)
     mean = report["mean"]
     assert mean["regression"]["psnr"] > mean["sr"]["psnr"] > mean["bicubic"]["psnr"]
-    assert mean["sr"]["ssim"] == pytest.approx(np.mean([image["sr"]["ssim"] for image in report["images"]]))
-    assert report["data_range"] == 255 and report["window_px"] == 16 and report["images"][0]["nan_pixels"] == 0
+    expected = np.mean([image["sr"]["ssim"] for image in report["images"]])
+    assert mean["sr"]["ssim"] == pytest.approx(expected)
+    assert (report["data_range"], report["window_px"]) == (255, 16)
+    assert report["images"][0]["nan_pixels"] == 0
     assert "unavailable" in text and perceptual.BACKBONE_URL in text and "dB above bicubic" in text
     with Image.open(tmp_path / "out" / "evaluate.png") as picture:
         assert picture.width > 6 * 200
 
 
 def test_lr_is_hr_shrunk_where_it_is_not_given(stacks, tmp_path):
-    assert main([stacks["sr"], "--reference", stacks["hr"], "--output", "shrunk"]) == 0
-    assert main([stacks["sr"], "--reference", stacks["hr"], "--lr", stacks["lr"], "--output", "given"]) == 0
+    without_lr = [stacks["sr"], "--reference", stacks["hr"]]
+    assert main([*without_lr, "--output", "shrunk"]) == 0
+    assert main([*without_lr, "--lr", stacks["lr"], "--output", "given"]) == 0
     shrunk, given = report_of(tmp_path / "shrunk"), report_of(tmp_path / "given")
     assert shrunk["scale"] == given["scale"] == 2 and shrunk["lr"] is None
     assert shrunk["images"] == given["images"]
@@ -115,8 +126,9 @@ def test_lr_is_hr_shrunk_where_it_is_not_given(stacks, tmp_path):
 
 def test_any_file_can_be_the_sr_stack(stacks, tmp_path, capsys):
     plain = write_stack(tmp_path / "plain.h5", np.moveaxis(stacks["images"]["sr"], -1, 1))
-    assert main([plain, "--reference", stacks["hr"], "--lr", stacks["lr"], "--output", "plain"]) == 0
-    assert main([stacks["sr"], "--reference", stacks["hr"], "--lr", stacks["lr"], "--output", "ours"]) == 0
+    others = ["--reference", stacks["hr"], "--lr", stacks["lr"]]
+    assert main([plain, *others, "--output", "plain"]) == 0
+    assert main([stacks["sr"], *others, "--output", "ours"]) == 0
     plain, ours = report_of(tmp_path / "plain"), report_of(tmp_path / "ours")
     assert "regression" not in plain["mean"] and plain["mean"]["sr"]["seam"] is None
     assert plain["mean"]["sr"]["psnr"] == ours["mean"]["sr"]["psnr"]
@@ -124,7 +136,8 @@ def test_any_file_can_be_the_sr_stack(stacks, tmp_path, capsys):
 
 
 def test_equal_stacks(stacks, tmp_path, capsys):
-    assert main([stacks["hr"], "--reference", stacks["hr"], "--lr", stacks["lr"], "--output", "same"]) == 0
+    others = ["--reference", stacks["hr"], "--lr", stacks["lr"]]
+    assert main([stacks["hr"], *others, "--output", "same"]) == 0
     same = report_of(tmp_path / "same")["mean"]["sr"]
     assert (same["psnr"], same["ssim"], same["detail"]) == ("inf", 1.0, 1.0)
     assert "inf" in capsys.readouterr().out
@@ -134,10 +147,12 @@ def test_equal_stacks(stacks, tmp_path, capsys):
 def test_grey_stacks_with_an_explicit_range(dtype, data_range, tmp_path):
     """16 bit by its type, floats by the range the SR file records; never by the image."""
     hr = smooth_images(dtype, channels=1, num_images=2)
-    lr = write_stack(tmp_path / "lr.h5", np.stack([imresize(image[..., 0], scale=0.5) for image in hr]))
+    shrunk = np.stack([imresize(image[..., 0], scale=0.5) for image in hr])
+    lr = write_stack(tmp_path / "lr.h5", shrunk)
     sr = (hr * 0.98).astype(dtype)
     ours = write_ours(tmp_path / "sr.h5", lr, {"sr": sr}, value_range=[-2.5, 3.5])
-    assert main([ours, "--reference", write_stack(tmp_path / "hr.h5", hr), "--lr", lr, "--output", "out"]) == 0
+    others = ["--reference", write_stack(tmp_path / "hr.h5", hr), "--lr", lr]
+    assert main([ours, *others, "--output", "out"]) == 0
     report = report_of(tmp_path / "out")
     assert report["data_range"] == data_range
     for index in range(2):
@@ -146,15 +161,18 @@ def test_grey_stacks_with_an_explicit_range(dtype, data_range, tmp_path):
 
 
 def test_floats_without_a_recorded_range_use_that_of_the_whole_hr_stack(tmp_path):
-    hr = smooth_images("float32", num_images=2) * np.array([1, 10], dtype=np.float32).reshape(2, 1, 1, 1)
-    files = [write_stack(tmp_path / f"{name}.h5", images) for name, images in
-             [("sr", hr + 0.25), ("hr", hr), ("lr", np.stack([imresize(image, scale=0.5) for image in hr]))]]
+    dim = smooth_images("float32", num_images=2)
+    hr = dim * np.array([1, 10], dtype=np.float32).reshape(2, 1, 1, 1)
+    lr = np.stack([imresize(image, scale=0.5) for image in hr])
+    files = [write_stack(tmp_path / f"{name}.h5", images)
+             for name, images in [("sr", hr + 0.25), ("hr", hr), ("lr", lr)]]
     assert main([files[0], "--reference", files[1], "--lr", files[2], "--output", "out"]) == 0
     report = report_of(tmp_path / "out")
     with Stack.open(files[1]) as stack:
         assert report["data_range"] == stack.range().high - stack.range().low
     first, second = (image["sr"]["psnr"] for image in report["images"])
-    assert first == pytest.approx(second, abs=1e-3), "the same error counts the same in a dim and in a bright image"
+    assert first == pytest.approx(second, abs=1e-3), \
+        "the same error counts the same in a dim and in a bright image"
 
 
 def test_nan_pixels_are_left_out_of_all_versions_and_counted(tmp_path, capsys):
@@ -164,14 +182,16 @@ def test_nan_pixels_are_left_out_of_all_versions_and_counted(tmp_path, capsys):
     sr[1, 10:12, 20:24] = np.nan
     hr[1, 30, 30, 0] = np.nan
     lr[1, 5, 10:12] = np.nan
-    files = [write_stack(tmp_path / f"{name}.h5", images) for name, images in [("sr", sr), ("hr", hr), ("lr", lr)]]
+    files = [write_stack(tmp_path / f"{name}.h5", images)
+             for name, images in [("sr", sr), ("hr", hr), ("lr", lr)]]
     assert main([files[0], "--reference", files[1], "--lr", files[2], "--output", "out"]) == 0
     report = report_of(tmp_path / "out")
     assert [image["nan_pixels"] for image in report["images"]] == [0, 9]
     assert "9 pixels in 1 images are NaN" in capsys.readouterr().out
     for version in ("bicubic", "sr"):
         figures = report["images"][1][version]
-        assert all(np.isfinite(figures[name]) for name in ("psnr", "ssim", "lr_psnr", "detail")), figures
+        values = [figures[name] for name in ("psnr", "ssim", "lr_psnr", "detail")]
+        assert np.isfinite(values).all(), figures
         assert figures["psnr"] == pytest.approx(report["images"][0][version]["psnr"], abs=2)
 
 
@@ -181,7 +201,7 @@ def test_all_versions_lack_the_same_pixels(stacks, tmp_path):
     files = [write_stack(tmp_path / f"{name}.h5", images) for name, images in
              [("a", sr), ("b", hr), ("c", stacks["images"]["lr"].astype(np.float32))]]
     with ExitStack() as opened:
-        _, versions, nan_pixels = open_opposed(*files, opened).read(0)
+        _, versions, nan_pixels = open_compared(check_compared(*files), opened).read(0)
     expected = np.zeros(hr.shape[1:3], dtype=bool)
     expected[3, 4] = expected[5, 6:8] = True
     assert nan_pixels == 3 and list(versions) == ["bicubic", "sr", "hr"]
@@ -199,16 +219,13 @@ def test_failed_images_are_named_and_left_out(stacks, tmp_path, capsys):
 
 
 def test_lpips_from_torch_home_or_a_named_file(stacks, tmp_path, capsys):
-    folder = tmp_path / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    weights = torchvision.models.alexnet(weights=None).features.state_dict()
-    torch.save({f"features.{name}": value for name, value in weights.items()}, folder / perceptual.BACKBONE)
+    backbone = write_backbone(tmp_path / "torch")
     compare = [stacks["sr"], "--reference", stacks["hr"]]
     assert main([*compare, "--output", "home"]) == 0
     assert "unavailable" not in capsys.readouterr().out
-    os.rename(folder / perceptual.BACKBONE, tmp_path / "alexnet.pth")
-    assert main([*compare, "--output", "file", "--lpips-backbone", str(tmp_path / "alexnet.pth")]) == 0
+    os.rename(backbone, tmp_path / "alexnet.pth")
+    named = ["--lpips-backbone", str(tmp_path / "alexnet.pth")]
+    assert main([*compare, "--output", "file", *named]) == 0
     home, named = report_of(tmp_path / "home"), report_of(tmp_path / "file")
     assert home["images"] == named["images"]
     assert 0 < home["mean"]["sr"]["lpips"] < home["mean"]["bicubic"]["lpips"]
@@ -222,7 +239,8 @@ def test_stacks_that_do_not_fit_are_refused(stacks, tmp_path, capsys):
     smaller = write_stack(tmp_path / "smaller.h5", images["hr"][:, :60])
     grey = write_stack(tmp_path / "grey.h5", images["hr"][..., 0])
     floats = write_stack(tmp_path / "floats.h5", images["hr"].astype(np.float32))
-    for reference, came in [(fewer, "got 2 images of 64 x 48"), (smaller, "got 3 images of 60 x 48"),
+    for reference, came in [(fewer, "got 2 images of 64 x 48"),
+                            (smaller, "got 3 images of 60 x 48"),
                             (grey, "with 1 channels"), (floats, "expected float32")]:
         assert came in complaint(capsys, sr, "--reference", reference)
     for lr in (hr, fewer, grey, write_stack(tmp_path / "slim.h5", images["lr"][:, :, :12])):
@@ -250,8 +268,10 @@ def test_dry_run_validates_and_writes_nothing(stacks, tmp_path, capsys):
 
 
 def test_help_needs_neither_torch_nor_a_file():
-    program = "import sys; from swinmpi.cli.evaluate import parser; parser().format_help(); print('torch' in sys.modules)"
-    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    program = ("import sys; from swinmpi.cli.evaluate import parser; parser().format_help(); "
+               "print('torch' in sys.modules)")
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                              timeout=60, check=True)
     assert finished.stdout.strip() == "False"
 
 

@@ -1,19 +1,20 @@
-"""Quality figures against closed forms and scikit-image; NaN pixels; LPIPS with and without its backbone."""
+"""Quality figures against closed forms and scikit-image; NaN pixels; LPIPS and its backbone."""
 import numpy as np
 import pytest
 import torch
-import torchvision
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from swinmpi.errors import CheckpointError
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
+from tests.support.lpips import write_backbone
 
 
 def random_pair(height: int, width: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Two different smooth (H, W, C) images in 0..255."""
     rng = np.random.default_rng(3)
-    a = imresize(rng.uniform(0, 255, (height // 4, width // 4, channels)), size=(height, width)).clip(0, 255)
+    coarse = rng.uniform(0, 255, (height // 4, width // 4, channels))
+    a = imresize(coarse, size=(height, width)).clip(0, 255)
     return a, (a + rng.normal(0, 6, a.shape)).clip(0, 255)
 
 
@@ -25,9 +26,12 @@ def with_hole(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(40, 52, 3), (40, 52, 1), (40, 52)])
 def test_psnr_and_ssim_are_scikit_images(shape):
-    a, b = (image.reshape(shape) for image in random_pair(40, 52, shape[2] if len(shape) == 3 else 1))
-    assert metrics.psnr(a, b, 255) == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), abs=1e-9)
-    expected = structural_similarity(a, b, data_range=255, channel_axis=2 if len(shape) == 3 else None)
+    channels = shape[2] if len(shape) == 3 else 1
+    a, b = (image.reshape(shape) for image in random_pair(40, 52, channels))
+    expected = peak_signal_noise_ratio(b, a, data_range=255)
+    assert metrics.psnr(a, b, 255) == pytest.approx(expected, abs=1e-9)
+    expected = structural_similarity(a, b, data_range=255,
+                                     channel_axis=2 if len(shape) == 3 else None)
     assert metrics.ssim(a, b, 255) == pytest.approx(expected, abs=1e-9)
 
 
@@ -35,7 +39,8 @@ def test_psnr_of_a_known_error():
     a = np.zeros((8, 8), dtype=np.uint8)
     assert metrics.psnr(a, a + 10, 255) == pytest.approx(20 * np.log10(25.5))
     assert metrics.psnr(a, a, 255) == float("inf")
-    assert metrics.psnr(a + 10, a, 255) == metrics.psnr(a, a + 10, 255), "unsigned values must not wrap around"
+    backwards = metrics.psnr(a + 10, a, 255)
+    assert backwards == metrics.psnr(a, a + 10, 255), "unsigned values must not wrap around"
 
 
 def test_nan_pixels_count_nowhere():
@@ -43,23 +48,26 @@ def test_nan_pixels_count_nowhere():
     other = sr.copy()
     other[10:14, 20:23] += 100
     lr = imresize(hr, scale=0.5)
-    for figure, arguments in [(metrics.psnr, (hr, 255)), (metrics.ssim, (hr, 255)), (metrics.lr_psnr, (lr, 255)),
-                              (metrics.detail, (hr,)), (metrics.seam_score, (hr, 16))]:
+    for figure, arguments in [(metrics.psnr, (hr, 255)), (metrics.ssim, (hr, 255)),
+                              (metrics.lr_psnr, (lr, 255)), (metrics.detail, (hr,)),
+                              (metrics.seam_score, (hr, 16))]:
         value = figure(with_hole(sr), *arguments)
         assert np.isfinite(value), figure.__name__
         assert value == figure(with_hole(other), *arguments), figure.__name__
     for figure in (metrics.psnr, metrics.ssim):
         assert figure(sr, with_hole(hr), 255) == figure(with_hole(sr), hr, 255)
     nothing = np.full_like(hr, np.nan)
-    assert np.isnan([metrics.psnr(nothing, hr, 255), metrics.ssim(nothing, hr, 255), metrics.lr_psnr(nothing, lr, 255),
-                     metrics.detail(nothing, hr), metrics.seam_score(nothing, hr, 16)]).all()
+    assert np.isnan([metrics.psnr(nothing, hr, 255), metrics.ssim(nothing, hr, 255),
+                     metrics.lr_psnr(nothing, lr, 255), metrics.detail(nothing, hr),
+                     metrics.seam_score(nothing, hr, 16)]).all()
 
 
 def test_lr_psnr_is_high_only_for_images_that_shrink_to_lr():
     hr, noisy = random_pair(48, 64, 3)
     lr = imresize(hr, scale=0.5)
     assert metrics.lr_psnr(hr, lr, 255) > 200
-    assert metrics.lr_psnr(noisy, lr, 255) == pytest.approx(metrics.psnr(imresize(noisy, scale=0.5), lr, 255))
+    expected = metrics.psnr(imresize(noisy, scale=0.5), lr, 255)
+    assert metrics.lr_psnr(noisy, lr, 255) == pytest.approx(expected)
 
 
 def test_detail_is_relative_to_hr():
@@ -91,12 +99,7 @@ def test_figures_of_tiny_images_are_missing_not_errors():
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
     """A torch home holding an AlexNet with random weights under the name of the real one."""
-    folder = tmp_path_factory.mktemp("torch") / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.manual_seed(0)
-    features = torchvision.models.alexnet(weights=None).features.state_dict()
-    torch.save({f"features.{name}": value for name, value in features.items()}, folder / perceptual.BACKBONE)
-    return folder / perceptual.BACKBONE
+    return write_backbone(tmp_path_factory.mktemp("torch"))
 
 
 def test_lpips_with_a_backbone(backbone, monkeypatch):
@@ -116,14 +119,16 @@ def test_lpips_reads_the_weights_it_is_given(backbone, tmp_path):
     weights["features.6.weight"] *= 2
     torch.save(weights, tmp_path / "other.pth")
     a, b = (image / 127.5 - 1 for image in random_pair(64, 64, 3))
-    assert perceptual.load_lpips(backbone)(a, b) != perceptual.load_lpips(tmp_path / "other.pth")(a, b)
+    one, other = (perceptual.load_lpips(path) for path in (backbone, tmp_path / "other.pth"))
+    assert one(a, b) != other(a, b)
 
 
 def test_a_bad_backbone_is_one_clear_line(backbone, tmp_path):
     damaged, foreign = tmp_path / "damaged.pth", tmp_path / "foreign.pth"
     damaged.write_bytes(backbone.read_bytes()[:1000])
     torch.save({"weight": torch.zeros(3)}, foreign)
-    for path, complaint in [(damaged, "not a readable weights file"), (foreign, "expected torchvision's AlexNet"),
+    for path, complaint in [(damaged, "not a readable weights file"),
+                            (foreign, "expected torchvision's AlexNet"),
                             (tmp_path / "absent.pth", "found no file")]:
         with pytest.raises(CheckpointError, match=complaint) as caught:
             perceptual.load_lpips(path)

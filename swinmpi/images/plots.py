@@ -1,0 +1,108 @@
+"""Plots by matplotlib, where it is installed: training curves, and how a run scales over cores."""
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from swinmpi.errors import SwinmpiError
+from swinmpi.images.contact_sheet import HAIRLINE
+
+COLOURS = ["#2f6fde", "#e0712b", "#2f9e63", "#8a5cc7", "#7a7f8a"]
+
+SpeedUps = Mapping[str, Sequence[tuple[int, float, float, float]]]
+Shares = Mapping[str, Mapping[str, float]]
+
+
+def plot_curves(records: Sequence[Mapping], path: Path | str) -> None:
+    """PNG of a training log: `*loss*` over `update` (log scale), beside it `*psnr*` in dB.
+
+    records: one mapping per line of the log, with the key `update`; a record need not have every
+    key. Raises SwinmpiError when matplotlib is not installed.
+    """
+    Figure = figure_class(path, "curves")
+    panels = [(word, names) for word in ("loss", "psnr") if (names := keys_with(records, word))]
+    figure = Figure(figsize=(6 * max(1, len(panels)), 4), layout="constrained")
+    for number, (word, names) in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        labels = {name: name.replace(word, "").strip("_") or word for name in names}
+        draw_curves(axes, records, labels)
+        axes.set_ylabel("PSNR in dB" if word == "psnr" else "loss")
+        axes.set_yscale("linear" if word == "psnr" else "log")
+    figure.savefig(path, dpi=120)
+
+
+def plot_scaling(speed_ups: SpeedUps, shares: Shares, path: Path | str) -> None:
+    """PNG: speed-up over cores, beside it what is not network in a step.
+
+    speed_ups: by the name of a line, points (cores, median, lowest, highest); shares: by the name
+    of a setting, parts of a step (0..1) by the name of a phase. Raises SwinmpiError when matplotlib
+    is not installed.
+    """
+    figure = figure_class(path, "scaling")(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_speed_ups(left, speed_ups)
+    draw_shares(right, shares)
+    for axes in (left, right):
+        axes.grid(color=HAIRLINE, linewidth=0.6, axis="y")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def figure_class(path: Path | str, what: str):
+    """matplotlib's Figure, which needs no display; SwinmpiError when it is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SwinmpiError(f"{path}: drawing {what} needs matplotlib; "
+                           "pip install 'swinmpi[plot]'") from None
+    return Figure
+
+
+def keys_with(records: Sequence[Mapping], word: str) -> list[str]:
+    """Keys that hold numbers and contain `word`, in the order they first appear."""
+    return list(dict.fromkeys(key for record in records for key, value in record.items()
+                              if word in key.lower() and isinstance(value, int | float)))
+
+
+def draw_curves(axes, records: Sequence[Mapping], labels: Mapping[str, str]) -> None:
+    """One line per key of `labels` over the updates."""
+    for number, (name, label) in enumerate(labels.items()):
+        points = [(record["update"], record[name]) for record in records if name in record]
+        axes.plot(*zip(*points, strict=True), label=label.replace("_", " "), color=colour(number),
+                  linewidth=1.6, marker="." if len(points) < 40 else None)
+    axes.set_xlabel("update")
+    axes.grid(color=HAIRLINE, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def draw_speed_ups(axes, speed_ups: SpeedUps) -> None:
+    """One line with error bars each, and the ideal one."""
+    most = max(point[0] for points in speed_ups.values() for point in points)
+    axes.plot([1, most], [1, most], color=HAIRLINE, linewidth=1.6, label="ideal")
+    for number, (name, points) in enumerate(speed_ups.items()):
+        cores, middle, low, high = np.array(points).T
+        axes.errorbar(cores, middle, np.abs([middle - low, high - middle]), label=name,
+                      color=colour(number), linewidth=1.6, marker="o", capsize=3)
+    axes.set(xlabel="cores", ylabel="speed-up (median, range)",
+             xticks=range(1, most + 1, max(1, most // 8)))
+
+
+def draw_shares(axes, shares: Shares) -> None:
+    """One bar per setting, its phases on top of each other."""
+    below = np.zeros(len(shares))
+    for number, phase in enumerate(next(iter(shares.values()))):
+        height = np.array([100 * parts[phase] for parts in shares.values()])
+        axes.bar(range(len(shares)), height, bottom=below, width=0.6, label=phase,
+                 color=colour(number))
+        below += height
+    labels = [name.replace(", ", "\n").replace(" x ", "\nx ") for name in shares]
+    axes.set_xticks(range(len(shares)), labels)
+    axes.set_ylabel("not network, % of a step")
+
+
+def colour(number: int) -> str:
+    """Of the line or bar with this number; they repeat."""
+    return COLOURS[number % len(COLOURS)]
