@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from swinmpi.config.sections import Config, ThesisModel
+from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES
+from swinmpi.config.sections import Config
 from swinmpi.config.strict_yaml import parse_override, read_yaml
 from swinmpi.errors import ConfigError
 
@@ -21,8 +22,8 @@ PRESETS: dict[str, dict] = {
 }
 
 
-def load_config(files: Sequence[Path | str] = (), overrides: Sequence[str] = (), preset: str | None = None,
-                base: Mapping[str, Any] | None = None) -> Config:
+def load_config(files: Sequence[Path | str] = (), overrides: Sequence[str] = (),
+                preset: str | None = None, base: Mapping[str, Any] | None = None) -> Config:
     """Merge base, preset, YAML files and `section.key=value` overrides into a validated Config.
 
     Raises ConfigError naming the source, the key, what was expected and what came.
@@ -53,11 +54,15 @@ def dump_yaml(config: Config) -> str:
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict:
-    """Nested dicts key by key, anything else replaced by `above`; another model family starts from its own defaults."""
+    """Nested dicts key by key, anything else replaced by `above`.
+
+    Another model family starts from its own defaults.
+    """
     merged = dict(below)
     for key, value in above.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            changes_family = "family" in value and value["family"] != merged[key].get("family", "aligned")
+            family = merged[key].get("family", DEFAULT_FAMILY)
+            changes_family = value.get("family", family) != family
             merged[key] = dict(value) if changes_family else merge(merged[key], value)
         else:
             merged[key] = value
@@ -65,7 +70,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict:
 
 
 def describe(error: ValidationError) -> str:
-    """The first problem of a pydantic error in one line; the alternatives of a union are joined by `or`."""
+    """The first problem of a pydantic error in one line; alternatives are joined by `or`."""
     problems = error.errors()
     where = key_of(problems[0])
     key = ".".join(where)
@@ -74,17 +79,27 @@ def describe(error: ValidationError) -> str:
     messages = []
     for problem in problems:
         if key_of(problem) == where:
-            message = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("a valid ")
-            messages.append(message[0].lower() + message[1:])
+            messages.append(expectation(problem["msg"]))
     came = problems[0].get("input")
-    got = "" if isinstance(came, Mapping) and problems[0]["type"] == "value_error" else f", got {came!r}"
+    says_what_came = isinstance(came, Mapping) and problems[0]["type"] == "value_error"
+    got = "" if says_what_came else f", got {came!r}"
     return f"{key}: expected {' or '.join(dict.fromkeys(messages))}{got}"
 
 
+def expectation(message: str) -> str:
+    """What pydantic's message expects, to be read after `expected`."""
+    for start in ("Value error, ", "Input should be ", "a valid "):
+        message = message.removeprefix(start)
+    message = message.replace("greater than or equal to", "at least")
+    message = message.replace("less than or equal to", "at most")
+    return message[0].lower() + message[1:]
+
+
 def key_of(problem: Mapping) -> list[str]:
-    """The YAML key of a pydantic error, without the tags of unions."""
-    tags = ("aligned", "thesis", "int", "str")
-    return [str(part) for part in problem["loc"] if part not in tags and not str(part).startswith("literal[")]
+    """The YAML key of a pydantic error, without what pydantic says of a union's alternatives."""
+    tags = (*FAMILIES, "int", "constrained-int", "str")
+    return [str(part) for part in problem["loc"]
+            if part not in tags and not str(part).startswith("literal[")]
 
 
 def suggest(where: Sequence[str]) -> str:
@@ -96,14 +111,17 @@ def suggest(where: Sequence[str]) -> str:
     if close:
         return f"; did you mean {close[0]}?"
     prefix = ".".join(where[:-1])
-    siblings = [key for key in known if key.rpartition(".")[0] == prefix] or list(Config.model_fields)
-    return f"; known here: {', '.join(siblings)}"
+    siblings = [key for key in known if key.rpartition(".")[0] == prefix]
+    return f"; known here: {', '.join(siblings or Config.model_fields)}"
 
 
 def known_keys() -> list[str]:
+    """Every key that some YAML may set, `section.key` and `section.key.inner`."""
     keys = []
     for section, values in Config().model_dump().items():
-        keys += [f"{section}.{key}" for key in values]
-        keys += [f"{section}.{key}.{inner}" for key, value in values.items() if isinstance(value, dict) for inner in value]
-    keys += [f"model.{key}" for key in ThesisModel.model_fields if f"model.{key}" not in keys]
-    return keys
+        for key, value in values.items():
+            keys.append(f"{section}.{key}")
+            if isinstance(value, dict):
+                keys += [f"{section}.{key}.{inner}" for inner in value]
+    of_families = [f"model.{key}" for model in FAMILIES.values() for key in model.model_fields]
+    return list(dict.fromkeys(keys + of_families))

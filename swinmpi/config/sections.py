@@ -5,18 +5,12 @@ docs/configuration.md is generated from the descriptions (`python -m swinmpi.con
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-# Beyond any network and machine, so that a slip of the pen is told, not computed.
-WIDEST, DEEPEST, MOST_AT_ONCE = 1 << 14, 1 << 8, 1 << 12
-MOST_COUNT, MOST_SEED = 1 << 30, 2**63
-Width = Annotated[int, Field(le=WIDEST)]
+from swinmpi.config.base import MOST_AT_ONCE, MOST_COUNT, MOST_SEED, Section
+from swinmpi.config.model_sections import DEFAULT_FAMILY, AlignedModel, ModelConfig
 
-
-class Section(BaseModel):
-    """A YAML section: unknown keys and silent conversions are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
 
 
 class DataConfig(Section):
@@ -47,124 +41,6 @@ class DataConfig(Section):
     channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
                                     "3: RGB (grey is copied)")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
-
-
-class AlignedModel(Section):
-    """Each window sees the features that lie under it; lean U-Net. The default family."""
-
-    family: Literal["aligned"] = Field("aligned", description="which family of model this is")
-    scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
-    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
-    window_px: int = Field(48, ge=16, le=4096, multiple_of=4, description="side of a window on "
-                           "the HR grid; may be changed after training")
-    encoder_channels: int = Field(48, gt=0, le=WIDEST, description="width of the encoder")
-    encoder_blocks: int = Field(8, gt=0, le=DEEPEST, description="EDSR blocks of the encoder")
-    feature_channels: int = Field(16, gt=0, le=WIDEST, description="channels of the features on "
-                                  "the HR grid")
-    global_channels: int = Field(32, gt=0, le=WIDEST, description="length of the vector that "
-                                 "describes the whole image")
-    unet_channels: list[Width] = Field([48, 96], min_length=2, max_length=4, description="widths "
-                                       "of the U-Net, one a resolution, the finest first")
-    unet_blocks: int = Field(1, gt=0, le=DEEPEST, description="residual blocks per resolution")
-    attention_heads: int = Field(4, gt=0, description="heads of the self-attention at the lowest "
-                                 "resolution")
-    residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="x_0 = (HR - regression) * "
-                                 "residual_gain, images in -1..1")
-
-    @model_validator(mode="after")
-    def network_can_be_built(self):
-        widths = self.unet_channels
-        deepest, steps = widths[-1], 2 ** len(widths)
-        if any(width < 8 or width % 8 for width in widths):
-            raise ValueError("unet_channels in multiples of 8 (the groups of the normalisation), "
-                             f"not {widths}")
-        if deepest % self.attention_heads:
-            raise ValueError(f"attention_heads that divide the last of unet_channels, {deepest}, "
-                             f"not {self.attention_heads}")
-        if self.window_px % steps:
-            raise ValueError(f"window_px in multiples of {steps} with {len(widths)} resolutions, "
-                             f"not {self.window_px}")
-        return self
-
-    @property
-    def regresses(self) -> bool:
-        """Whether the encoder makes an HR image of its own."""
-        return True
-
-    @property
-    def sees_whole_x_t(self) -> bool:
-        """Whether a window is told about x_t outside of it."""
-        return False
-
-    @property
-    def may_crop(self) -> bool:
-        """Whether `sampler.shift.edge` crop_* makes sense for it."""
-        return False
-
-    @property
-    def encoder_name(self) -> str:
-        """What is trained with `train.target: encoder`."""
-        return "aligned"
-
-
-class ThesisModel(Section):
-    """As published: a window is told the whole LR image and where it lies in it (a mask)."""
-
-    family: Literal["thesis"] = Field("thesis", description="which family of model this is")
-    scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
-    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
-    window_px: int = Field(32, ge=16, le=4096, multiple_of=8, description="side of a window on "
-                           "the HR grid; may be changed after training")
-    encoder: Literal["conv", "rrdb", "none"] = Field(
-        "rrdb", description="global feature extractor I (convolutions) or II (RRDB) of the thesis; "
-        "none: unconditional")
-    condition_on: Literal["lr", "lr+x_t", "x_t"] = Field(
-        "lr", description="what the encoder sees beside the mask; x_t alone: image synthesis, no "
-        "LR")
-    rrdb_blocks: int = Field(8, gt=0, le=DEEPEST, description="RRDB blocks of the encoder")
-    rrdb_channels: int = Field(32, gt=0, le=WIDEST, description="width of the RRDB trunk")
-    rrdb_growth: int = Field(32, gt=0, le=WIDEST, description="channels that each convolution of "
-                             "a dense block adds")
-    unet_channels: list[Width] = Field([64, 128, 256, 256], min_length=4, max_length=4,
-                                       description="widths of the U-Net's four resolutions")
-    bottleneck_channels: int = Field(512, gt=0, le=WIDEST, description="width of the bottleneck")
-    attention_heads: int = Field(4, gt=0, validate_default=True, description="must divide all of "
-                                 "unet_channels")
-    mask_width: float = Field(1.5, ge=1e-3, le=1e3, description="sigma of the mask over half a "
-                              "window")
-    residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * "
-                                 "residual_gain, -1, 1)")
-
-    @field_validator("attention_heads")
-    @classmethod
-    def divides_widths(cls, value, info):
-        widths = info.data.get("unet_channels", [])
-        if any(width < 1 or width % value for width in widths):
-            raise ValueError(f"must divide every one of unet_channels {widths}")
-        return value
-
-    @property
-    def regresses(self) -> bool:
-        """Whether the encoder makes an HR image of its own."""
-        return False
-
-    @property
-    def sees_whole_x_t(self) -> bool:
-        """Whether a window is told about x_t outside of it."""
-        return self.encoder != "none" and self.condition_on != "lr"
-
-    @property
-    def may_crop(self) -> bool:
-        """Whether `sampler.shift.edge` crop_* makes sense for it."""
-        return True
-
-    @property
-    def encoder_name(self) -> str:
-        """What is trained with `train.target: encoder`."""
-        return self.encoder
-
-
-ModelConfig = AlignedModel | ThesisModel
 
 
 class DiffusionConfig(Section):
@@ -217,13 +93,15 @@ class ParallelConfig(Section):
     exchange: Literal["root", "torus"] = Field(
         "root", description="root: rank 0 holds the image and sends every frame; torus: ranks pass "
         "strips to each other, none holds the image")
-    ranks_per_image: int | Literal["all", "auto"] = Field(
+    ranks_per_image: Count | Literal["all", "auto"] = Field(
         "all", description="ranks that work on one image; auto: for throughput")
-    images_per_step: int | Literal["auto"] = Field(
-        "auto", description="images that travel together; auto: until every rank has windows enough")
-    threads: int | Literal["auto"] = Field(
-        "auto", description="of every rank; auto: OMP_NUM_THREADS, else the node's cores shared out")
-    micro_batch: int | Literal["auto"] = Field(
+    images_per_step: Count | Literal["auto"] = Field(
+        "auto", description="images that travel together; auto: until every rank has windows "
+        "enough")
+    threads: Count | Literal["auto"] = Field(
+        "auto", description="of every rank; auto: OMP_NUM_THREADS, else the node's cores shared "
+        "out")
+    micro_batch: Count | Literal["auto"] = Field(
         "auto", description="windows per call of the U-Net; decides the last bits")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of the networks; bf16 is faster where the processor computes with it")
@@ -235,13 +113,6 @@ class ParallelConfig(Section):
                                 "only")
     fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of an "
                                   "explicit softmax, for comparison only")
-
-    @field_validator("ranks_per_image", "images_per_step", "threads", "micro_batch")
-    @classmethod
-    def positive(cls, value):
-        if isinstance(value, int) and not 1 <= value <= MOST_AT_ONCE:
-            raise ValueError(f"at least 1 and at most {MOST_AT_ONCE}")
-        return value
 
 
 class TrainConfig(Section):
@@ -320,11 +191,10 @@ class Config(Section):
     @classmethod
     def default_family(cls, values):
         if isinstance(values, dict) and isinstance(values.get("model"), dict):
-            return values | {"model": {"family": "aligned"} | values["model"]}
+            return values | {"model": {"family": DEFAULT_FAMILY} | values["model"]}
         return values
 
     def replaced(self, **sections: Mapping[str, Any]) -> "Config":
         """A copy with other values, not validated: `config.replaced(sampler={"steps": 1})`."""
         return self.model_copy(update={name: getattr(self, name).model_copy(update=dict(values))
                                        for name, values in sections.items()})
-

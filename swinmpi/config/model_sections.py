@@ -1,0 +1,133 @@
+"""The sections of the model families: what a network is built from, and what a family can do."""
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from swinmpi.config.base import DEEPEST, WIDEST, Section
+
+Width = Annotated[int, Field(le=WIDEST)]
+
+
+class ModelSection(Section):
+    """What every family has: which it is, and the images it is made for."""
+
+    family: str
+    scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
+    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
+
+
+class AlignedModel(ModelSection):
+    """Each window sees the features that lie under it; lean U-Net. The default family."""
+
+    family: Literal["aligned"] = Field("aligned", description="which family of model this is")
+    window_px: int = Field(48, ge=16, le=4096, multiple_of=4, description="side of a window on "
+                           "the HR grid; may be changed after training")
+    encoder_channels: int = Field(48, gt=0, le=WIDEST, description="width of the encoder")
+    encoder_blocks: int = Field(8, gt=0, le=DEEPEST, description="EDSR blocks of the encoder")
+    feature_channels: int = Field(16, gt=0, le=WIDEST, description="channels of the features on "
+                                  "the HR grid")
+    global_channels: int = Field(32, gt=0, le=WIDEST, description="length of the vector that "
+                                 "describes the whole image")
+    unet_channels: list[Width] = Field([48, 96], min_length=2, max_length=4, description="widths "
+                                       "of the U-Net, one a resolution, the finest first")
+    unet_blocks: int = Field(1, gt=0, le=DEEPEST, description="residual blocks per resolution")
+    attention_heads: int = Field(4, gt=0, description="heads of the self-attention at the lowest "
+                                 "resolution")
+    residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="x_0 = (HR - regression) * "
+                                 "residual_gain, images in -1..1")
+
+    @model_validator(mode="after")
+    def network_can_be_built(self):
+        widths = self.unet_channels
+        deepest, steps = widths[-1], 2 ** len(widths)
+        if any(width < 8 or width % 8 for width in widths):
+            raise ValueError("unet_channels in multiples of 8 (the groups of the normalisation), "
+                             f"not {widths}")
+        if deepest % self.attention_heads:
+            raise ValueError(f"attention_heads that divide the last of unet_channels, {deepest}, "
+                             f"not {self.attention_heads}")
+        if self.window_px % steps:
+            raise ValueError(f"window_px in multiples of {steps} with {len(widths)} resolutions, "
+                             f"not {self.window_px}")
+        return self
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the encoder makes an HR image of its own."""
+        return True
+
+    @property
+    def sees_whole_x_t(self) -> bool:
+        """Whether a window is told about x_t outside of it."""
+        return False
+
+    @property
+    def may_crop(self) -> bool:
+        """Whether `sampler.shift.edge` crop_* makes sense for it."""
+        return False
+
+    @property
+    def encoder_name(self) -> str:
+        """What is trained with `train.target: encoder`."""
+        return "aligned"
+
+
+class ThesisModel(ModelSection):
+    """As published: a window is told the whole LR image and where it lies in it (a mask)."""
+
+    family: Literal["thesis"] = Field("thesis", description="which family of model this is")
+    window_px: int = Field(32, ge=16, le=4096, multiple_of=8, description="side of a window on "
+                           "the HR grid; may be changed after training")
+    encoder: Literal["conv", "rrdb", "none"] = Field(
+        "rrdb", description="global feature extractor I (convolutions) or II (RRDB) of the thesis; "
+        "none: unconditional")
+    condition_on: Literal["lr", "lr+x_t", "x_t"] = Field(
+        "lr", description="what the encoder sees beside the mask; x_t alone: image synthesis, no "
+        "LR")
+    rrdb_blocks: int = Field(8, gt=0, le=DEEPEST, description="RRDB blocks of the encoder")
+    rrdb_channels: int = Field(32, gt=0, le=WIDEST, description="width of the RRDB trunk")
+    rrdb_growth: int = Field(32, gt=0, le=WIDEST, description="channels that each convolution of "
+                             "a dense block adds")
+    unet_channels: list[Width] = Field([64, 128, 256, 256], min_length=4, max_length=4,
+                                       description="widths of the U-Net's four resolutions")
+    bottleneck_channels: int = Field(512, gt=0, le=WIDEST, description="width of the bottleneck")
+    attention_heads: int = Field(4, gt=0, validate_default=True, description="must divide all of "
+                                 "unet_channels")
+    mask_width: float = Field(1.5, ge=1e-3, le=1e3, description="sigma of the mask over half a "
+                              "window")
+    residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * "
+                                 "residual_gain, -1, 1)")
+
+    @field_validator("attention_heads")
+    @classmethod
+    def divides_widths(cls, value, info):
+        widths = info.data.get("unet_channels", [])
+        if any(width < 1 or width % value for width in widths):
+            raise ValueError(f"must divide every one of unet_channels {widths}")
+        return value
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the encoder makes an HR image of its own."""
+        return False
+
+    @property
+    def sees_whole_x_t(self) -> bool:
+        """Whether a window is told about x_t outside of it."""
+        return self.encoder != "none" and self.condition_on != "lr"
+
+    @property
+    def may_crop(self) -> bool:
+        """Whether `sampler.shift.edge` crop_* makes sense for it."""
+        return True
+
+    @property
+    def encoder_name(self) -> str:
+        """What is trained with `train.target: encoder`."""
+        return self.encoder
+
+
+ModelConfig = AlignedModel | ThesisModel
+FAMILIES: dict[str, type[ModelSection]] = {section.model_fields["family"].default: section
+                                           for section in get_args(ModelConfig)}
+DEFAULT_FAMILY = next(iter(FAMILIES))
