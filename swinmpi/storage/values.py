@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.randomness import generator
 
 # One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so few that the darkest
 # and brightest structures stay inside (values beyond the range are not clipped, they only map beyond -1..1).
@@ -136,8 +137,8 @@ def readable_images(stack) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def sample_places(image_index: int, num_pixels: int, num_samples: int) -> np.ndarray:
-    """Places of the sampled pixels of one image, drawn by a counter-based generator keyed by the image index."""
-    return np.random.Generator(np.random.Philox(key=image_index)).integers(num_pixels, size=num_samples)
+    """Places of the sampled pixels of one image; they depend on its index and these numbers alone."""
+    return generator((image_index, 0)).integers(num_pixels, size=num_samples)
 
 
 def first_range(*candidates: tuple[float, float]) -> ValueRange:

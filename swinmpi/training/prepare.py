@@ -17,6 +17,7 @@ from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import Photograph, to_photograph, with_channels, with_depth
+from swinmpi.randomness import generator
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.pairs import TRAIN, VALIDATE, PairWriter, check_output
 from swinmpi.training.sources import Source, find_sources
@@ -221,7 +222,8 @@ def is_flat(crop: np.ndarray, threshold: float) -> bool:
 
 
 def keyed_random(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+    """stream: an image index, or SPLIT_STREAM."""
+    return generator((seed, stream))
 
 
 def describe(kind: tuple[np.dtype, int]) -> str:
