@@ -9,8 +9,8 @@ import numpy as np
 
 import swinmpi
 from swinmpi.storage.attributes import copy_attributes, text_list
+from swinmpi.storage.files import Sink
 from swinmpi.storage.partial import DATA, LIBRARY, PER_IMAGE, nexus_group
-from swinmpi.storage.sink import Sink
 
 CHUNK_BYTES = 1 << 20
 
