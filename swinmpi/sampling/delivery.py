@@ -9,6 +9,7 @@ from swinmpi.parallel.relay import Ending, Part, Relay, share, strips
 from swinmpi.reports.timing import Clock
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput
+from swinmpi.storage.store import ImageStore
 
 
 class Delivery(Protocol):
@@ -65,8 +66,8 @@ class GatherDelivery:
     """`output.backend: gather`. Parts travel to rank 0, the only one that opens the file; it never waits for another rank
     but for strips that were announced a round before, so that what the others keep for it cannot pile up."""
 
-    def __init__(self, world: World, clock: Clock, output: StackOutput | None, datasets: Mapping[str, np.dtype],
-                 num_pixels: int):
+    def __init__(self, world: World, clock: Clock, output: ImageStore | None,
+                 datasets: Mapping[str, np.dtype], num_pixels: int):
         """output: on rank 0."""
         self.world, self.clock, self.output, self.datasets = world, clock, output, datasets
         self.relay, self.ledger, self.due = Relay(world), Ledger(num_pixels), 0
