@@ -1,7 +1,8 @@
 """The forward process, what a network may predict about it, and its posterior (thesis 1.2).
 
-Shapes: x_0, x_t, eps and outputs are (N, C, H, W), float; t is 0-based, an int for the whole batch or (N,) int64.
-Write a = sqrt(abar_t), s = sqrt(1 - abar_t): the amplitudes of signal and noise in x_t = a x_0 + s eps.
+Shapes: x_0, x_t, eps and outputs are (N, C, H, W), float; t is 0-based, an int for the whole batch
+or (N,) int64. Write a = sqrt(abar_t), s = sqrt(1 - abar_t): the amplitudes of signal and noise in
+x_t = a x_0 + s eps.
 Coefficients are worked out in float64 and applied element by element, so a part of an image gets
 the bits of the whole.
 """

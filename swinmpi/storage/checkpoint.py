@@ -103,12 +103,11 @@ class CheckpointFolder:
             except OutputError:
                 raise OutputError(f"{self.root}: another run is training here; wait for its end, "
                                   "or choose another --set train.output=FOLDER") from None
-            for pattern in (".filling-*", ".emptying-*"):
-                for leftover in self.root.glob(pattern):
-                    shutil.rmtree(leftover)
-            for pattern in (".best.safetensors.*", ".log.jsonl.*"):
-                for leftover in self.root.glob(pattern):
-                    leftover.unlink()
+            for leftover in (*self.root.glob(".filling-*"), *self.root.glob(".emptying-*")):
+                shutil.rmtree(leftover)
+            for leftover in (*self.root.glob(".best.safetensors.*"),
+                             *self.root.glob(".log.jsonl.*")):
+                leftover.unlink()
 
     def states(self) -> list[Path]:
         """The complete states, oldest first."""

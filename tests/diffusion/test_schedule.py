@@ -44,9 +44,11 @@ def test_published_schedules_equal_diffusers(name, theirs):
 @pytest.mark.parametrize("name, first, last, last_abar", [("thesis64", 0.007, 0.02, 0.26),
                                                           ("thesis128", 0.001, 0.015, 0.44)])
 def test_thesis_schedules_are_as_published_and_warn(name, first, last, last_abar):
-    with pytest.warns(UserWarning, match=f"schedule {name} with 100 steps ends at alphas_cumprod 0"):
+    warning = f"schedule {name} with 100 steps ends at alphas_cumprod 0"
+    with pytest.warns(UserWarning, match=warning):
         schedule = make_schedule(name, 100)
-    torch.testing.assert_close(schedule.betas, torch.linspace(first, last, 100, dtype=torch.float64))
+    published = torch.linspace(first, last, 100, dtype=torch.float64)
+    torch.testing.assert_close(schedule.betas, published)
     assert schedule.alphas_cumprod[-1].item() == pytest.approx(last_abar, abs=0.01)
 
 
@@ -169,7 +171,8 @@ def test_wrong_words_and_times_are_refused():
     x, y = pictures()
     for call in (lambda: target("score", x, y, 0, COSINE),
                  lambda: to_x_0("score", x, y, 0, COSINE)):
-        with pytest.raises(ValueError, match="prediction: expected one of eps, v, x_0, got 'score'"):
+        message = "prediction: expected one of eps, v, x_0, got 'score'"
+        with pytest.raises(ValueError, match=message):
             call()
     with pytest.raises(ValueError, match="variance: expected one of beta, posterior"):
         posterior_coefficients(0.1, 0.2, "learned")
