@@ -100,6 +100,17 @@ def test_the_maths_knows_no_clock_file_or_global_generator(path):
         assert name.split(".")[0] in allowed, f"{path}:{line}: {name} in a pure layer"
 
 
+@every_module
+def test_the_counter_based_generator_has_one_home(path):
+    """Its words decide results and files on disk, so they are checked and listed in one place."""
+    if path == PACKAGE / "randomness.py":
+        return
+    for node in ast.walk(TREES[path]):
+        name = getattr(node, "attr", getattr(node, "id", getattr(node, "name", "")))
+        where = f"{path}:{getattr(node, 'lineno', 0)}"
+        assert name != "Philox", f"{where}: Philox belongs into swinmpi.randomness"
+
+
 def test_every_room_is_known():
     rooms = {room_of(path) for path in MODULES} - {"__init__", "demo"}
     assert rooms == set().union(*LAYERS)

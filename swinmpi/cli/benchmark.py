@@ -91,7 +91,7 @@ def benchmark_on(world, options: Namespace) -> None:
     """Validate on rank 0, measure on all ranks, tell on rank 0. Collective."""
     request, values = world.on_root(lambda: ready(options))
     from swinmpi.benchmarks.benchmark import benchmark, describe
-    from swinmpi.storage.checkpoint import write_atomically
+    from swinmpi.storage.files import write_atomically
     report = benchmark(request, Config.model_validate(values), world)
     if world.is_root:
         path = options.output / "benchmark.json"

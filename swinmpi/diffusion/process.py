@@ -1,8 +1,10 @@
-"""The forward process, what a network may be trained to predict about it, and its exact posterior (thesis 1.2).
+"""The forward process, what a network may predict about it, and its posterior (thesis 1.2).
 
-Shapes: x_0, x_t, eps and outputs are (N, C, H, W), float; t is 0-based, an int for the whole batch or (N,) int64.
-Write a = sqrt(abar_t), s = sqrt(1 - abar_t): the amplitudes of signal and noise in x_t = a x_0 + s eps.
-Coefficients are worked out in float64 and applied element by element, so a part of an image gets the bits of the whole.
+Shapes: x_0, x_t, eps and outputs are (N, C, H, W), float; t is 0-based, an int for the whole batch
+or (N,) int64. Write a = sqrt(abar_t), s = sqrt(1 - abar_t): the amplitudes of signal and noise in
+x_t = a x_0 + s eps.
+Coefficients are worked out in float64 and applied element by element, so a part of an image gets
+the bits of the whole.
 """
 import math
 
@@ -27,7 +29,7 @@ def v_target(x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> T
 
 
 def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
-    """What a network of this kind (eps, v, x_0) should answer to x_t; eps is thesis eq. 1.8."""
+    """What a network of this kind (eps, v, x_0) should return for x_t; eps is thesis eq. 1.8."""
     _check("prediction", kind, PREDICTIONS)
     if kind == "v":
         return v_target(x_0, eps, t, schedule)
@@ -35,14 +37,20 @@ def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Sched
 
 
 def to_x_0(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
-    """The x_0 that an output of this kind stands for, in the dtype of its x_t (the output's may be lower)."""
+    """The x_0 that an output of this kind stands for, in the dtype of its x_t.
+
+    The output's dtype may be a lower one.
+    """
     of_x_t, of_output = x_0_factors(kind, t, schedule)
     output = output.to(x_t.dtype)
     return output if kind == "x_0" else combine(of_x_t, x_t, of_output, output)
 
 
 def x_0_factors(kind: str, t: Tensor | int, schedule: Schedule):
-    """(of_x_t, of_output) of x_0 = of_x_t x_t + of_output output; floats for an int t, else (N, 1, 1, 1) float64."""
+    """(of_x_t, of_output) of x_0 = of_x_t x_t + of_output output.
+
+    Floats for an int t, else (N, 1, 1, 1) float64.
+    """
     _check("prediction", kind, PREDICTIONS)
     if kind == "x_0":
         return 0.0, 1.0
@@ -50,31 +58,12 @@ def x_0_factors(kind: str, t: Tensor | int, schedule: Schedule):
     return (a, -s) if kind == "v" else (1 / a, -s / a)
 
 
-def to_eps(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
-    """The eps that an output of this kind stands for, in the dtype of its x_t (the output's may be lower)."""
-    _check("prediction", kind, PREDICTIONS)
-    output = output.to(x_t.dtype)
-    if kind == "eps":
-        return output
-    a, s = _amplitudes(t, schedule)
-    return combine(s, x_t, a, output) if kind == "v" else combine(1 / s, x_t, -a / s, output)
-
-
-def posterior_mean_variance(x_0: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule,
-                            variance: str) -> tuple[Tensor, Tensor | float]:
-    """Mean (N, C, H, W) and variance ((N, 1, 1, 1) float64, or a float for an int t) of q(x_{t-1} | x_t, x_0).
-
-    Thesis eqs. 1.5, 1.6. `variance` is "posterior" for the one of eq. 1.6, or "beta" for its upper bound beta_t.
-    """
-    of_x_0, of_x_t, spread = posterior_coefficients(_at(schedule.alphas_cumprod, t),
-                                                    _at(schedule.alphas_cumprod_prev, t), variance)
-    return combine(of_x_0, x_0, of_x_t, x_t), spread
-
-
 def posterior_coefficients(abar_t, abar_prev, variance: str):
-    """Factors of x_0 and x_t in the posterior mean, and the variance, from any earlier, less noisy time `prev` to t.
+    """Factors of x_0 and x_t in the posterior mean, and the posterior's variance.
 
-    Scalars or float64 tensors. One step apart it is thesis eq. 1.6; further apart beta_t is that of the whole stride.
+    Of x at any earlier, less noisy time `prev`, given x_t and x_0. Scalars or float64 tensors. One
+    step apart it is thesis eq. 1.6; further apart beta_t is that of the whole stride. variance:
+    "posterior" for the exact one, or "beta" for its upper bound beta_t.
     """
     _check("variance", variance, VARIANCES)
     alpha_t = abar_t / abar_prev
@@ -85,12 +74,18 @@ def posterior_coefficients(abar_t, abar_prev, variance: str):
 
 
 def combine(first, x: Tensor, second, y: Tensor) -> Tensor:
-    """first x + second y; one rounding per operation, so neither vector width nor fused multiply-add shows."""
+    """first x + second y; one rounding per operation.
+
+    So neither the vector width nor fused multiply-add can be seen in the bits.
+    """
     return (_round(first, x) * x).add_(_round(second, y) * y)
 
 
 def _amplitudes(t: Tensor | int, schedule: Schedule):
-    """a = sqrt(abar_t), s = sqrt(1 - abar_t); floats for an int t, else (N, 1, 1, 1) float64 on t's device."""
+    """a = sqrt(abar_t), s = sqrt(1 - abar_t).
+
+    Floats for an int t, else (N, 1, 1, 1) float64 on t's device.
+    """
     abar = _at(schedule.alphas_cumprod, t)
     if isinstance(abar, float):
         return math.sqrt(abar), math.sqrt(1 - abar)
@@ -98,7 +93,10 @@ def _amplitudes(t: Tensor | int, schedule: Schedule):
 
 
 def _at(table: Tensor, t: Tensor | int):
-    """table[t], shaped to be multiplied with images. A negative int is an error, not an index from the end."""
+    """table[t], shaped to be multiplied with images.
+
+    A negative int is an error, not an index from the end.
+    """
     if isinstance(t, Tensor):
         return table.to(t.device)[t].view(-1, 1, 1, 1)
     if not 0 <= t < len(table):

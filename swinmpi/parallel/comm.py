@@ -94,7 +94,7 @@ class Group:
             return None
         out = np.empty((sum(counts), *own.shape[1:]), own.dtype) if out is None else out
         with self.counted(received=out.nbytes - own.nbytes):
-            self.comm.Gatherv(own, [out, _layout(own, counts)], root=0)
+            self.comm.Gatherv(own, [out, _counts_and_offsets(own, counts)], root=0)
         return out
 
     def allgather_arrays(self, own: np.ndarray, counts: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
@@ -104,7 +104,7 @@ class Group:
             return _copied(own, out)
         out = np.empty((sum(counts), *own.shape[1:]), own.dtype) if out is None else out
         with self.counted(own.nbytes, out.nbytes - own.nbytes):
-            self.comm.Allgatherv(own, [out, _layout(own, counts)])
+            self.comm.Allgatherv(own, [out, _counts_and_offsets(own, counts)])
         return out
 
     def any(self, flag: bool) -> bool:
@@ -238,7 +238,8 @@ def complete_asleep(requests: Sequence) -> None:
     wait_asleep(lambda: all([request.Test() for request in requests]))
 
 
-def _layout(own: np.ndarray, counts: Sequence[int]) -> tuple[list[int], list[int]]:
+def _counts_and_offsets(own: np.ndarray,
+                        counts: Sequence[int]) -> tuple[list[int], list[int]]:
     """Counts and displacements in array elements, as MPI wants them."""
     item = int(np.prod(own.shape[1:], dtype=np.int64))
     elements = [count * item for count in counts]

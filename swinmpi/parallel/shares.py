@@ -29,17 +29,6 @@ class Shard:
         return block_range(num_images, self.of, self.number - 1)
 
 
-def owner_of(item: int, num_items: int, num_ranks: int) -> int:
-    """The rank whose `block_range` holds `item` (0 <= item < num_items)."""
-    if not 0 <= item < num_items:
-        raise ValueError(f"expected an item of 0..{num_items - 1}, got {item}")
-    share, extra = divmod(num_items, num_ranks)
-    in_larger_blocks = extra * (share + 1)
-    if item < in_larger_blocks:
-        return item // (share + 1)
-    return extra + (item - in_larger_blocks) // share
-
-
 def split_groups(num_ranks: int, ranks_per_image: int) -> list[range]:
     """World ranks of every group: as many groups as have `ranks_per_image` ranks, leftover ranks spread one by one.
 

@@ -8,6 +8,7 @@ from swinmpi.parallel.comm import World
 from swinmpi.parallel.relay import Ending, Part, Relay, share, strips
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput
+from swinmpi.storage.store import ImageStore
 
 
 class Delivery(Protocol):
@@ -64,7 +65,7 @@ class GatherDelivery:
     """`output.backend: gather`. Parts travel to rank 0, the only one that opens the file; it never waits for another rank
     but for strips that were announced a round before, so that what the others keep for it cannot pile up."""
 
-    def __init__(self, world: World, output: StackOutput | None, datasets: Mapping[str, np.dtype],
+    def __init__(self, world: World, output: ImageStore | None, datasets: Mapping[str, np.dtype],
                  num_pixels: int):
         """output: on rank 0."""
         self.world, self.output, self.datasets = world, output, datasets

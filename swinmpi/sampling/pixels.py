@@ -5,8 +5,8 @@ import numpy as np
 
 from swinmpi.config import ModelConfig
 from swinmpi.errors import SwinmpiError
-from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.figures import FIGURES, Figures, ImagePart, lr_range, sums_of_part
+from swinmpi.images.lr_rows import LrRows
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.storage.values import ValueRange, mask_invalid, restore_invalid
 

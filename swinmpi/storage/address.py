@@ -16,9 +16,11 @@ from swinmpi.storage.layout import EXPECTED, find_problem
 with suppress(ImportError):
     import hdf5plugin  # noqa: F401 - registers the compression filters of the `filters` extra
 
-CHUNK_CACHE_BYTES = 128 << 20  # a chunk that spans many images is then unpacked once, not once per image
+# So much that a chunk which spans many images is unpacked once, not once per image.
+CHUNK_CACHE_BYTES = 128 << 20
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)  # what h5py raises on files that are not sound
+# What h5py raises on files that are not sound.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
 class Missing(KeyError):
@@ -45,7 +47,10 @@ def parse_address(text: str) -> Address:
 
 
 def open_file(path: Path) -> h5py.File:
-    """Open an HDF5 file for reading; StackError when it is missing, not readable, not HDF5, or damaged."""
+    """Open an HDF5 file for reading.
+
+    StackError when it is missing, not readable, not HDF5, or damaged.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise StackError(f"{path}: expected an HDF5 file, got a folder or a device")
@@ -55,15 +60,19 @@ def open_file(path: Path) -> h5py.File:
         raise StackError(f"{path}: cannot open the HDF5 file: {error.strerror or error}") from None
     try:
         if not h5py.is_hdf5(path):
-            raise StackError(f"{path}: expected an HDF5 file, got something else (no HDF5 signature)")
+            raise StackError(f"{path}: expected an HDF5 file, got something else "
+                             "(no HDF5 signature)")
         return open_for_reading(path, rdcc_nbytes=CHUNK_CACHE_BYTES)
     except DAMAGE as error:
         reason = reason_of(error)
         if "truncated" in reason:
-            raise StackError(f"{path}: the HDF5 file is truncated; copy or write it again") from None
+            raise StackError(f"{path}: the HDF5 file is truncated; "
+                             "copy or write it again") from None
         if "lock" in reason:
-            raise StackError(f"{path}: another program is writing the HDF5 file; wait until it has closed it") from None
-        raise StackError(f"{path}: the HDF5 file is damaged ({reason}); copy or write it again") from None
+            raise StackError(f"{path}: another program is writing the HDF5 file; "
+                             "wait until it has closed it") from None
+        raise StackError(f"{path}: the HDF5 file is damaged ({reason}); "
+                         "copy or write it again") from None
 
 
 def open_for_reading(path: Path | str, **options) -> h5py.File:
@@ -77,8 +86,11 @@ def open_for_reading(path: Path | str, **options) -> h5py.File:
 
 
 def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = False) -> str:
-    """Absolute path of the stack: the named dataset, else (also below a named group) the NeXus default, else the only
-    dataset that looks like images. StackError lists the candidates."""
+    """Absolute path of the stack.
+
+    The named dataset, else (also below a named group) the NeXus default, else the only dataset that
+    looks like images. StackError lists the candidates.
+    """
     start = dataset or "/"
     item = open_object(file, start, allow_external)
     if not isinstance(item, h5py.Group):
@@ -90,15 +102,16 @@ def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = Fa
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        raise StackError(f"{file.filename}: expected a dataset of {EXPECTED}, found none below {start}; "
-                         "name one as file.h5::/path/to/images")
-    listed = ", ".join(candidates[:8]) + (f" and {len(candidates) - 8} more" if len(candidates) > 8 else "")
+        raise StackError(f"{file.filename}: expected a dataset of {EXPECTED}, found none below "
+                         f"{start}; name one as file.h5::/path/to/images")
+    more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
+    listed = ", ".join(candidates[:8]) + more
     raise StackError(f"{file.filename}: {len(candidates)} datasets look like images ({listed}); "
                      f"name one, for example {file.filename}::{candidates[0]}")
 
 
 def open_object(file: h5py.File, name: str, allow_external: bool = False) -> h5py.HLObject:
-    """The object at an absolute path; StackError when it is missing or lies behind an external link."""
+    """The object at an absolute path; StackError when it is missing or in another file."""
     try:
         return follow(file, name, allow_external)
     except DAMAGE as error:
@@ -118,16 +131,19 @@ def find_object(file: h5py.File, name: str, allow_external: bool = False) -> h5p
 
 
 def refuse_external_storage(dataset: h5py.Dataset, allow_external: bool) -> None:
-    """StackError when the pixels lie in other files (external storage, virtual dataset) and that was not allowed."""
+    """StackError when the pixels lie in other files and that was not allowed.
+
+    Other files: external storage, or the sources of a virtual dataset.
+    """
     if allow_external or not (dataset.external or dataset.is_virtual):
         return
     kind = "a virtual dataset" if dataset.is_virtual else "external storage"
-    raise StackError(f"{dataset.file.filename}::{dataset.name}: {kind} reads other files, which refused; "
-                     "copy the images into one file (h5repack) or allow external data")
+    raise StackError(f"{dataset.file.filename}::{dataset.name}: {kind} reads other files, which "
+                     "refused; copy the images into one file (h5repack) or allow external data")
 
 
 def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> str | None:
-    """Follow `default` (or the only NXentry, NXdata) from `start` to the `signal`; None without any."""
+    """Follow `default` (or the only NXentry, NXdata) from `start` to `signal`; None without any."""
     path = start
     for _ in range(8):  # deep enough for any real file, and ends when groups name each other
         try:
@@ -136,7 +152,8 @@ def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> 
             return None
         if not isinstance(item, h5py.Group):
             return path
-        child = text_attribute(item, "signal") or text_attribute(item, "default") or only_nexus_child(item)
+        child = (text_attribute(item, "signal") or text_attribute(item, "default")
+                 or only_nexus_child(item))
         if child is None:
             return None
         path = posixpath.normpath(posixpath.join(path, child))
@@ -146,13 +163,21 @@ def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> 
 def image_datasets(group: h5py.Group, prefix: str) -> list[str]:
     """Paths of all datasets below `group` that look like images; only hard links are followed."""
     found: list[str] = []
-    group.visititems(lambda name, item: found.append(posixpath.join(prefix, name)) if is_stack(item) else None)
+
+    def note(name: str, item) -> None:
+        if is_stack(item):
+            found.append(posixpath.join(prefix, name))
+
+    group.visititems(note)
     return found
 
 
 def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
-    """The object at an absolute path, walked link by link: StackError at a link that leaves the file, Missing at one
-    that leads nowhere. HDF5's own look at a path would open the other file."""
+    """The object at an absolute path, walked link by link.
+
+    StackError at a link that leaves the file, Missing at one that leads nowhere. HDF5's own look at
+    a path would open the other file.
+    """
     if allow_external:
         if name not in file:
             raise Missing(f"{name!r} is not in the file")
@@ -173,16 +198,22 @@ def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
             group = "/" if target.startswith("/") else group
             parts.extendleft(reversed(target.split("/")))
         else:
-            raise StackError(f"{file.filename}::{name}: {part!r} is a link to another file (or a loop of links), which "
-                             "is refused; copy the images into one file, or allow external data")
+            raise StackError(f"{file.filename}::{name}: {part!r} is a link to another file (or a "
+                             "loop of links), which is refused; copy the images into one file, or "
+                             "allow external data")
     return file[group]
 
 
 def only_nexus_child(group: h5py.Group) -> str | None:
-    """The child NeXus means where no attribute says so: the only NXentry or NXdata, or a dataset with signal=1."""
+    """The child NeXus means where no attribute says so.
+
+    It is the only NXentry or NXdata, or a dataset with signal=1.
+    """
     hard = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
-    for names in ([name for name in hard if text_attribute(group[name], "NX_class") in ("NXentry", "NXdata")],
-                  [name for name in hard if str(group[name].attrs.get("signal")) == "1"]):
+    classed = [name for name in hard
+               if text_attribute(group[name], "NX_class") in ("NXentry", "NXdata")]
+    signals = [name for name in hard if str(group[name].attrs.get("signal")) == "1"]
+    for names in (classed, signals):
         if len(names) == 1:
             return names[0]
     return None

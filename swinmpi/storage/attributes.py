@@ -21,11 +21,15 @@ def text_list(item, name: str) -> list[str]:
 
 def readable_attributes(item) -> dict:
     """All portable attributes."""
-    return {name: item.attrs[name] for name in item.attrs if is_portable(open_attribute(item, name))}
+    return {name: item.attrs[name] for name in item.attrs
+            if is_portable(open_attribute(item, name))}
 
 
 def copy_attributes(source, target, skip: tuple[str, ...] = ()) -> None:
-    """Copy every portable attribute but `skip`, with its HDF5 type (string kind, character set, byte order)."""
+    """Copy every portable attribute but `skip`, with its HDF5 type.
+
+    That is string kind, character set and byte order.
+    """
     for name in source.attrs:
         attribute = open_attribute(source, name)
         if name in skip or not is_portable(attribute):
@@ -43,8 +47,11 @@ def open_attribute(item, name: str):
 
 
 def is_portable(attribute) -> bool:
-    """False for references, also inside lists and compounds (DIMENSION_LIST, REFERENCE_LIST), which mean nothing in
-    another file, and for the few types that numpy cannot hold."""
+    """Whether an attribute can be copied to another file.
+
+    False for references, also inside lists and compounds (DIMENSION_LIST, REFERENCE_LIST), which
+    mean nothing there, and for the few types that numpy cannot hold.
+    """
     try:
         attribute.dtype  # noqa: B018 - h5py raises here
     except TypeError:

@@ -1,4 +1,4 @@
-"""The axes of a stack: found as NXdata axes or dimension scales, and carried to the finer grid of its SR stack."""
+"""The axes of a stack: found as NXdata axes or dimension scales, and put on the SR grid."""
 import posixpath
 from dataclasses import dataclass, replace
 
@@ -19,13 +19,15 @@ class Axis:
 
     def cut(self, items: range, size: int) -> "Axis":
         """The part over `items` of the `size` items along it: one value each, or their edges."""
-        return replace(self, values=self.values[items.start:items.stop + (len(self.values) == size + 1)])
+        are_edges = len(self.values) == size + 1
+        return replace(self, values=self.values[items.start:items.stop + are_edges])
 
 
 def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple[Axis | None, ...]:
     """The one-dimensional axis of each dimension of the stack at `path`, None where it has none.
 
-    Taken from `axes` of the group or the dataset (NXdata, new and old), else from attached HDF5 dimension scales.
+    Taken from `axes` of the group or the dataset (NXdata, new and old), else from attached HDF5
+    dimension scales.
     """
     stack = open_object(file, path, allow_external)
     group = open_object(file, posixpath.dirname(path), allow_external)
@@ -33,7 +35,8 @@ def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple
     found = []
     for dimension, size in enumerate(stack.shape):
         name = names[dimension] if len(names) == stack.ndim else "."
-        dataset = None if name == "." else find_object(file, posixpath.join(posixpath.dirname(path), name), allow_external)
+        place = posixpath.join(posixpath.dirname(path), name)
+        dataset = None if name == "." else find_object(file, place, allow_external)
         if dataset is None:
             scales = stack.dims[dimension]
             dataset = scales[0] if len(scales) else None
@@ -42,15 +45,18 @@ def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple
 
 
 def sr_coordinates(values: np.ndarray, size: int, scale: int) -> np.ndarray | None:
-    """Pixel coordinates of an LR axis on the SR grid: (size,) centres or (size + 1,) edges -> (scale * size [+ 1],).
+    """Pixel coordinates of an LR axis on the SR grid.
 
-    Pixel centres align as the images do: SR pixel j lies at (j + 0.5) / scale - 0.5 of the LR pixels. Linear between
-    pixels and beyond the outer two; floats keep their dtype, integers become float64; None for what is not a number.
+    (size,) centres or (size + 1,) edges -> (scale * size [+ 1],). Pixel centres align as the images
+    do: SR pixel j lies at (j + 0.5) / scale - 0.5 of the LR pixels. Linear between pixels and
+    beyond the outer two; floats keep their dtype, integers become float64; None for what is not a
+    number.
     """
     if values.dtype.kind not in "iuf":
         return None
     edges = len(values) == size + 1
-    at = np.arange(scale * size + edges) / scale if edges else (np.arange(scale * size) + 0.5) / scale - 0.5
+    at = (np.arange(scale * size + edges) / scale if edges
+          else (np.arange(scale * size) + 0.5) / scale - 0.5)
     left = np.clip(np.floor(at).astype(int), 0, max(len(values) - 2, 0))
     right = np.minimum(left + 1, len(values) - 1)
     exact = values.astype(np.float64)
@@ -59,7 +65,7 @@ def sr_coordinates(values: np.ndarray, size: int, scale: int) -> np.ndarray | No
 
 
 def axis_names(item) -> list[str]:
-    """The `axes` attribute as one name per dimension; old files write "frame:y:x" or "frame,y,x"."""
+    """The `axes` attribute, one name per dimension; old files write "frame:y:x" or "frame,y,x"."""
     names = text_list(item, "axes")
     return names[0].strip("[]").replace(",", ":").split(":") if len(names) == 1 else names
 

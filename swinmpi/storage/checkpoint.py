@@ -1,10 +1,9 @@
-"""Checkpoints: weights as safetensors with their configuration in the header, training state, both written atomically."""
+"""Checkpoints, written whole: weights as safetensors with their configuration, training state."""
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,25 +13,38 @@ from safetensors.torch import save
 from torch import Tensor
 
 from swinmpi.errors import CheckpointError, OutputError
+from swinmpi.storage.files import (
+    Sink,
+    as_output_error,
+    sync_folder,
+    system_reason,
+    write_atomically,
+)
 from swinmpi.storage.header import FORMAT, read_header
-from swinmpi.storage.partial import open_locked
-from swinmpi.storage.sink import Sink
+from swinmpi.storage.locking import open_locked
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping) -> None:
-    """Write weights so that `path` either keeps its old content or holds all of the new; header: JSON-serialisable."""
+    """Write weights so that `path` either keeps its old content or holds all of the new.
+
+    header: JSON-serialisable.
+    """
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, save(plain, metadata={"format": FORMAT, "header": json.dumps(header)}))
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict]:
-    """(tensors on the CPU, header); CheckpointError when the file is missing, damaged or not ours."""
+    """(tensors on the CPU, header).
+
+    CheckpointError when the file is missing, damaged or not ours.
+    """
     header = read_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, header
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); "
+                              "copy or download it again") from None
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -47,9 +59,10 @@ def check_shapes(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], so
     came = {name: tuple(value.shape) for name, value in tensors.items()}
     for name in sorted(own.keys() | came.keys()):
         if own.get(name) != came.get(name):
-            raise CheckpointError(f"{source}: does not fit the configured model: {name} should be "
-                                  f"{own.get(name, 'absent')}, is {came.get(name, 'absent')}; remove `model` settings "
-                                  "to use the checkpoint's own")
+            raise CheckpointError(
+                f"{source}: does not fit the configured model: {name} should be "
+                f"{own.get(name, 'absent')}, is {came.get(name, 'absent')}; remove `model` "
+                "settings to use the checkpoint's own")
 
 
 def file_sha256(path: Path | str) -> str:
@@ -62,10 +75,11 @@ def file_sha256(path: Path | str) -> str:
 
 
 class CheckpointFolder:
-    """A training run's folder: `update-00001000/` holds one complete state, newest last; `best.safetensors` the best EMA.
+    """A training run's folder.
 
-    One process writes. A folder under its final name is complete: it is filled, and emptied, under a hidden name.
-    As a context manager it gives back the lock that `create` took.
+    `update-00001000/` holds one complete state, newest last; `best.safetensors` the best EMA. One
+    process writes. A folder under its final name is complete: it is filled, and emptied, under a
+    hidden name. As a context manager it releases the lock that `create` took.
     """
 
     def __init__(self, root: Path, keep_last: int):
@@ -80,17 +94,19 @@ class CheckpointFolder:
             self.lock.close()
 
     def create(self) -> None:
-        """Make the folder, lock out other runs, remove what a killed one left unfinished; OutputError."""
-        with writing(self.root, "choose --set train.output=FOLDER"):
+        """Make the folder, lock out other runs, remove what a killed one left; OutputError."""
+        with as_output_error(self.root, "cannot write: {reason}",
+                             "choose --set train.output=FOLDER", reason=system_reason):
             self.root.mkdir(parents=True, exist_ok=True)
             try:
                 self.lock = open_locked(self.root / ".lock", create=True)
             except OutputError:
-                raise OutputError(f"{self.root}: another run is training here; wait for its end, or choose another "
-                                  "--set train.output=FOLDER") from None
+                raise OutputError(f"{self.root}: another run is training here; wait for its end, "
+                                  "or choose another --set train.output=FOLDER") from None
             for leftover in (*self.root.glob(".filling-*"), *self.root.glob(".emptying-*")):
                 shutil.rmtree(leftover)
-            for leftover in (*self.root.glob(".best.safetensors.*"), *self.root.glob(".log.jsonl.*")):
+            for leftover in (*self.root.glob(".best.safetensors.*"),
+                             *self.root.glob(".log.jsonl.*")):
                 leftover.unlink()
 
     def states(self) -> list[Path]:
@@ -101,14 +117,19 @@ class CheckpointFolder:
         """The newest complete state, or None."""
         return self.states()[-1] if self.states() else None
 
-    def save(self, update: int, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor], state: dict, header: dict) -> None:
-        """Write everything a resume needs, then forget states older than the last `keep_last`; OutputError."""
+    def save(self, update: int, weights: Mapping[str, Tensor], ema: Mapping[str, Tensor],
+             state: dict, header: dict) -> None:
+        """Write everything a resume needs, then forget states older than the last `keep_last`.
+
+        OutputError when that cannot be written.
+        """
         final = self.root / f"update-{update:08d}"
         filling = self.root / f".filling-{update:08d}"
         packed = io.BytesIO()
         torch.save(state, packed)
         try:
-            with writing(final):
+            with as_output_error(final, "cannot write: {reason}",
+                                 "make room or choose another folder", reason=system_reason):
                 shutil.rmtree(filling, ignore_errors=True)
                 filling.mkdir()
                 save_weights(filling / "weights.safetensors", weights, header)
@@ -117,7 +138,7 @@ class CheckpointFolder:
                 if final.exists():
                     self.forget(final)
                 os.replace(filling, final)
-                sync(self.root)
+                sync_folder(self.root)
                 for old in self.states()[:-self.keep_last]:
                     self.forget(old)
         except OutputError:
@@ -136,43 +157,13 @@ class CheckpointFolder:
 
 
 def load_state(folder: Path) -> dict:
-    """The training state of one `update-*` folder; nothing is unpickled but tensors and plain values."""
+    """The training state of one `update-*` folder.
+
+    Nothing is unpickled but tensors and plain values.
+    """
     try:
         return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
-        raise CheckpointError(f"{folder / 'state.pt'}: not a readable training state ({type(error).__name__}); remove "
-                              "this folder to resume from the one before") from None
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Temporary file beside it, fsync, rename, fsync of the folder; OutputError, and nothing left, when that fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync(path.parent)
-
-
-@contextmanager
-def writing(path: Path, advice: str = "make room or choose another folder") -> Iterator[None]:
-    """Any OSError inside becomes an OutputError in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror or error}; {advice}") from None
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        raise CheckpointError(
+            f"{folder / 'state.pt'}: not a readable training state ({type(error).__name__}); "
+            "remove this folder to resume from the one before") from None

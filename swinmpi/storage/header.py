@@ -10,18 +10,23 @@ FORMAT = "swinmpi-1"
 
 
 def read_header(path: Path | str) -> dict:
-    """The header given to `save_weights`; CheckpointError when the file is missing, damaged, cut short or not ours."""
+    """The header given to `save_weights`.
+
+    CheckpointError when the file is missing, damaged, cut short or not ours.
+    """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), found nothing there")
+        raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), "
+                              "found nothing there")
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from None
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); "
+                              "copy or download it again") from None
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected weights written by swinmpi-train (format {FORMAT}), got "
-                              f"{metadata.get('format', 'none')}")
+        raise CheckpointError(f"{path}: expected weights written by swinmpi-train (format "
+                              f"{FORMAT}), got {metadata.get('format', 'none')}")
     try:
         header = json.loads(metadata["header"])
     except (KeyError, ValueError, RecursionError):

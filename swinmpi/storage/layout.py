@@ -1,4 +1,4 @@
-"""How images lie in a dataset: the accepted layouts and dtypes, and the way to and from (C, H, W)."""
+"""How images lie in a dataset: the accepted layouts and dtypes, to and from (C, H, W)."""
 import h5py
 import numpy as np
 
@@ -6,26 +6,32 @@ from swinmpi.storage.attributes import text_attribute, text_list
 
 EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, of uint8, uint16 or float32"
 DTYPES = (np.dtype("uint8"), np.dtype("uint16"), np.dtype("float32"))
-CHANNEL_WORDS = {"c", "channel", "channels", "color", "colour", "colors", "colours", "rgb", "band", "bands"}
+CHANNEL_WORDS = {"c", "channel", "channels", "color", "colour", "colors", "colours", "rgb", "band",
+                 "bands"}
 
 
 def find_problem(dataset: h5py.Dataset) -> str | None:
     """Why this dataset is not a stack of images, or None; the number of images is not looked at."""
     shape = dataset.shape
     if shape is None or len(shape) not in (3, 4):
-        advice = f"; store one image as (1, {', '.join(map(str, shape))})" if shape and len(shape) == 2 else ""
+        is_image = shape and len(shape) == 2
+        advice = f"; store one image as (1, {', '.join(map(str, shape))})" if is_image else ""
         return f"expected {EXPECTED}, got shape {shape}{advice}"
     if dataset.dtype.newbyteorder("=") not in DTYPES:
         return f"expected {EXPECTED}, got dtype {dataset.dtype}; convert it"
     if len(shape) == 4 and not (shape[1] in (1, 3) or shape[3] in (1, 3)):
         return f"expected {EXPECTED}, got shape {shape}"
     if len(shape) == 3 and looks_like_one_colour_image(dataset):
-        return f"expected {EXPECTED}, got shape {shape}, which looks like one colour image; store it as {(1, *shape)}"
+        return (f"expected {EXPECTED}, got shape {shape}, which looks like one colour image; "
+                f"store it as {(1, *shape)}")
     return None
 
 
 def decide_layout(dataset: h5py.Dataset) -> str:
-    """`NHW`, `NHWC` or `NCHW` by shape; where both of the latter fit, by the dataset's hints, else `NHWC`."""
+    """`NHW`, `NHWC` or `NCHW` by shape.
+
+    Where both of the latter fit, by the dataset's hints, else `NHWC`.
+    """
     shape = dataset.shape
     if len(shape) == 3:
         return "NHW"
@@ -50,11 +56,12 @@ def from_chw(image: np.ndarray, layout: str) -> np.ndarray:
 
 def scaled_shape(shape: tuple[int, ...], layout: str, scale: int) -> tuple[int, ...]:
     """Shape of the SR stack of an LR stack."""
-    return tuple(size * scale if axis in "HW" else size for axis, size in zip(layout, shape, strict=True))
+    return tuple(size * scale if axis in "HW" else size
+                 for axis, size in zip(layout, shape, strict=True))
 
 
 def hinted_channel_axis(dataset: h5py.Dataset) -> int | None:
-    """The channel axis of a 4-d dataset as NeXus `interpretation`, dimension labels or NXdata `axes` tell it."""
+    """The channel axis of a 4-d dataset by NeXus `interpretation`, dimension labels or `axes`."""
     interpretation = text_attribute(dataset, "interpretation")
     if interpretation in ("image", "rgb-image"):
         return 1 if interpretation == "image" else 3

@@ -1,4 +1,4 @@
-"""The finished shards of one run put together: their compressed chunks are copied as they are, or only referred to."""
+"""The finished shards of one run put together: their chunks copied as they are, or referred to."""
 import itertools
 import json
 import os
@@ -12,20 +12,30 @@ from typing import Any
 import h5py
 import numpy as np
 
-from swinmpi.errors import OutputError, StackError
-from swinmpi.storage.address import DAMAGE, open_file, reason_of
+from swinmpi.errors import StackError
+from swinmpi.storage.address import DAMAGE, open_file
 from swinmpi.storage.attributes import copy_attributes, text_list
-from swinmpi.storage.output import beside
+from swinmpi.storage.files import Sink, as_output_error, beside, sync_folder
+from swinmpi.storage.locking import open_locked
 from swinmpi.storage.packing import attach_scales, write_process
-from swinmpi.storage.partial import DATA, LIBRARY, PER_IMAGE, STRUCTURE, differing_keys, open_locked, shortened, sync_folder
+from swinmpi.storage.partial import (
+    DATA,
+    LIBRARY,
+    PER_IMAGE,
+    STRUCTURE,
+    differing_keys,
+    shortened,
+)
 from swinmpi.storage.result import PROCESS, read_entries
-from swinmpi.storage.sink import Sink
 
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A finished shard. images: its image indices in the whole stack of `total`; failed: those of them given up; pixels:
-    (shape of an image, dtype, chunks and filters) of every dataset of images, by name."""
+    """A finished shard.
+
+    images: its image indices in the whole stack of `total`; failed: those of them given up; pixels:
+    (shape of an image, dtype, chunks and filters) of every dataset of images, by name.
+    """
 
     path: Path
     number: int
@@ -39,57 +49,68 @@ class ShardFile:
 
 
 def read_shard(path: Path) -> ShardFile:
-    """What a shard tells about itself, its pixels unread. StackError when it is missing, damaged, or no finished shard."""
+    """What a shard says about itself, its pixels unread.
+
+    StackError when it is missing, damaged, or no finished shard.
+    """
     with closing(open_file(path)) as file:
         try:
             process = read_entries(file[PROCESS])
             shard, done = process.pop("shard"), file[PER_IMAGE]["done"][:]
             first = shard["first_image"]
             failed = (first + np.flatnonzero(done == 0)).tolist()
-            return ShardFile(path, shard["number"], shard["of"], range(first, first + len(done)), shard["total"],
-                             tuple(failed), pixels_of(file), json.loads(shard["fingerprint"]), process)
+            images, fingerprint = range(first, first + len(done)), json.loads(shard["fingerprint"])
+            return ShardFile(path, shard["number"], shard["of"], images, shard["total"],
+                             tuple(failed), pixels_of(file), fingerprint, process)
         except DAMAGE:
-            raise StackError(f"{path}: expected a finished file of swinmpi-sample --shard I/N, got another one; leave it out, "
-                             "or run that shard to its end") from None
+            raise StackError(f"{path}: expected a finished file of swinmpi-sample --shard I/N, got "
+                             "another one; leave it out, or run that shard to its end") from None
 
 
 def difference(one: ShardFile, other: ShardFile) -> str | None:
-    """What differs between two shards that is the same in one run; None when they belong together."""
+    """What differs between two shards that is the same in one run; None if they belong together."""
     if (one.of, one.total) != (other.of, other.total):
         return "the number of shards or images"
     if one.fingerprint != other.fingerprint:
         return shortened(differing_keys(one.fingerprint, other.fingerprint))
     compared = 3 if one.images and other.images else 2  # a shard without images has no chunks
-    pixels = [{name: facts[:compared] for name, facts in shard.pixels.items()} for shard in (one, other)]
+    pixels = [{name: facts[:compared] for name, facts in shard.pixels.items()}
+              for shard in (one, other)]
     return None if pixels[0] == pixels[1] else "output.regression or output.compression"
 
 
-def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str, Any], virtual: bool = False) -> None:
-    """Write the stack of which `shards` (all of one run, in order) are the parts to `path`, whole or not at all.
+def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str, Any],
+                virtual: bool = False) -> None:
+    """Write the stack of which `shards` (all of one run, in order) are the parts to `path`.
 
-    One chunk is in memory at a time and none is unpacked. virtual: only refer to the images, by file names relative to
-    `path`. provenance: as for `StackOutput.finish`. OutputError when the disk is full, when a shard cannot be read, or
-    when another process merges into the same file.
+    It is written whole or not at all. One chunk is in memory at a time and none is unpacked.
+    virtual: only refer to the images, by file names relative to `path`. provenance: as for
+    `StackOutput.finish`. OutputError when the disk is full, when a shard cannot be read, or when
+    another process merges into the same file.
     """
-    unfinished = beside(path, ".packing")
-    with open_locked(unfinished, create=True) as sink:
+    unfinished, unharmed = beside(path, ".packing"), "the shards are as they were"
+    with (open_locked(unfinished, create=True) as sink,
+          as_output_error(path, "cannot be merged ({reason})", unharmed, DAMAGE)):
         try:
             sink.truncate(0)
             with h5py.File(sink, "w", libver=LIBRARY) as merged:
-                fill(merged, [shard for shard in shards if shard.images], path if virtual else None, sink)
+                with_images = [shard for shard in shards if shard.images]
+                fill(merged, with_images, path if virtual else None, sink)
                 write_process(merged["entry"], provenance)
             sink.sync()
             os.replace(unfinished, path)
             sync_folder(path.parent)
-        except BaseException as error:
+        except BaseException:
             unfinished.unlink(missing_ok=True)
-            if not isinstance(error, DAMAGE):
-                raise
-            raise OutputError(f"{path}: cannot be merged ({reason_of(error)}); the shards are as they were") from None
+            raise
 
 
-def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | None, sink: Sink) -> None:
-    """Everything but the process. The first shard gives the structure, each of them its images and small values."""
+def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | None,
+         sink: Sink) -> None:
+    """Everything but the process.
+
+    The first shard gives the structure, each of them its images and small values.
+    """
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     with closing(open_file(shards[0].path)) as first:
         for name in ("/", "entry", DATA, PER_IMAGE):
@@ -104,18 +125,20 @@ def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | No
                     copy_chunks(file[DATA][name], merged[DATA][name], shard.images.start, sink)
         stack_axis = f"{DATA}/{text_list(first[DATA], 'axes')[0]}"
         for name, values in parts.items():
-            joined = join(values, shards) if name == stack_axis or name.startswith(PER_IMAGE) else values[0]
+            along_stack = name == stack_axis or name.startswith(PER_IMAGE)
+            joined = join(values, shards) if along_stack else values[0]
             copied = merged.create_dataset(name, data=joined, dtype=first[name].dtype)
             copy_attributes(first[name], copied, skip=STRUCTURE)
     attach_scales(merged[DATA])
 
 
-def create_images(data: h5py.Group, source: h5py.Dataset, shards: Sequence[ShardFile], virtual_path: Path | None) -> None:
-    """The dataset of all images, laid out like `source`, still without pixels; or the virtual one."""
+def create_images(data: h5py.Group, source: h5py.Dataset, shards: Sequence[ShardFile],
+                  virtual_path: Path | None) -> None:
+    """The dataset of all images, stored like `source`, still without pixels; or the virtual one."""
     name, shape = source.name.rpartition("/")[2], (shards[0].total, *source.shape[1:])
     if virtual_path is None:
-        dataset = h5py.h5d.create(data.id, name.encode(), source.id.get_type(), h5py.h5s.create_simple(shape),
-                                  source.id.get_create_plist())
+        dataset = h5py.h5d.create(data.id, name.encode(), source.id.get_type(),
+                                  h5py.h5s.create_simple(shape), source.id.get_create_plist())
         target = h5py.Dataset(dataset)
     else:
         layout = h5py.VirtualLayout(shape, source.dtype)
@@ -128,12 +151,18 @@ def create_images(data: h5py.Group, source: h5py.Dataset, shards: Sequence[Shard
 
 
 def relative_name(path: Path, of: Path) -> str:
-    """How a virtual dataset in the file `of` calls the file `path`; HDF5 reads a percent sign as the start of a pattern."""
+    """How a virtual dataset in the file `of` calls the file `path`.
+
+    HDF5 reads a percent sign as the start of a pattern.
+    """
     return os.path.relpath(os.path.realpath(path), of.parent).replace("%", "%%")
 
 
 def copy_chunks(source: h5py.Dataset, target: h5py.Dataset, first_image: int, sink: Sink) -> None:
-    """The stored chunks of a shard to their place in the whole; images given up have none. OSError when the disk is full."""
+    """Copy the stored chunks of a shard to their place in the whole; images given up have none.
+
+    OSError when the disk is full.
+    """
     for offset in chunk_offsets(source):
         if source.id.get_chunk_info_by_coord(offset).byte_offset is not None:
             filter_mask, chunk = source.id.read_direct_chunk(offset)
@@ -149,7 +178,8 @@ def chunk_offsets(dataset: h5py.Dataset) -> Iterator[tuple[int, ...]]:
 def join(parts: Sequence[np.ndarray], shards: Sequence[ShardFile]) -> np.ndarray:
     """Values along the stack, one per image, or their edges, of which neighbours share one."""
     edges = len(parts[0]) == len(shards[0].images) + 1
-    return np.concatenate([part[1:] if edges and number else part for number, part in enumerate(parts)])
+    return np.concatenate([part[1:] if edges and number else part
+                           for number, part in enumerate(parts)])
 
 
 def small_datasets(file: h5py.File) -> list[str]:
@@ -161,7 +191,8 @@ def small_datasets(file: h5py.File) -> list[str]:
 def pixels_of(file: h5py.File) -> dict[str, tuple]:
     """See ShardFile."""
     return {name: (item.shape[1:], item.dtype.str, (item.chunks, filters_of(item)))
-            for name, item in file[DATA].items() if isinstance(item, h5py.Dataset) and item.ndim >= 3}
+            for name, item in file[DATA].items()
+            if isinstance(item, h5py.Dataset) and item.ndim >= 3}
 
 
 def filters_of(dataset: h5py.Dataset) -> tuple:

@@ -1,14 +1,15 @@
-"""The output of a run: `OUT.partial` while it grows, one packed NeXus file at the end, resumable in between.
+"""The output of a run: `OUT.partial` while it grows, one packed NeXus file at the end.
 
 A kill at any moment leaves a resumable OUT.partial, or the finished OUT, never half of one:
- - OUT.partial appears complete under its name: every dataset allocated, contiguous, and no metadata changes after that;
+ - OUT.partial appears complete under its name: every dataset allocated, contiguous, and no metadata
+   changes after that;
  - an image's pixels are on the disk before its `done` flag is set;
  - OUT is packed under another name and renamed, and only then is OUT.partial removed.
 """
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,36 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError
 from swinmpi.images.figures import stored_names
-from swinmpi.storage.address import DAMAGE, reason_of
+from swinmpi.storage.address import DAMAGE
+from swinmpi.storage.files import (
+    Sink,
+    as_output_error,
+    beside,
+    check_place,
+    sync_folder,
+    system_reason,
+)
 from swinmpi.storage.layout import from_chw
+from swinmpi.storage.locking import check_in_place
 from swinmpi.storage.packing import pack
 from swinmpi.storage.partial import (
     DATA,
     PER_IMAGE,
-    check_in_place,
     create_partial,
     describe,
     resume_partial,
-    sync_folder,
 )
-from swinmpi.storage.sink import Sink
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
+
+PLACE = {
+    "is no file": "expected a file name, got a folder or a device; use --output FILE",
+    "no folder": "the folder {folder} does not exist; create it or choose another --output",
+    "not writable": "the folder {folder} is not writable; choose another --output",
+    "is the input": "would overwrite the input {input}; choose another --output",
+    "exists": "exists already; choose another --output, or replace it with --overwrite"}
+PlacedPixels = tuple[tuple[slice, ...], np.ndarray]  # where in a dataset, and the values there
+ADVICE = "make room and start again, finished images are kept"
 
 
 @dataclass(frozen=True)
@@ -47,9 +63,13 @@ class OutputPlan:
 
 
 class StackOutput:
-    """The one writer of an output file; made by `StackOutput.open`, a context manager. For one process (rank 0)."""
+    """The one writer of an output file, an `ImageStore`; for one process (rank 0).
 
-    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan, overwrite: bool):
+    A context manager, made by `StackOutput.open`.
+    """
+
+    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan,
+                 overwrite: bool):
         self.path = path
         self.partial = partial
         self.plan = plan
@@ -63,62 +83,69 @@ class StackOutput:
              overwrite: bool = False, range_is_measured: bool = False) -> "StackOutput":
         """Create OUT.partial, or resume it when it was begun with the same fingerprint.
 
-        fingerprint: JSON values that decide the pixels (input, checkpoint, configuration, seed). range_is_measured:
-        its value range is kept for `measured_before`. OutputError when OUT exists and not `overwrite`, cannot be written
-        here, is being written by another run, or when OUT.partial was begun with another fingerprint; with `overwrite`
-        that one is discarded, a matching one is still resumed.
+        fingerprint: JSON values that decide the pixels (input, checkpoint, configuration, seed).
+        range_is_measured: its value range is kept for `measured_before`. OutputError when OUT
+        exists and not `overwrite`, cannot be written here, is being written by another run, or when
+        OUT.partial was begun with another fingerprint; with `overwrite` that one is discarded, a
+        matching one is still resumed.
         """
         path = check_output(path, stack.address.path, overwrite)
         partial = beside(path, ".partial")
-        description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
-        try:
+        pixels = pixel_datasets(plan, stack.dtype)
+        description = describe(stack, plan.scale, pixels, fingerprint)
+        with as_output_error(partial, "cannot write here ({reason})", "choose another --output",
+                             reason=system_reason):
             sink = resume_partial(partial, description, plan.figures, overwrite)
             if sink is None:
                 begun = {"fingerprint": json.dumps(description),
                          "range_is_measured": range_is_measured}
-                sink = create_partial(partial, stack, plan.scale,
-                                      pixel_datasets(plan, stack.dtype), plan.figures, begun)
-        except OSError as error:
-            raise OutputError(f"{partial}: cannot write here ({error.strerror or reason_of(error)}); "
-                              "choose another --output") from None
+                sink = create_partial(partial, stack, plan.scale, pixels, plan.figures, begun)
         return cls(path, partial, sink, stack.layout, plan, overwrite)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
         return np.flatnonzero(self._file[PER_IMAGE]["done"][:] == 0).tolist()
 
-    def write(self, image_index: int, arrays: Mapping[str, np.ndarray], figures: Mapping[str, float]) -> None:
-        """Store a whole image, arrays (C, H, W), and mark it done; see `write_part` and `complete`."""
+    def write(self, image_index: int, arrays: Mapping[str, np.ndarray],
+              figures: Mapping[str, float]) -> None:
+        """Store a whole image and mark it done; see `write_part` and `complete`.
+
+        arrays: (C, H, W).
+        """
         sr = self._file[DATA]["sr"]
         whole = tuple(sr.shape[self.layout.index(axis)] for axis in "HW")
         if {image.shape[1:] for image in arrays.values()} - {whole}:
-            raise ValueError(f"expected images of {whole}, got {[image.shape for image in arrays.values()]}")
+            raise ValueError(f"expected images of {whole}, got "
+                             f"{[image.shape for image in arrays.values()]}")
         check_figures(figures, self.plan.figures)
         self.write_part(image_index, 0, 0, arrays)
         self.complete(image_index, figures)
 
-    def write_part(self, image_index: int, top: int, left: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def write_part(self, image_index: int, top: int, left: int,
+                   arrays: Mapping[str, np.ndarray]) -> None:
         """Store pixels of an image, not yet safe from a kill.
 
-        arrays: (C, h, w) at (top, left) for every dataset of the plan, raw values in the dataset's own dtype.
+        arrays: (C, h, w) at (top, left) for every dataset of the plan, raw values in the dataset's
+        own dtype.
         """
         data = self._file[DATA]
         datasets = {name: data[name] for name in pixel_datasets(self.plan, data["sr"].dtype)}
         placed = checked_part(datasets, self.layout, image_index, top, left, arrays)
-        with told_as_output_error(self.partial, f"image {image_index}"):
+        with self._writing(image_index):
             for name, (place, stored) in placed.items():
                 data[name][place] = stored
             self._sink.check()
 
     def complete(self, image_index: int, figures: Mapping[str, float]) -> None:
-        """Mark an image done when all of it is written; returns when it would survive a kill or a power cut.
+        """Mark an image done when all of it is written.
 
-        figures: by name, any of the plan's; those not given stay NaN.
+        Returns when it would survive a kill or a power cut. figures: by name, any of the plan's;
+        those not given stay NaN.
         """
         check_figures(figures, self.plan.figures)
         self.check_in_place()
         per_image = self._file[PER_IMAGE]
-        with told_as_output_error(self.partial, f"image {image_index}"):
+        with self._writing(image_index):
             for name, value in figures.items():
                 per_image[name][image_index] = value
             self._flush()
@@ -128,25 +155,19 @@ class StackOutput:
     def finish(self, provenance: Mapping[str, Any], failed: Collection[int] = ()) -> Path:
         """Pack OUT.partial into OUT and remove it; returns OUT's path.
 
-        provenance: names to strings, numbers, lists of them, or mappings of those; None is left out. failed: images
-        given up; their `done` stays 0 and their pixels are 0 (NaN for floats). ValueError when others are missing.
+        provenance: names to strings, numbers, lists of them, or mappings of those; None is left
+        out. failed: images given up; their `done` stays 0 and their pixels are 0 (NaN for floats).
+        ValueError when others are missing.
         """
         missing = sorted(set(self.remaining()) - set(failed))
         if missing:
-            raise ValueError(f"{self.partial}: {len(missing)} images are not done, the first is {missing[0]}")
+            raise ValueError(f"{self.partial}: {len(missing)} images are not done, the first is "
+                             f"{missing[0]}")
         self.check_in_place()
         if self.path.exists() and not self.overwrite:
-            raise OutputError(f"{self.path}: was made by somebody else meanwhile; move it away and start again to pack the "
-                              f"images, they are safe in {self.partial}")
-        packing = beside(self.path, ".packing")
-        try:
-            pack(self._file, packing, self.plan.compression, provenance)
-            os.replace(packing, self.path)
-            sync_folder(self.path.parent)
-        except DAMAGE as error:
-            packing.unlink(missing_ok=True)
-            raise OutputError(f"{self.path}: cannot be packed ({reason_of(error)}); start again to pack the images, "
-                              f"they are safe in {self.partial}") from None
+            raise OutputError(f"{self.path}: was made by somebody else meanwhile; move it away and "
+                              f"start again to pack the images, they are safe in {self.partial}")
+        self._pack(provenance)
         self.partial.unlink(missing_ok=True)
         self.close()
         return self.path
@@ -156,7 +177,7 @@ class StackOutput:
         check_in_place(self._sink, self.partial)
 
     def hand_over(self) -> None:
-        """Leave the writing of images to others (`SharedPartial`) until `take_back`; the lock stays."""
+        """Leave the writing of images to `SharedPartial` until `take_back`; the lock stays."""
         self._file.close()
 
     def take_back(self) -> None:
@@ -167,6 +188,22 @@ class StackOutput:
         """Let go of OUT.partial; it stays resumable."""
         self._file.close()
         self._sink.close()
+
+    def _pack(self, provenance: Mapping[str, Any]) -> None:
+        packing = beside(self.path, ".packing")
+        advice = f"start again to pack the images, they are safe in {self.partial}"
+        with as_output_error(self.path, "cannot be packed ({reason})", advice, DAMAGE):
+            try:
+                pack(self._file, packing, self.plan.compression, provenance)
+                os.replace(packing, self.path)
+                sync_folder(self.path.parent)
+            except DAMAGE:
+                packing.unlink(missing_ok=True)
+                raise
+
+    def _writing(self, image_index: int) -> AbstractContextManager[None]:
+        problem = f"image {image_index} cannot be written ({{reason}})"
+        return as_output_error(self.partial, problem, ADVICE)
 
     def _flush(self) -> None:
         self._file.flush()
@@ -180,26 +217,23 @@ class StackOutput:
 
 
 def check_output(path: Path | str, input_path: Path, overwrite: bool = False) -> Path:
-    """The path to write, symbolic links resolved; OutputError when it cannot or must not be written."""
+    """The path to write, symbolic links resolved.
+
+    OutputError when it cannot or must not be written.
+    """
     path = Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise OutputError(f"{path}: expected a file name, got a folder or a device; use --output FILE")
-    if not os.path.isdir(path.parent):
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; create it or choose another --output")
-    if not os.access(path.parent, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise OutputError(f"{path}: the folder {path.parent} is not writable; choose another --output")
-    for mine in (path, beside(path, ".partial"), beside(path, ".packing")):
-        if os.path.exists(mine) and os.path.exists(input_path) and os.path.samefile(mine, input_path):
-            raise OutputError(f"{path}: would overwrite the input {input_path}; choose another --output")
-    if os.path.exists(path) and not overwrite:
-        raise OutputError(f"{path}: exists already; choose another --output, or replace it with --overwrite")
+    check_place(path, PLACE, overwrite, input_path)
     return path
 
 
 def measured_before(path: Path | str, identity: Mapping[str, Any]) -> ValueRange | None:
-    """The value range that the run which began OUT.partial measured of the stack with this identity; None without one."""
+    """The value range that the run which began OUT.partial measured, if it read the same stack.
+
+    identity: of the stack. None without such a run.
+    """
+    partial = beside(Path(os.path.realpath(path)), ".partial")
     try:
-        with h5py.File(beside(Path(os.path.realpath(path)), ".partial"), locking=False) as file:
+        with h5py.File(partial, locking=False) as file:
             begun = json.loads(file.attrs["fingerprint"])
             is_known = file.attrs["range_is_measured"] and begun["input"] == identity
             return ValueRange(*begun["value_range"]) if is_known else None
@@ -217,28 +251,42 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     return names
 
 
-def checked_part(datasets: Mapping[str, h5py.Dataset], layout: str, image_index: int, top: int, left: int,
-                 arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[tuple[slice, ...], np.ndarray]]:
-    """Where arrays (C, h, w) at (top, left) of an image lie in their datasets, and the values as they lie there (a view).
+def checked_part(datasets: Mapping[str, h5py.Dataset], layout: str, image_index: int, top: int,
+                 left: int, arrays: Mapping[str, np.ndarray]) -> dict[str, PlacedPixels]:
+    """Where arrays (C, h, w) at (top, left) of an image lie in their datasets, and their values.
 
-    ValueError when names, shape or dtype would have to be changed.
+    The values are views. ValueError when names, shape or dtype would have to be changed.
     """
     if set(arrays) != set(datasets):
         raise ValueError(f"expected arrays {sorted(datasets)}, got {sorted(arrays)}")
     placed = {}
     for name, dataset in datasets.items():
-        array, sizes = arrays[name], dict(zip(layout, dataset.shape, strict=True))
+        array = arrays[name]
         place = place_of(array.shape, layout, image_index, top, left) if array.ndim == 3 else ()
-        if (not place or len(array) != sizes.get("C", 1) or array.dtype.newbyteorder("=") != dataset.dtype.newbyteorder("=")
-                or any(not 0 <= span.start < span.stop <= size for span, size in zip(place, dataset.shape, strict=True))):
-            raise ValueError(f"{name}: expected (C, h, w) of {dataset.dtype} inside {layout} {dataset.shape}, got "
-                             f"{array.shape} of {array.dtype} at row {top}, column {left} of image {image_index}")
+        if not (place and fits(array, place, layout, dataset)):
+            raise ValueError(
+                f"{name}: expected (C, h, w) of {dataset.dtype} inside {layout} {dataset.shape}, "
+                f"got {array.shape} of {array.dtype} at row {top}, column {left} of image "
+                f"{image_index}")
         placed[name] = place, from_chw(array, layout)[None]
     return placed
 
 
-def place_of(shape: tuple[int, int, int], layout: str, image_index: int, top: int, left: int) -> tuple[slice, ...]:
-    """Where pixels of `shape` (C, h, w) at (top, left) of an image lie in a dataset of that layout."""
+def fits(array: np.ndarray, place: tuple[slice, ...], layout: str, dataset: h5py.Dataset) -> bool:
+    """Whether `array` has all channels, the dtype of `dataset`, and its place inside of it."""
+    channels = dict(zip(layout, dataset.shape, strict=True)).get("C", 1)
+    return (len(array) == channels
+            and array.dtype.newbyteorder("=") == dataset.dtype.newbyteorder("=")
+            and all(0 <= span.start < span.stop <= size
+                    for span, size in zip(place, dataset.shape, strict=True)))
+
+
+def place_of(shape: tuple[int, int, int], layout: str, image_index: int, top: int,
+             left: int) -> tuple[slice, ...]:
+    """Where pixels (C, h, w) at (top, left) of an image lie in a dataset of that layout.
+
+    shape: of those pixels.
+    """
     channels, height, width = shape
     spans = {"N": slice(image_index, image_index + 1), "C": slice(0, channels),
              "H": slice(top, top + height), "W": slice(left, left + width)}
@@ -249,17 +297,3 @@ def check_figures(figures: Mapping[str, float], names: Collection[str]) -> None:
     """ValueError unless they are among `names`."""
     if not set(figures) <= set(names):
         raise ValueError(f"expected figures among {names}, got {sorted(figures)}")
-
-
-@contextmanager
-def told_as_output_error(partial: Path, what: str) -> Iterator[None]:
-    """An OSError inside becomes an OutputError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{partial}: {what} cannot be written ({reason_of(error)}); "
-                          "make room and start again, finished images are kept") from None
-
-
-def beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)

@@ -9,22 +9,25 @@ import numpy as np
 
 import swinmpi
 from swinmpi.storage.attributes import copy_attributes, text_list
+from swinmpi.storage.files import Sink
 from swinmpi.storage.partial import DATA, LIBRARY, PER_IMAGE, nexus_group
-from swinmpi.storage.sink import Sink
 
 CHUNK_BYTES = 1 << 20
 
 
 def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[str, Any]) -> None:
-    """Write the finished form of OUT.partial to `path`, image by image and safe from a power cut; an older file there
-    is overwritten. OSError when the disk is full."""
+    """Write the finished form of OUT.partial to `path`, image by image and safe from a power cut.
+
+    An older file there is overwritten. OSError when the disk is full.
+    """
     with Sink(path, "w+b") as sink:
         with h5py.File(sink, "w", libver=LIBRARY) as packed:
             fill(packed, partial, compression, provenance, sink)
         sink.sync()
 
 
-def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Mapping[str, Any], sink: Sink) -> None:
+def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Mapping[str, Any],
+         sink: Sink) -> None:
     """Everything that is in the finished file."""
     done = np.flatnonzero(partial[PER_IMAGE]["done"][:])
     copy_attributes(partial, packed, skip=("fingerprint", "range_is_measured"))
@@ -41,15 +44,18 @@ def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Ma
     write_process(packed["entry"], provenance)
 
 
-def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done: np.ndarray, sink: Sink) -> None:
-    """One dataset with its attributes: images chunked and compressed, axes and figures as they are."""
+def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done: np.ndarray,
+                 sink: Sink) -> None:
+    """One dataset with its attributes: images in chunks, compressed; axes, figures as they are."""
     name = source.name.rpartition("/")[2]
     if source.ndim < 3 or not len(source):  # HDF5 cuts nothing into chunks
         target = group.create_dataset(name, data=source[()], dtype=source.dtype)
     else:
-        filters = {"compression": "gzip", "compression_opts": compression, "shuffle": True} if compression else {}
-        target = group.create_dataset(name, source.shape, source.dtype, chunks=chunk_shape(source.shape, source.dtype),
-                                      fillvalue=np.nan if source.dtype.kind == "f" else 0, **filters)
+        filters = {"compression": "gzip", "compression_opts": compression, "shuffle": True}
+        target = group.create_dataset(name, source.shape, source.dtype,
+                                      chunks=chunk_shape(source.shape, source.dtype),
+                                      fillvalue=np.nan if source.dtype.kind == "f" else 0,
+                                      **(filters if compression else {}))
         for image_index in done:
             for band in bands(target):
                 place = (image_index, *band)
@@ -59,7 +65,10 @@ def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done
 
 
 def bands(dataset: h5py.Dataset) -> Iterator[tuple[slice, ...]]:
-    """Slices of an image: one row of chunks after the other, so that no more of a large image has to be in memory."""
+    """Slices of an image: one row of chunks after the other.
+
+    So no more of a large image has to be in memory.
+    """
     sides, chunk = dataset.shape[1:], dataset.chunks[1:]
     cut = next((axis for axis, side in enumerate(sides) if chunk[axis] < side), 0)
     for first in range(0, sides[cut], chunk[cut]):
@@ -86,8 +95,8 @@ def attach_scales(data: h5py.Group) -> None:
 def write_process(entry: h5py.Group, provenance: Mapping[str, Any]) -> None:
     """NXprocess: the program, its version, the date, and every entry of `provenance`."""
     date = datetime.now().astimezone().isoformat(timespec="seconds")
-    write_entries(nexus_group(entry, "process", "NXprocess"),
-                  {"program": "swinmpi", "version": swinmpi.__version__, "date": date} | dict(provenance))
+    made_by = {"program": "swinmpi", "version": swinmpi.__version__, "date": date}
+    write_entries(nexus_group(entry, "process", "NXprocess"), made_by | dict(provenance))
 
 
 def write_entries(group: h5py.Group, entries: Mapping[str, Any]) -> None:

@@ -1,42 +1,57 @@
-"""Training pairs: the file that swinmpi-prepare writes image by image and swinmpi-train reads crop by crop.
+"""Training pairs: the file that swinmpi-prepare writes image by image and swinmpi-train reads.
 
-Layout: /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,) uint8 (0 train,
-1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config (JSON), creator.
+It holds /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,)
+uint8 (0 train, 1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config
+(JSON), creator.
 """
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from swinmpi.errors import OutputError, StackError
-from swinmpi.storage.address import DAMAGE, find_object, open_for_reading, reason_of, refuse_external_storage
-from swinmpi.storage.partial import open_locked, sync_folder
+from swinmpi.errors import StackError
+from swinmpi.storage.address import (
+    DAMAGE,
+    find_object,
+    open_for_reading,
+    reason_of,
+    refuse_external_storage,
+)
+from swinmpi.storage.files import as_output_error, check_place, sync_folder, system_reason
+from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 
 TRAIN, VALIDATE = 0, 1
 DATASETS = ("hr", "lr", "split", "source")
+PLACE = {"no folder": "its folder does not exist; create it or choose another --output",
+         "not writable": "its folder is not writable; choose another --output",
+         "is a folder": "expected a file name, got a folder",
+         "exists": "exists already; give --overwrite to replace it"}
 
 
 class PairWriter:
-    """Append pairs to FILE.partial; leaving the block renames it to FILE, or deletes it when an exception passes.
+    """Append pairs to FILE.partial, which the end of the block renames to FILE.
 
-    Memory does not grow with the number of pairs: shapes and dtype come from the first one, each is written at once.
+    An exception in the block deletes it. Memory does not grow with the number of pairs: shapes and
+    dtype come from the first one, each is written at once.
     """
 
-    def __init__(self, path: Path | str, attributes: Mapping[str, str | float], overwrite: bool = False):
+    def __init__(self, path: Path | str, attributes: Mapping[str, str | float],
+                 overwrite: bool = False):
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".partial")
         self.attributes = dict(attributes)
-        check_output(self.path, overwrite)
+        check_place(self.path, PLACE, overwrite)
 
     def __enter__(self) -> "PairWriter":
         with self.writing():
             self.sink = open_locked(self.partial, create=True)
             self.sink.truncate(0)  # what a killed run may have left
-            self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)  # uncached: a full disk shows at once, not at the end
+            # Uncached: a full disk shows at once, not at the end.
+            self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
             self.file.attrs.update(self.attributes)
         return self
 
@@ -70,27 +85,27 @@ class PairWriter:
 
     def create(self, hr: np.ndarray, lr: np.ndarray) -> None:
         for name, image in (("hr", hr), ("lr", lr)):
-            self.file.create_dataset(name, (0, *image.shape), image.dtype, chunks=(1, *image.shape),
-                                     maxshape=(None, *image.shape))
+            self.file.create_dataset(name, (0, *image.shape), image.dtype,
+                                     chunks=(1, *image.shape), maxshape=(None, *image.shape))
         self.file.create_dataset("split", (0,), np.uint8, chunks=(4096,), maxshape=(None,))
         self.file["split"].attrs["meaning"] = f"{TRAIN}: train, {VALIDATE}: validate"
-        self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,), maxshape=(None,))
+        self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,),
+                                 maxshape=(None,))
         link_nexus(self.file)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self.partial}: cannot write: {error.strerror or error}; "
-                              "free space or choose another --output") from None
+    def writing(self) -> AbstractContextManager[None]:
+        """See `as_output_error`."""
+        return as_output_error(self.partial, "cannot write: {reason}",
+                               "free space or choose another --output", reason=system_reason)
 
 
 class PairReader:
-    """Open a file of pairs (context manager). Every problem is a StackError before the first pixel is read.
+    """Open a file of pairs (context manager).
 
-    num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the stored dtype (255 or
-    65535); train_indices and validate_indices, int64 image indices.
+    Every problem is a StackError before the first pixel is read.
+
+    num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the
+    stored dtype (255 or 65535); train_indices and validate_indices, int64 image indices.
     """
 
     def __init__(self, path: Path | str):
@@ -100,8 +115,8 @@ class PairReader:
             self.check()
         except DAMAGE as error:
             self.file.close()
-            raise StackError(f"{self.path}: the HDF5 file is damaged ({reason_of(error)}); make it again with "
-                             "swinmpi-prepare") from None
+            raise StackError(f"{self.path}: the HDF5 file is damaged ({reason_of(error)}); "
+                             "make it again with swinmpi-prepare") from None
         except StackError:
             self.file.close()
             raise
@@ -116,43 +131,56 @@ class PairReader:
         """(hr, lr) as stored: (H, W, C) and (h, w, C)."""
         return self.read(self.hr, image_index, ...), self.read(self.lr, image_index, ...)
 
-    def read_crop(self, image_index: int, y_lr: int, x_lr: int, lr_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The LR square at (y_lr, x_lr) of side lr_size and the HR square over it; positions in LR pixels."""
+    def read_crop(self, image_index: int, y_lr: int, x_lr: int,
+                  lr_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """(hr, lr): the LR square at (y_lr, x_lr) of side lr_size and the HR square over it.
+
+        Positions and size in LR pixels.
+        """
         y_hr, x_hr, hr_size = (self.to_hr(length) for length in (y_lr, x_lr, lr_size))
         height, width = self.lr.shape[1:3]
         if min(y_lr, x_lr) < 0 or y_lr + lr_size > height or x_lr + lr_size > width:
-            raise ValueError(f"crop at ({y_lr}, {x_lr}) of {lr_size} px leaves the LR image of {height} x {width}")
+            raise ValueError(f"crop at ({y_lr}, {x_lr}) of {lr_size} px leaves the LR image of "
+                             f"{height} x {width}")
         hr = self.read(self.hr, image_index, np.s_[y_hr:y_hr + hr_size, x_hr:x_hr + hr_size])
-        return hr, self.read(self.lr, image_index, np.s_[y_lr:y_lr + lr_size, x_lr:x_lr + lr_size])
+        lr = self.read(self.lr, image_index, np.s_[y_lr:y_lr + lr_size, x_lr:x_lr + lr_size])
+        return hr, lr
 
     def read(self, dataset: h5py.Dataset, image_index: int, part) -> np.ndarray:
         try:
             return dataset[(int(image_index), *(part if isinstance(part, tuple) else (part,)))]
         except DAMAGE as error:
-            raise StackError(f"{self.path}: {dataset.name}[{image_index}] is damaged ({reason_of(error)}); "
-                             "make the file again with swinmpi-prepare") from None
+            raise StackError(f"{self.path}: {dataset.name}[{image_index}] is damaged "
+                             f"({reason_of(error)}); make the file again with swinmpi-prepare"
+                             ) from None
 
     def to_hr(self, length_lr: int) -> int:
         length_hr = round(length_lr * self.scale)
         if abs(length_hr - length_lr * self.scale) > 1e-6:
-            raise ValueError(f"{length_lr} LR pixels are not a whole number of HR pixels at scale {self.scale:g}")
+            raise ValueError(f"{length_lr} LR pixels are not a whole number of HR pixels at scale "
+                             f"{self.scale:g}")
         return length_hr
 
     def check(self) -> None:
         """Refuse anything that swinmpi-prepare could not have written; set the attributes."""
         self.hr, self.lr, split = (self.dataset(name) for name in DATASETS[:3])
         scale = self.file.attrs.get("scale")
-        if not np.isscalar(scale) or not isinstance(scale, (int, float, np.number)) or not scale > 1:
+        is_number = np.isscalar(scale) and isinstance(scale, (int, float, np.number))
+        if not is_number or not scale > 1:
             self.refuse(f"attribute scale above 1, got {scale!r}")
         self.scale = float(scale)
         if self.hr.dtype not in (np.uint8, np.uint16) or self.hr.dtype != self.lr.dtype:
-            self.refuse(f"hr and lr of one type, uint8 or uint16, got {self.hr.dtype} and {self.lr.dtype}")
-        if self.hr.ndim != 4 or self.lr.ndim != 4 or self.hr.shape[3] not in (1, 3) or 0 in self.lr.shape:
+            self.refuse("hr and lr of one type, uint8 or uint16, got "
+                        f"{self.hr.dtype} and {self.lr.dtype}")
+        if (self.hr.ndim != 4 or self.lr.ndim != 4 or self.hr.shape[3] not in (1, 3)
+                or 0 in self.lr.shape):
             self.refuse(f"hr and lr of (N, H, W, 1 or 3), got {self.hr.shape} and {self.lr.shape}")
         self.num_images, height, width, self.channels = self.hr.shape
-        expected = (self.num_images, round(height / self.scale), round(width / self.scale), self.channels)
+        expected = (self.num_images, round(height / self.scale), round(width / self.scale),
+                    self.channels)
         if self.lr.shape != expected or split.shape != (self.num_images,):
-            self.refuse(f"lr of {expected} and split of ({self.num_images},), got {self.lr.shape} and {split.shape}")
+            self.refuse(f"lr of {expected} and split of ({self.num_images},), got {self.lr.shape} "
+                        f"and {split.shape}")
         self.size_px = height
         self.value_max = int(np.iinfo(self.hr.dtype).max)
         self.train_indices = np.flatnonzero(split[:] == TRAIN)
@@ -161,7 +189,8 @@ class PairReader:
     def dataset(self, name: str) -> h5py.Dataset:
         found = find_object(self.file, f"/{name}")
         if not isinstance(found, h5py.Dataset):
-            self.refuse(f"a dataset /{name}, got {', '.join(sorted(self.file)[:8]) or 'an empty file'}")
+            there = ", ".join(sorted(self.file)[:8]) or "an empty file"
+            self.refuse(f"a dataset /{name}, got {there}")
         refuse_external_storage(found, allow_external=False)
         check_extent(self.path, found)
         return found
@@ -170,25 +199,14 @@ class PairReader:
         raise StackError(f"{self.path}: expected {text}; make the file with swinmpi-prepare")
 
 
-def check_output(path: Path, overwrite: bool) -> None:
-    """OutputError unless `path` can be created (or replaced, with `overwrite`)."""
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: its folder does not exist; create it or choose another --output")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: its folder is not writable; choose another --output")
-    if path.is_dir():
-        raise OutputError(f"{path}: expected a file name, got a folder")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; give --overwrite to replace it")
-
-
 def open_pairs(path: str) -> h5py.File:
     if not os.path.isfile(path):
         raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")
     try:
         return open_for_reading(path)
     except DAMAGE as error:
-        raise StackError(f"{path}: not a complete HDF5 file ({reason_of(error)}); make it with swinmpi-prepare") from None
+        raise StackError(f"{path}: not a complete HDF5 file ({reason_of(error)}); "
+                         "make it with swinmpi-prepare") from None
 
 
 def link_nexus(file: h5py.File) -> None:

@@ -1,5 +1,4 @@
-"""OUT.partial: created complete or not at all, locked while in use, resumed only by the run that began it."""
-import fcntl
+"""OUT.partial: created complete or not at all, locked while in use, resumed by its own run only."""
 import json
 import os
 import shutil
@@ -14,24 +13,26 @@ from swinmpi.errors import OutputError
 from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.attributes import copy_attributes
 from swinmpi.storage.axes import sr_coordinates
+from swinmpi.storage.files import Sink, sync_folder
 from swinmpi.storage.layout import scaled_shape
-from swinmpi.storage.owner import Owner
-from swinmpi.storage.sink import Sink
+from swinmpi.storage.locking import open_locked, raise_busy
 from swinmpi.storage.stack import Stack
 
 FORMAT = 2  # of OUT.partial; another one as well when the same settings give other pixels
-# From HDF5 1.8 on: attributes may be large, and the superblock has no mark "open for writing", which a kill
-# would leave set; newer features only where the input has them.
+# From HDF5 1.8 on: attributes may be large, and the superblock has no mark "open for writing",
+# which a kill would leave set; newer features only where the input has them.
 LIBRARY = ("v108", "latest")
 DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
 STRUCTURE = ("signal", "axes", "CLASS", "NAME")
 
 
-def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype], fingerprint: Mapping[str, Any]) -> dict:
+def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
+             fingerprint: Mapping[str, Any]) -> dict:
     """The fingerprint with all that decides the file's shape, as JSON keeps it."""
-    output = {"format": FORMAT, "scale": scale, "shape": list(stack.shape), "layout": stack.layout,
-              "datasets": {name: np.dtype(dtype).str for name, dtype in pixels.items()}}
+    datasets = {name: np.dtype(dtype).str for name, dtype in pixels.items()}
+    output = {"format": FORMAT, "scale": scale, "shape": list(stack.shape),
+              "layout": stack.layout, "datasets": datasets}
     return json.loads(json.dumps({**fingerprint, "output_file": output}))
 
 
@@ -50,14 +51,16 @@ def resume_partial(partial: Path, description: dict, figures: Sequence[str],
             differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
             if not differing and set(file[PER_IMAGE]) != {"done", *figures}:
                 differing = ["figures"]
-        problem = f"was begun with other settings ({shortened(differing)} differ)" if differing else None
+        problem = (f"was begun with other settings ({shortened(differing)} differ)" if differing
+                   else None)
     except DAMAGE as error:
         problem = f"is not a resumable output ({reason_of(error)})"
     if problem is None:
         return sink
     with sink:
         if not overwrite:
-            raise OutputError(f"{partial}: {problem}; delete it, or start afresh with --overwrite")
+            raise OutputError(f"{partial}: {problem}; "
+                              "delete it, or start afresh with --overwrite")
         partial.unlink()
     return None
 
@@ -91,7 +94,7 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
 
 def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
              figures: Sequence[str]) -> None:
-    """Every group, dataset and attribute of the output, in the NeXus layout of the finished file."""
+    """Every group, dataset and attribute of the output, in the NeXus form of the finished file."""
     file.attrs["default"] = "entry"
     nexus_group(file, "entry", "NXentry").attrs["default"] = "data"
     data = nexus_group(file, DATA, "NXdata")
@@ -108,8 +111,9 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
         allocate_dataset(per_image, name, (stack.num_images,), np.dtype("float32"))[:] = np.nan
 
 
-def allocate_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype) -> h5py.Dataset:
-    """A contiguous dataset whose place in the file is fixed now, so that writing it later changes no metadata."""
+def allocate_dataset(group: h5py.Group, name: str, shape: tuple[int, ...],
+                     dtype: np.dtype) -> h5py.Dataset:
+    """A contiguous dataset whose place in the file is fixed now: writing changes no metadata."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_layout(h5py.h5d.CONTIGUOUS)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -117,16 +121,22 @@ def allocate_dataset(group: h5py.Group, name: str, shape: tuple[int, ...], dtype
 
 
 def carry_axes(data: h5py.Group, stack: Stack, scale: int) -> list[str]:
-    """Store the stack's axes beside `sr`, pixel axes on the SR grid; returns NeXus `axes`, "." where there is none."""
+    """Store the stack's axes beside `sr`, pixel axes on the SR grid.
+
+    Returns NeXus `axes`, "." where there is none.
+    """
     names = []
     for dimension, (axis, kind) in enumerate(zip(stack.axes, stack.layout, strict=True)):
         values = None
         if axis is not None and axis.name not in data:
             size = stack.shape[dimension]
-            values = sr_coordinates(axis.values, size, scale) if kind in "HW" else axis.values
+            values = axis.values
+            if kind in "HW":
+                values = sr_coordinates(axis.values, size, scale)
         names.append("." if values is None else axis.name)
         if values is not None:
-            copied = data.create_dataset(axis.name, data=values, dtype=axis.dataset.dtype if kind in "NC" else None)
+            dtype = axis.dataset.dtype if kind in "NC" else None
+            copied = data.create_dataset(axis.name, data=values, dtype=dtype)
             copy_attributes(axis.dataset, copied, skip=STRUCTURE)
             data.attrs[f"{axis.name}_indices"] = dimension
     return names
@@ -144,65 +154,8 @@ def check_room(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.
     needed = num_pixels * sum(np.dtype(dtype).itemsize for dtype in pixels.values())
     free = shutil.disk_usage(partial.parent).free
     if needed > free:
-        raise OutputError(f"{partial}: needs {needed / 2**30:.1f} GiB, the disk has {free / 2**30:.1f} GiB free; "
-                          "make room or choose another --output")
-
-
-def open_locked(path: Path, create: bool = False) -> Sink | None:
-    """`path`, open and under an advisory lock until it is closed; None when there is no such file.
-
-    OutputError when another process holds the lock. On a file system without locks an `Owner` file stands for it.
-    """
-    while True:
-        try:
-            sink = Sink(os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666))
-        except FileNotFoundError:
-            if create:
-                raise
-            return None
-        try:
-            fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sink.close()
-            raise_busy(path)
-        except OSError:
-            own(sink, path)
-        if is_open_as(sink, path):
-            return sink
-        sink.close()  # the file was renamed or removed between opening and locking: look again
-
-
-def own(sink: Sink, path: Path) -> None:
-    """Put up a sign, until `sink` is closed, that `path` is in use, or OUT.partial which it will become."""
-    try:
-        sink.on_close = Owner(path.with_name(f"{path.name.removesuffix('.new')}.owner"), sink).release
-    except BlockingIOError as busy:
-        sink.close()
-        raise_busy(path, f" ({busy.strerror})")
-
-
-def raise_busy(path: Path, by: str = "") -> None:
-    raise OutputError(f"{path}: another run is writing it{by}; wait for that run, or choose another --output")
-
-
-def is_open_as(sink: Sink, path: Path) -> bool:
-    """Whether `path` is the file that is open."""
-    return path.exists() and os.path.samestat(os.fstat(sink.fileno()), os.stat(path))
-
-
-def check_in_place(sink: Sink, path: Path) -> None:
-    """OutputError unless `path` still is the file that is open: whatever is written now would be lost."""
-    if not is_open_as(sink, path):
-        raise OutputError(f"{path}: was removed, moved or replaced while this run was writing it; put it back, or start again")
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise OutputError(f"{partial}: needs {needed / 2**30:.1f} GiB, the disk has "
+                          f"{free / 2**30:.1f} GiB free; make room or choose another --output")
 
 
 def differing_keys(before: Mapping, after: Mapping, prefix: str = "") -> list[str]:

@@ -1,7 +1,8 @@
-"""A first look at a user's HDF5 file by a child process: a damaged file can crash or hang the HDF5 library itself.
+"""A first look at a user's HDF5 file by a child process: a damaged file can crash or hang HDF5.
 
-The child does with the file all that a run does later: it finds the datasets, copies attributes and axes, walks the chunk
-index and reads images. What it survives is safe to open in the ranks. It never touches MPI.
+The child does with the file all that a run does later: it finds the datasets, copies attributes and
+axes, walks the chunk index and reads images. What it survives is safe to open in the ranks. It
+never touches MPI.
 """
 import json
 import math
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -32,13 +34,18 @@ MEMORY_BYTES = 2 << 30  # beside the images; attributes, axes and chunks need fa
 SMALL_CHUNK_BYTES = 1 << 16
 # Processor time, so that a slow disk is not taken for a loop.
 CPU_S, CPU_S_PER_GIB, CPU_S_PER_CHUNK, PATIENCE_S = 8, 10, 1e-5, 120
-LAUNCHERS = ("PMI", "PMIX", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA", "HYDI", "MPIEXEC", "MPIR_", "SLURM_")
-START = "import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import child; child(*sys.argv[1:])"
+LAUNCHERS = ("PMI", "PMIX", "OMPI_", "PRTE_", "MPI_LOCAL", "HYDRA", "HYDI", "MPIEXEC", "MPIR_",
+             "SLURM_")
+START = ("import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import child; "
+         "child(*sys.argv[1:])")
 
 
 def inspect_stacks(addresses: Sequence[str], allow_external: bool = False) -> None:
-    """StackError unless every stack can be opened, and read without harm to this process. Images that merely cannot be
-    read are no error here. About 0.3 s, for any number of stacks. On one process."""
+    """StackError unless every stack can be opened, and read without harm to this process.
+
+    Images that merely cannot be read are no error here. About 0.3 s, for any number of stacks. On
+    one process.
+    """
     inspect("stack", addresses, allow_external)
 
 
@@ -48,22 +55,26 @@ def inspect_pairs(path: str) -> None:
 
 
 def inspect_shards(paths: Sequence[Path]) -> None:
-    """The same for the files that swinmpi-merge puts together; their chunks are copied, not unpacked."""
+    """The same for the files that swinmpi-merge joins; their chunks are copied, not unpacked."""
     inspect("shard", [str(path) for path in paths], False)
 
 
 def inspect(kind: str, addresses: Sequence[str], allow_external: bool) -> None:
+    """Have a child look at all addresses; raises what it finds."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     environ |= {"MPI4PY_RC_INITIALIZE": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     # Not -m: that would import modules from the current folder, where the user's data lie.
-    command = [sys.executable, "-c", START.format(path=sys.path), kind, str(int(allow_external)), *addresses]
+    start = START.format(path=sys.path)
+    command = [sys.executable, "-c", start, kind, str(int(allow_external)), *addresses]
     try:
-        done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S)
+        done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
+                              timeout=PATIENCE_S)
         out, code = done.stdout, done.returncode
     except subprocess.TimeoutExpired as expired:
         out, code = expired.stdout or b"", -signal.SIGXCPU
     except OSError as error:
-        raise SwinmpiError(f"cannot start the process that checks the input ({error.strerror}); allow more processes") from None
+        raise SwinmpiError("cannot start the process that checks the input "
+                           f"({error.strerror}); allow more processes") from None
     said = [json.loads(line) for line in out.splitlines() if line.startswith(b'{"')]
     judge(said, code, done.stderr if code >= 0 else b"")
 
@@ -76,7 +87,8 @@ def judge(said: Sequence[dict], code: int, stderr: bytes) -> None:
     if "looking" in last:
         path = parse_address(last["looking"]).path
         deed = "hung" if code == -signal.SIGXCPU else "crashed"
-        raise StackError(f"{path}: the HDF5 file is damaged (the HDF5 library {deed} reading it); write it again")
+        raise StackError(f"{path}: the HDF5 file is damaged (the HDF5 library {deed} reading it); "
+                         "write it again")
     if "done" not in last:
         told = stderr.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
         raise SwinmpiError(f"the process that checks the input failed: {told[-1]}")
@@ -85,14 +97,18 @@ def judge(said: Sequence[dict], code: int, stderr: bytes) -> None:
 # In the child
 
 def child(kind: str, allow_external: str, *addresses: str) -> None:
-    """Look at every file; tell on stdout, one JSON object a line: what is looked at, then why it is refused, or done."""
+    """Look at every file and print one JSON object a line.
+
+    It says what is looked at, then why it is refused, or done.
+    """
     look = {"stack": look_at_stack, "pairs": look_at_pairs, "shard": look_at_shard}[kind]
+    external = bool(int(allow_external))
     bound(resource.RLIMIT_CORE, 0)
     for address in addresses:
         say(looking=address)
         path = parse_address(address).path
         limit(path)
-        problem = problem_of(lambda: look(address, bool(int(allow_external))), path)  # noqa: B023 - called at once
+        problem = problem_of(partial(look, address, external), path)
         if problem is not None:
             say(refused=problem)
             return
@@ -105,7 +121,8 @@ def problem_of(look: Callable[[], None], path: Path) -> str | None:
     except StackError as error:
         return str(error)
     except MemoryError:
-        return f"{path}: the HDF5 file is damaged (its metadata claim more memory than there is); write it again"
+        return (f"{path}: the HDF5 file is damaged (its metadata claim more memory than there is); "
+                "write it again")
     except Exception as error:  # noqa: BLE001 - whatever it is, the run would meet it as well
         return f"{path}: the HDF5 file is damaged ({reason_of(error)}); write it again"
     return None
@@ -115,7 +132,8 @@ def look_at_stack(address: str, allow_external: bool) -> None:
     with Stack.open(address, allow_external) as stack:
         walk_sources(stack.dataset)
         with h5py.File("unused", "w", driver="core", backing_store=False, libver=LIBRARY) as copy:
-            for source in (stack.dataset, *(axis.dataset for axis in stack.axes if axis is not None)):
+            axes = [axis.dataset for axis in stack.axes if axis is not None]
+            for source in (stack.dataset, *axes):
                 copy_attributes(source, copy.create_group(str(len(copy))))
         siblings = look_at_result(stack)
         walk_chunks(stack.dataset)
@@ -125,8 +143,10 @@ def look_at_stack(address: str, allow_external: bool) -> None:
 
 
 def look_at_result(stack: Stack) -> list:
-    """What swinmpi-evaluate reads of our own outputs; the addresses of further stacks. What is merely wrong there is told
-    by who needs it."""
+    """Read what swinmpi-evaluate reads of our own outputs; returns addresses of further stacks.
+
+    What is merely wrong there is an error of whoever needs it.
+    """
     with suppress(*DAMAGE, StackError):
         read_process(stack)
         find_failed(stack)
@@ -139,7 +159,8 @@ def look_at_pairs(path: str, allow_external: bool) -> None:
     with PairReader(path) as pairs:
         for dataset in (pairs.hr, pairs.lr):
             walk_chunks(dataset)
-            read_images(pairs.num_images, dataset, lambda index, dataset=dataset: pairs.read(dataset, index, ...))
+            read_images(pairs.num_images, dataset,
+                        lambda index, dataset=dataset: pairs.read(dataset, index, ...))
 
 
 def look_at_shard(path: str, allow_external: bool) -> None:
@@ -153,11 +174,15 @@ def look_at_shard(path: str, allow_external: bool) -> None:
 
 
 def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()) -> None:
-    """Follow virtual datasets to their ends. StackError at a missing file, or where they lead back to themselves (`above`:
-    the way here), which HDF5 would follow for ever."""
+    """Follow virtual datasets to their ends.
+
+    StackError at a missing file, or where they lead back to themselves, which HDF5 would follow for
+    ever. above: the datasets that led here.
+    """
     path = Path(dataset.file.filename).resolve()
     if (path, dataset.name) in above:
-        raise StackError(f"{path}::{dataset.name}: this virtual dataset leads back to itself; write it again")
+        raise StackError(f"{path}::{dataset.name}: this virtual dataset leads back to itself; "
+                         "write it again")
     for source_path, name in virtual_sources(dataset):
         limit(source_path)
         with open_file(source_path) as file:
@@ -167,8 +192,11 @@ def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()
 
 
 def walk_chunks(dataset: h5py.Dataset) -> None:
-    """Visit the whole chunk index. StackError at a chunk that is larger in the file than in memory: HDF5 would unpack it to
-    its end, gigabytes of zeros perhaps."""
+    """Visit the whole chunk index.
+
+    StackError at a chunk that is larger in the file than in memory: HDF5 would unpack it to its
+    end, gigabytes of zeros perhaps.
+    """
     if dataset.chunks is None:
         return
     num_chunks = dataset.id.get_num_chunks()
@@ -180,13 +208,17 @@ def walk_chunks(dataset: h5py.Dataset) -> None:
         infos = (dataset.id.get_chunk_info(number) for number in range(min(num_chunks, 1000)))
         too_large = next((info for info in infos if info.size > most), None)
     if too_large is not None:
-        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes {too_large.size} bytes, its pixels fewer; "
-                         "the file is damaged, write it again")
+        raise StackError(f"{dataset.file.filename}::{dataset.name}: one chunk takes "
+                         f"{too_large.size} bytes, its pixels fewer; the file is damaged, "
+                         "write it again")
 
 
 def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np.ndarray]) -> None:
-    """Read images evenly over the stack; single ones may be unreadable, but not because they unpack to more memory than was
-    granted: HDF5 doubles it until it is enough, and tells of no reason when it is not."""
+    """Read images evenly over the stack; single ones may be unreadable.
+
+    But not because they unpack to more memory than was granted: HDF5 doubles it until it is enough,
+    and says no reason when it is not.
+    """
     image_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
     needed = 4 * image_bytes + 4 * math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
     limit_memory(needed)
@@ -197,11 +229,15 @@ def read_images(num_images: int, dataset: h5py.Dataset, read: Callable[[int], np
             read(image_index)
         except StackError as error:
             if used_bytes() > most:
-                raise StackError(f"{error}; it unpacks to far more memory than its pixels") from None
+                raise StackError(f"{error}; it unpacks to far more memory than its pixels"
+                                 ) from None
 
 
 def used_bytes() -> int:
-    """The most memory that was in use up to now (0 where there is no /proc; getrusage counts that of the parent as well)."""
+    """The most memory that was in use up to now, 0 where there is no /proc.
+
+    getrusage would count that of the parent as well.
+    """
     status = Path("/proc/self/status")
     return int(status.read_text().partition("VmHWM:")[2].split()[0]) << 10 if status.exists() else 0
 
@@ -218,7 +254,10 @@ def limit(path: Path, more_s: float = 0) -> None:
 
 
 def limit_memory(images_bytes: int) -> None:
-    """Let allocations fail beyond MEMORY_BYTES and those images, on top of what is mapped now (where Linux tells that)."""
+    """Let allocations fail beyond MEMORY_BYTES and those images, on top of what is mapped now.
+
+    Only where Linux says what that is.
+    """
     statm = Path("/proc/self/statm")
     if statm.exists():
         mapped = int(statm.read_text().split()[0]) * resource.getpagesize()

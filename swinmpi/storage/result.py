@@ -1,4 +1,4 @@
-"""What a finished output file tells about itself: its process, its other stacks, the images that failed."""
+"""What a finished output file says about itself: its process, other stacks, images that failed."""
 import posixpath
 from typing import Any
 
@@ -11,30 +11,39 @@ from swinmpi.storage.partial import DATA, PER_IMAGE
 from swinmpi.storage.stack import Stack
 
 PROCESS = "/entry/process"
-MOST_VALUES, MOST_LEVELS = 1 << 16, 8  # of one entry, and of mappings in mappings; ours have far fewer
+# Of one entry, and of mappings in mappings; ours have far fewer.
+MOST_VALUES, MOST_LEVELS = 1 << 16, 8
 
 
 def read_process(stack: Stack) -> dict[str, Any]:
-    """The provenance given to `StackOutput.finish`, mappings as dicts; empty when the stack is not our output.
+    """The provenance given to `StackOutput.finish`, mappings as dicts.
 
-    StackError, also of the functions below, when what is there cannot be read or lies in another file.
+    Empty when the stack is not our output. StackError, also of the functions below, when what is
+    there cannot be read or lies in another file.
     """
     process = ours(stack, PROCESS)
     try:
         entries = read_entries(process) if isinstance(process, h5py.Group) else {}
     except DAMAGE as error:
-        raise StackError(f"{stack.address}: {PROCESS} in its file is damaged ({reason_of(error)}); make it again") from None
+        raise StackError(f"{stack.address}: {PROCESS} in its file is damaged "
+                         f"({reason_of(error)}); make it again") from None
     return entries if entries.get("program") == "swinmpi" else {}
 
 
 def find_sibling(stack: Stack, name: str) -> Address | None:
-    """Where the dataset `name` beside this stack lies, for example the regression of an SR stack; None without it."""
+    """Where the dataset `name` beside this stack lies; None without it.
+
+    The regression beside an SR stack, for example.
+    """
     path = posixpath.join(posixpath.dirname(stack.address.dataset), name)
     return None if find_object(stack.file, path) is None else Address(stack.address.path, path)
 
 
 def find_failed(stack: Stack) -> list[int]:
-    """Image indices that the run gave up; their pixels mean nothing. Empty when the stack is not our output."""
+    """Image indices that could not be made; their pixels mean nothing.
+
+    Empty when the stack is not our output.
+    """
     done = ours(stack, f"{PER_IMAGE}/done")
     if not isinstance(done, h5py.Dataset) or done.shape != (stack.num_images,):
         return []
@@ -43,17 +52,19 @@ def find_failed(stack: Stack) -> list[int]:
 
 def ours(stack: Stack, path: str) -> h5py.Group | h5py.Dataset | None:
     """What lies at `path` of the file itself, if the stack lies where our outputs have theirs."""
-    return find_object(stack.file, path) if posixpath.dirname(stack.address.dataset) == DATA else None
+    is_ours = posixpath.dirname(stack.address.dataset) == DATA
+    return find_object(stack.file, path) if is_ours else None
 
 
 def read_entries(group: h5py.Group, levels: int = MOST_LEVELS) -> dict[str, Any]:
-    """What a group holds itself: no links, no data of other files, and nothing larger than we write."""
+    """What a group holds itself: no links or data of other files, nothing larger than we write."""
     entries = {}
     for name in group:
         item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
         if isinstance(item, h5py.Group) and levels:
             entries[name] = read_entries(item, levels - 1)
-        elif isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual) and (item.size or 0) <= MOST_VALUES:
+        elif (isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual)
+              and (item.size or 0) <= MOST_VALUES):
             entries[name] = read_value(item)
     return entries
 

@@ -30,13 +30,14 @@ CREDIBLE_BYTES, CREDIBLE_RATIO = 64 << 20, 2000  # gzip shrinks a block of zeros
 
 
 class Stack:
-    """An open, readable stack; made by `Stack.open`, a context manager. Not collective: any rank may open its own.
+    """An open, readable stack; made by `Stack.open`, a context manager.
 
-    It may be narrowed to some of its images: image indices, `shape` and `axes` are then those of the part.
+    Not collective: any rank may open its own. It may be narrowed to some of its images: image
+    indices, `shape` and `axes` are then those of the part.
     """
 
-    def __init__(self, address: Address, file: h5py.File, dataset: h5py.Dataset, axes: tuple[Axis | None, ...],
-                 images: range | None = None):
+    def __init__(self, address: Address, file: h5py.File, dataset: h5py.Dataset,
+                 axes: tuple[Axis | None, ...], images: range | None = None):
         self.address = address
         self.file = file
         self.dataset = dataset
@@ -49,9 +50,10 @@ class Stack:
 
     @classmethod
     def open(cls, address: Address | str, allow_external: bool = False) -> "Stack":
-        """Open and validate. Raises StackError for everything that could fail later, except damaged pixels.
+        """Open and validate.
 
-        allow_external: also follow external links, external storage and virtual datasets into other files.
+        StackError for everything that could fail later, except damaged pixels. allow_external: also
+        follow external links, external storage and virtual datasets into other files.
         """
         if isinstance(address, str):
             address = parse_address(address)
@@ -67,10 +69,11 @@ class Stack:
             raise
         except DAMAGE as error:
             file.close()
-            raise StackError(f"{address}: the HDF5 file is damaged ({reason_of(error)}); write it again") from None
+            raise StackError(f"{address}: the HDF5 file is damaged ({reason_of(error)}); "
+                             "write it again") from None
 
     def narrowed(self, images: range) -> "Stack":
-        """The part with these image indices of the whole stack, maybe none; it shares the open file."""
+        """The part with these image indices of the whole stack, maybe none; of the same file."""
         return Stack(self.address, self.file, self.dataset, self._all_axes, images)
 
     @property
@@ -111,10 +114,11 @@ class Stack:
 
     def read(self, image_index: int) -> np.ndarray:
         """One image as (C, H, W) float32: raw values, not scaled, NaNs kept."""
-        return np.ascontiguousarray(to_chw(self.read_stored(image_index), self.layout), dtype=np.float32)
+        stored = self.read_stored(image_index)
+        return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
 
     def read_rows(self, image_index: int, rows: range) -> np.ndarray:
-        """Some rows that follow each other, of what `read` gives."""
+        """Some rows that follow each other, of what `read` returns."""
         stored = self.read_stored(image_index, slice(rows.start, rows.stop))
         return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
 
@@ -123,9 +127,12 @@ class Stack:
         return measure_range(self.whole)
 
     def identity(self) -> dict:
-        """What tells this stack from another, as JSON values: a resumed run must find the same. Not the path or date of
-        the file, so a copy on another disk is still the same stack. Images that cannot be read count as damaged. A part
-        has the whole stack's identity and its own `images`."""
+        """What distinguishes this stack, as JSON values: a resumed run must find the same.
+
+        Not the path or date of the file, so a copy on another disk is still the same stack. Images
+        that cannot be read count as damaged. A part has the whole stack's identity and its own
+        `images`.
+        """
         if len(self.images) != len(self.dataset):
             return self.whole.identity() | {"images": [self.images.start, self.images.stop]}
         digest, image_bytes = hashlib.sha256(), math.prod(self.shape[1:]) * self.dtype.itemsize
@@ -141,25 +148,28 @@ class Stack:
     def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
         """One image, or some of its rows, in the stack's own layout and dtype.
 
-        SwinmpiError when the file was written to since it was opened: beyond a new end HDF5 would read zeros. Putting
-        another file in its place does no harm, the old one stays open.
+        SwinmpiError when the file was written to since it was opened: beyond a new end HDF5 would
+        read zeros. Putting another file in its place does no harm, the old one stays open.
         """
         if not 0 <= image_index < self.num_images:
-            raise IndexError(f"{self.address}: image index {image_index} is not in 0..{self.num_images - 1}")
+            raise IndexError(f"{self.address}: image index {image_index} is not in "
+                             f"0..{self.num_images - 1}")
         try:
             within = [slice(None)] * (self.layout.index("H") - 1)
             image = self.dataset[(self.first_image + image_index, *within, rows)]
         except DAMAGE as error:
             self._check_unchanged()
-            raise StackError(f"{self.address}: image {self.first_image + image_index} cannot be read ({reason_of(error)}); "
-                             "the file is damaged, write it again") from None
+            raise StackError(f"{self.address}: image {self.first_image + image_index} cannot be "
+                             f"read ({reason_of(error)}); the file is damaged, write it again"
+                             ) from None
         self._check_unchanged()
         return image
 
     def _check_unchanged(self) -> None:
         if stamp(self.file) != self._stamp:
-            raise SwinmpiError(f"{self.address}: the file was changed while it was being read; put it back and start again, "
-                               "finished images are kept, or start afresh with another --output")
+            raise SwinmpiError(f"{self.address}: the file was changed while it was being read; "
+                               "put it back and start again, finished images are kept, or start "
+                               "afresh with another --output")
 
     def close(self) -> None:
         self.file.close()
@@ -179,11 +189,13 @@ def stamp(file: h5py.File) -> tuple[int, int]:
 
 def check_stack(address: Address, dataset, allow_external: bool) -> None:
     """StackError when `dataset` is not a readable stack with at least one pixel."""
-    problem = find_problem(dataset) if isinstance(dataset, h5py.Dataset) else "expected a dataset, got a named datatype"
+    problem = (find_problem(dataset) if isinstance(dataset, h5py.Dataset)
+               else "expected a dataset, got a named datatype")
     if problem is not None:
         raise StackError(f"{address}: {problem}; name the dataset as file.h5::/path/to/images")
     if 0 in dataset.shape:
-        raise StackError(f"{address}: expected at least one image of at least one pixel, got shape {dataset.shape}")
+        raise StackError(f"{address}: expected at least one image of at least one pixel, got shape "
+                         f"{dataset.shape}")
     refuse_external_storage(dataset, allow_external)
     virtual_sources(dataset)
     check_extent(address, dataset)
@@ -191,25 +203,31 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
     for position in range(creation.get_nfilters()):
         code, _, _, name = creation.get_filter(position)
         if code in UNSAFE_FILTERS:
-            raise StackError(f"{address}: compressed with {UNSAFE_FILTERS[code]}, which HDF5 unpacks unchecked, "
-                             "so that damaged data can crash it; h5repack -f GZIP=4 OLD NEW")
+            raise StackError(f"{address}: compressed with {UNSAFE_FILTERS[code]}, which HDF5 "
+                             "unpacks unchecked, so that damaged data can crash it; "
+                             "h5repack -f GZIP=4 OLD NEW")
         if not h5py.h5z.filter_avail(code):
-            raise StackError(f"{address}: compressed with filter {code} ({name.decode(errors='replace')}), which is "
-                             "not installed; pip install 'swinmpi[filters]'")
+            raise StackError(f"{address}: compressed with filter {code} "
+                             f"({name.decode(errors='replace')}), which is not installed; "
+                             "pip install 'swinmpi[filters]'")
 
 
 def check_extent(address: Address | str, dataset: h5py.Dataset) -> None:
-    """StackError when the shape claims more than can be true, or images larger than one process can hold."""
+    """StackError when the shape claims more than can be true, or than one process can hold."""
     pixels, gib, memory = math.prod(dataset.shape[1:]), 2**30, memory_bytes()
-    needed = pixels * IMAGE_BYTES_PER_PIXEL + math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
+    needed = pixels * IMAGE_BYTES_PER_PIXEL + chunk_bytes
     claimed = len(dataset) * pixels * dataset.dtype.itemsize
     if needed > memory:
-        raise StackError(f"{address}: an image of its shape {dataset.shape} needs {needed / gib:.3g} GiB of memory, this "
-                         f"machine has {memory / gib:.3g} GiB; cut the images into smaller ones")
+        raise StackError(f"{address}: an image of its shape {dataset.shape} needs "
+                         f"{needed / gib:.3g} GiB of memory, this machine has "
+                         f"{memory / gib:.3g} GiB; cut the images into smaller ones")
     stored = os.path.getsize(dataset.file.filename)
-    if claimed > max(CREDIBLE_BYTES, CREDIBLE_RATIO * stored) and not (dataset.is_virtual or dataset.external):
-        raise StackError(f"{address}: its shape {dataset.shape} claims {claimed / gib:.3g} GiB in a file of "
-                         f"{stored / gib:.3g} GiB; the file is damaged or almost empty, write it again")
+    in_this_file = not (dataset.is_virtual or dataset.external)
+    if claimed > max(CREDIBLE_BYTES, CREDIBLE_RATIO * stored) and in_this_file:
+        raise StackError(f"{address}: its shape {dataset.shape} claims {claimed / gib:.3g} GiB in "
+                         f"a file of {stored / gib:.3g} GiB; the file is damaged or almost empty, "
+                         "write it again")
 
 
 def memory_bytes() -> int:
@@ -225,9 +243,11 @@ def virtual_sources(dataset: h5py.Dataset) -> set[tuple[Path, str]]:
     found, path = set(), Path(dataset.file.filename)
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
         name = source.file_name
-        somewhere = [path] if name == "." else [path.parent / name, Path(name), path.parent / Path(name).name]
+        somewhere = ([path] if name == "." else
+                     [path.parent / name, Path(name), path.parent / Path(name).name])
         there = [place for place in somewhere if place.exists()]
         if not there and "%" not in name:
-            raise StackError(f"{path}::{dataset.name}: its source file {name} is missing; put it beside the file")
+            raise StackError(f"{path}::{dataset.name}: its source file {name} is missing; "
+                             "put it beside the file")
         found |= {(place, source.dset_name) for place in there[:1]}
     return found

@@ -1,4 +1,4 @@
-"""Pixel values: the range that is mapped to -1..1, how it is measured, and pixels that hold no number."""
+"""Pixel values: the range that is mapped to -1..1, how it is measured, pixels without a number."""
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,13 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.randomness import generator
 
-# One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so few that the darkest
-# and brightest structures stay inside (values beyond the range are not clipped, they only map beyond -1..1).
+# One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so
+# few that the darkest and brightest structures stay inside (values beyond the range are not
+# clipped, they only map beyond -1..1).
 LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999
-SAMPLED_VALUES = 1 << 22  # floats kept of a whole stack (16 MiB): 4000 of them lie beyond each quantile
+# Floats kept of a whole stack (16 MiB): 4000 of them lie beyond each quantile.
+SAMPLED_VALUES = 1 << 22
 UINT16_VALUES = 1 << 16
-FARTHEST_UNIT = 1e15  # its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it
+# Its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it.
+FARTHEST_UNIT = 1e15
 
 
 @dataclass(frozen=True)
@@ -24,17 +28,22 @@ class ValueRange:
 
     def __post_init__(self):
         if not (self.low < self.high and 0 < self.gain < math.inf and math.isfinite(self.offset)):
-            raise ConfigError(f"value range: expected two finite numbers low < high, got [{self.low}, {self.high}]; "
-                              "set output.value_range=[low, high]")
+            raise ConfigError("value range: expected two finite numbers low < high, got "
+                              f"[{self.low}, {self.high}]; set output.value_range=[low, high]")
 
     def to_unit(self, raw: np.ndarray) -> np.ndarray:
-        """Raw values -> float32, low to -1 and high to 1, not clipped, but for what float32 cannot be computed with."""
+        """Raw values -> float32, low to -1 and high to 1.
+
+        Not clipped, but for what float32 cannot be computed with.
+        """
         unit = np.asarray(raw, np.float64) * self.gain + self.offset
         return unit.clip(-FARTHEST_UNIT, FARTHEST_UNIT).astype(np.float32)
 
     def from_unit(self, unit: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """-1..1 -> raw values of `dtype`: integers are rounded half to even and clipped to their type's limits, floats
-        are neither. Finite input only."""
+        """-1..1 -> raw values of `dtype`. Finite input only.
+
+        Integers are rounded half to even and clipped to their type's limits, floats are neither.
+        """
         raw = (np.asarray(unit, np.float64) - self.offset) / self.gain
         if np.dtype(dtype).kind == "f":
             return raw.astype(dtype)
@@ -58,10 +67,11 @@ class ValueRange:
 def measure_range(stack) -> ValueRange:
     """The range of a whole stack: (0, 255) for uint8, else its 0.1 % and 99.9 % quantiles.
 
-    `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16 exactly, by histogram;
-    float32 from up to SAMPLED_VALUES finite pixels whose places depend on the image index alone, so the result does not
-    depend on order or ranks. A stack too sparse for its quantiles to differ gets its extremes; a constant one v..v+1.
-    Images that cannot be read count nowhere.
+    `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16
+    exactly, by histogram; float32 from up to SAMPLED_VALUES finite pixels whose places depend on
+    the image index alone, so the result does not depend on order or ranks. A stack too sparse for
+    its quantiles to differ gets its extremes; a constant one v..v+1. Images that cannot be read
+    count nowhere.
     """
     kind = np.dtype(stack.dtype).newbyteorder("=")
     if kind == np.uint8:
@@ -69,28 +79,32 @@ def measure_range(stack) -> ValueRange:
     return range_of_counts(stack) if kind == np.uint16 else range_of_samples(stack)
 
 
-def mask_invalid(image: np.ndarray, fill_value: float = 0.0) -> tuple[np.ndarray, np.ndarray | None]:
+def mask_invalid(image: np.ndarray,
+                 fill_value: float = 0.0) -> tuple[np.ndarray, np.ndarray | None]:
     """Give every non-finite pixel the value of the nearest finite one of its channel.
 
-    image: (C, H, W) float. Returns (filled, mask), mask (C, H, W) bool and true where a pixel was not finite; (image,
-    None) when all are. A channel without a finite pixel becomes `fill_value` (the low end of the range, say).
+    image: (C, H, W) float. Returns (filled, mask), mask (C, H, W) bool and true where a pixel was
+    not finite; (image, None) when all are. A channel without a finite pixel becomes `fill_value`
+    (the low end of the range, say).
     """
     mask = ~np.isfinite(image)
     if not mask.any():
         return image, None
-    from scipy.ndimage import distance_transform_edt  # as slow to import as all else that opening a stack needs
+    # As slow to import as all else that opening a stack needs.
+    from scipy.ndimage import distance_transform_edt
     filled = image.copy()
     for channel, invalid in zip(filled, mask, strict=True):
         if invalid.all():
             channel[:] = fill_value
         elif invalid.any():
-            rows, cols = distance_transform_edt(invalid, return_distances=False, return_indices=True)
+            rows, cols = distance_transform_edt(invalid, return_distances=False,
+                                                return_indices=True)
             channel[:] = channel[rows, cols]
     return filled, mask
 
 
 def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int) -> np.ndarray:
-    """Put the input's non-finite pixels back: SR pixels over one take its value again, all others stay as they are.
+    """Put the input's non-finite pixels back: SR pixels over one take its value, others stay.
 
     sr: (C, scale * H, scale * W) float; lr_raw: (C, H, W) as read, before `mask_invalid`.
     """
@@ -124,10 +138,12 @@ def range_of_samples(stack) -> ValueRange:
         finite = pixels[np.isfinite(pixels)]
         if finite.size:
             extremes += [finite.min(), finite.max()]
-            samples.append(finite if finite.size <= per_image else finite[sample_places(index, finite.size, per_image)])
+            samples.append(finite if finite.size <= per_image
+                           else finite[sample_places(index, finite.size, per_image)])
     if not samples:
         return ValueRange(0.0, 1.0)
-    quantiles = np.quantile(np.concatenate(samples), (LOW_QUANTILE, HIGH_QUANTILE), method="inverted_cdf")
+    quantiles = np.quantile(np.concatenate(samples), (LOW_QUANTILE, HIGH_QUANTILE),
+                            method="inverted_cdf")
     return first_range(tuple(quantiles), (min(extremes), max(extremes)))
 
 
@@ -141,12 +157,12 @@ def readable_images(stack) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def sample_places(image_index: int, num_pixels: int, num_samples: int) -> np.ndarray:
-    """Places of the sampled pixels of one image, drawn by a counter-based generator keyed by the image index."""
-    return np.random.Generator(np.random.Philox(key=image_index)).integers(num_pixels, size=num_samples)
+    """Places of the sampled pixels of one image, which depend on its index and these numbers."""
+    return generator((image_index, 0)).integers(num_pixels, size=num_samples)
 
 
 def first_range(*candidates: tuple[float, float]) -> ValueRange:
-    """The first candidate that is not empty, else one as wide as its value allows starting at the last."""
+    """The first candidate that is not empty, else one that starts at the last."""
     for low, high in candidates:
         if low < high:
             return ValueRange(float(low), float(high))

@@ -9,6 +9,7 @@ from torch import Tensor
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError
 from swinmpi.families.family import Batch, Family
+from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.objective import draw_times, make_drawing, noise_like_x_0
 
@@ -94,7 +95,7 @@ def epoch_order(seed: int, epoch: int, num_images: int) -> np.ndarray:
 
 def keyed_rng(seed: int, number: int, stream: int) -> np.random.Generator:
     """Counter-based: the counter starts 2^64 draws apart for different streams and numbers."""
-    return np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, number, stream, 0]))
+    return generator((seed, 0), (0, number, stream, 0))
 
 
 def to_unit(image: np.ndarray, value_max: float) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from swinmpi.errors import OutputError, SwinmpiError
 from swinmpi.images.plots import plot_curves
-from swinmpi.storage.checkpoint import write_atomically
+from swinmpi.storage.files import write_atomically
 
 
 class Log:

@@ -17,8 +17,10 @@ from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import Photograph, to_photograph, with_channels, with_depth
+from swinmpi.randomness import generator
 from swinmpi.reports.progress import Progress
-from swinmpi.storage.pairs import TRAIN, VALIDATE, PairWriter, check_output
+from swinmpi.storage.files import check_place
+from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, PairWriter
 from swinmpi.training.sources import Source, find_sources
 
 MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
@@ -174,7 +176,7 @@ def validated_sources(text: str, output: Path, config: DataConfig, root: Path | 
                       opened: ExitStack) -> list[Source]:
     """All that can be wrong before the first image is decoded, found now; every source has a split."""
     lr_size_px(config)
-    check_output(output, overwrite)
+    check_place(output, PLACE, overwrite)
     if Path(text.split("::")[0]).resolve() == output.resolve():
         raise OutputError(f"{output}: is the input as well; choose another --output")
     return assign_splits(find_sources(text, root, opened), config)
@@ -221,7 +223,8 @@ def is_flat(crop: np.ndarray, threshold: float) -> bool:
 
 
 def keyed_random(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64)))
+    """stream: an image index, or SPLIT_STREAM."""
+    return generator((seed, stream))
 
 
 def describe(kind: tuple[np.dtype, int]) -> str:

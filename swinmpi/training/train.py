@@ -33,6 +33,8 @@ from swinmpi.training.setup import (
 )
 from swinmpi.training.validation import validate
 
+OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
+
 
 def train(config: Config, worker: Worker, resume: bool, stop_requested: Callable[[], bool]) -> Path:
     """Run to `train.updates`; returns the folder of checkpoints. Collective over the group.
@@ -83,7 +85,8 @@ class Trainer:
     def __init__(self, config: Config, worker: Worker, images_per_epoch: int, newest: Path | None = None):
         torch.manual_seed(config.train.seed)
         self.config, self.worker, self.images_per_epoch = config, worker, images_per_epoch
-        memory_format = torch.channels_last if config.parallel.channels_last else torch.contiguous_format
+        memory_format = (torch.channels_last if config.parallel.channels_last
+                         else torch.contiguous_format)
         module = make_training_module(config).to(worker.device, memory_format=memory_format)
         self.family, self.model = module.family, module.model
         self.losses: nn.Module = module
@@ -95,7 +98,8 @@ class Trainer:
         if worker.size > 1:
             self.losses = DistributedDataParallel(module, gradient_as_bucket_view=True)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trainable, lr=config.train.learning_rate)
+        optimizer = OPTIMIZERS[config.train.optimizer]
+        self.optimizer = optimizer(trainable, lr=config.train.learning_rate)
         self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
         self.scaler = torch.amp.GradScaler(worker.device.type, enabled=config.parallel.precision == "fp16")
         self.update, self.best = 0, math.inf

@@ -1,10 +1,15 @@
 """Images to frames to windows and back."""
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from swinmpi.windows.grid import Border, WindowGrid, check_shift, frame_cols, frame_rows, source_index, window_origin
+from swinmpi.windows.grid import (
+    Border,
+    WindowGrid,
+    check_shift,
+    frame_cols,
+    frame_rows,
+    source_index,
+)
 
 
 def patchify(x: Tensor, window: int) -> Tensor:
@@ -36,16 +41,6 @@ def from_frame(frame: Tensor, grid: WindowGrid, shift: tuple[int, int]) -> Tenso
     if grid.border == "wrap":
         return torch.roll(frame, (-dy, -dx), (-2, -1))[..., :grid.height_px, :grid.width_px]
     return frame[..., dy:dy + grid.height_px, dx:dx + grid.width_px]
-
-
-def cut_windows(image: Tensor, grid: WindowGrid, shift: tuple[int, int], positions: Sequence[int]) -> Tensor:
-    """(C, height_px, width_px) -> (len(positions), C, w, w): those windows of the frame, which is never made."""
-    check_shift(grid, shift[0])
-    check_shift(grid, shift[1])
-    if len(positions) == 0:
-        return image.new_empty(0, image.shape[0], grid.window_px, grid.window_px)
-    origins = [window_origin(grid, shift, position) for position in positions]
-    return torch.stack([cut_at(image, y, x, grid.window_px, grid.border) for y, x in origins])
 
 
 def cut_at(image: Tensor, origin_y: int, origin_x: int, window_px: int, border: Border = "reflect") -> Tensor:

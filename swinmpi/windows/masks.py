@@ -22,17 +22,6 @@ def gaussian_masks(grid: WindowGrid, shift: tuple[int, int], positions: Sequence
     return (over_rows[rows, None, :, None] * over_cols[cols, None, None, :] * 2 - 1).float()
 
 
-def border_distance(grid: WindowGrid, shift: tuple[int, int], positions: Sequence[int], reach_px: int) -> Tensor:
-    """float32 (len(positions), 1, w, w) in 0..1: `border_distance_at` for window positions of a frame."""
-    shape = (-1, grid.window_px)
-    over_rows = steps_inside(-check_shift(grid, shift[0]), grid.frame_height_px, grid.height_px, grid.window_px,
-                             grid.border).view(shape)
-    over_cols = steps_inside(-check_shift(grid, shift[1]), grid.frame_width_px, grid.width_px, grid.window_px,
-                             grid.border).view(shape)
-    rows, cols = rows_and_cols(grid, positions)
-    return nearness(over_rows[rows, None], over_cols[cols, None], reach_px)
-
-
 def border_distance_at(origin_y: int, origin_x: int, window_px: int, height: int, width: int, reach_px: int,
                        border: Border = "reflect") -> Tensor:
     """float32 (1, w, w) in 0..1: steps from each pixel to the nearest pixel outside the image, over reach_px.

@@ -12,7 +12,7 @@ from swinmpi.cli.merge import main as merge
 from swinmpi.cli.sample import main as sample
 from swinmpi.sampling.merge import common_process
 from swinmpi.storage.axes import Axis
-from swinmpi.storage.partial import open_locked
+from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import Stack
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 

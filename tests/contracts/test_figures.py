@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from swinmpi.families.lr_rows import LrStrip
 
 from swinmpi.config import load_config
 from swinmpi.errors import OutputError
 from swinmpi.evaluation.evaluate import Request, plan, run
 from swinmpi.evaluation.report import as_text
-from swinmpi.families.lr_rows import LrStrip
 from swinmpi.images.figures import (
     FIGURES,
     ComparedImage,

@@ -1,4 +1,6 @@
-"""Noise and shifts are pure functions of their keys: any key matters, the order of drawing does not."""
+"""Noise and shifts are functions of their keys: any key matters, the order of drawing does not."""
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,7 @@ KEYS = {"seed": 7, "image_index": 3, "step": 2, "position": 5}
 
 
 def test_values_are_pinned():
-    """A run resumed with another version of numpy draws the same numbers, or this test says that it would not."""
+    """A run resumed with another version of numpy draws the same, or this test says otherwise."""
     first = window_noise(0, 0, X_T_STEP, 0, (4,))
     other = window_noise(1, 2, 3, 4, (4,))
     torch.testing.assert_close(first, torch.tensor(PINNED_FIRST), rtol=0, atol=1e-6)
@@ -32,25 +34,27 @@ def test_it_is_float32_of_the_shape_asked_for_and_repeats():
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("other", [0, 1, 8, 2 ** 40])
 def test_every_key_gives_unrelated_numbers(key, other):
-    one, two = (window_noise(**keys, shape=(4000,)).double() for keys in (KEYS, KEYS | {key: other}))
+    one, two = (window_noise(**keys, shape=(4000,)).double()
+                for keys in (KEYS, KEYS | {key: other}))
     assert abs(torch.corrcoef(torch.stack([one, two]))[0, 1]) < 0.08
 
 
 def test_keys_do_not_trade_places():
     """Four words, not a sum or a hash of them."""
-    values = {window_noise(*keys, shape=(1,)).item()
-              for keys in [(0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0), (0, 0, X_T_STEP, 0), (0, 0, 0, 0)]}
-    assert len(values) == 6
+    words = [(0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0), (0, 0, X_T_STEP, 0),
+             (0, 0, 0, 0)]
+    assert len({window_noise(*keys, shape=(1,)).item() for keys in words}) == 6
 
 
 def test_neighbouring_windows_share_no_block():
-    draws = torch.cat([window_noise(0, 0, 0, position, (3, 48, 48)).flatten() for position in range(4)])
+    draws = torch.cat([window_noise(0, 0, 0, position, (3, 48, 48)).flatten()
+                       for position in range(4)])
     blocks = draws[:len(draws) // 8 * 8].view(-1, 8)
     assert len(torch.unique(blocks, dim=0)) == len(blocks)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.permutations([(image, step, position) for image in range(2) for step in (-1, 0) for position in range(3)]))
+@given(st.permutations(list(product(range(2), (-1, 0), range(3)))))  # image, step, position
 def test_order_does_not_matter(order):
     drawn = {keys: window_noise(1, *keys, shape=(2, 3)) for keys in order}
     for keys in sorted(drawn):
@@ -72,7 +76,8 @@ def test_it_is_standard_normal():
 
 
 def test_shifts_are_uniform_up_to_both_ends():
-    shifts = torch.tensor([random_shift(0, image, step, 3) for image in range(20) for step in range(100)])
+    shifts = torch.tensor([random_shift(0, image, step, 3)
+                           for image in range(20) for step in range(100)])
     for axis in shifts.T:
         counts = torch.bincount(axis)
         assert len(counts) == 4 and counts.min() > 420 and counts.max() < 580
@@ -80,7 +85,8 @@ def test_shifts_are_uniform_up_to_both_ends():
 
 
 def test_shifts_depend_on_seed_image_and_step_and_may_be_none():
-    assert len({random_shift(*keys, 2 ** 30) for keys in [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]}) == 4
+    words = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    assert len({random_shift(*keys, 2 ** 30) for keys in words}) == 4
     assert random_shift(5, 5, 5, 0) == (0, 0)
 
 

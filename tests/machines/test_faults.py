@@ -17,10 +17,10 @@ import torch
 
 from swinmpi.cli.sample import main
 from swinmpi.errors import OutputError
-from swinmpi.storage import owner
+from swinmpi.storage import locking
 from swinmpi.storage.checkpoint import load_weights, save_weights
+from swinmpi.storage.locking import open_locked
 from swinmpi.storage.output import OutputPlan, StackOutput
-from swinmpi.storage.partial import open_locked
 from swinmpi.storage.stack import Stack
 from tests.machines.faults.kill import KILLS, attempt, make_bench
 from tests.support.programs import run_program
@@ -206,7 +206,7 @@ def no_locks(monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     for name, seconds in (("BEAT_S", 0.05), ("PATIENCE_S", 0.5), ("RIVAL_S", 0.1), ("LOOK_S", 0.02)):
-        monkeypatch.setattr(owner, name, seconds)
+        monkeypatch.setattr(locking, name, seconds)
 
 
 def test_without_locks_the_sign_of_a_killed_run_is_taken_over(tmp_path, no_locks):

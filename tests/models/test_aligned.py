@@ -16,8 +16,8 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.pieces import TorusExchange
 from swinmpi.sampling.torus import Territory
 from swinmpi.storage.checkpoint import load_into, load_weights, save_weights
-from swinmpi.windows.frames import cut_windows
-from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.frames import cut_at
+from swinmpi.windows.grid import WindowGrid, window_origin
 
 SMALL = {"window_px": 16, "encoder_channels": 8, "encoder_blocks": 2, "feature_channels": 4, "global_channels": 8,
          "unet_channels": [8, 16], "attention_heads": 2}
@@ -113,7 +113,9 @@ def test_the_encoder_in_blocks_is_the_encoder(sizes, scale):
         assert torch.allclose(condition.global_vector, whole_vector[0], atol=1e-5)
         for position in territory.positions:
             seen = condition.inputs((4, 1), position)[0]
-            assert seen.equal(cut_windows(features, territory.grid, (4, 1), [position])[0]), "also what is mirrored outside"
+            origin = window_origin(territory.grid, (4, 1), position)
+            cut = cut_at(features, *origin, territory.grid.window_px, territory.grid.border)
+            assert seen.equal(cut), "also what is mirrored outside"
 
 
 def test_blocks_cover_every_pixel_once():

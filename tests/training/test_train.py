@@ -1,15 +1,17 @@
 """Training on one process: what is configurable trains, resumes to the same bits, and fails in one line."""
 import math
+from typing import get_args
 
 import pytest
 import torch
 
 from swinmpi.cli.train import main
+from swinmpi.config import TrainConfig
 from swinmpi.errors import CheckpointError, ConfigError, OutputError, Stopped, SwinmpiError
 from swinmpi.storage.checkpoint import CheckpointFolder, load_state, load_weights
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource
-from swinmpi.training.train import Trainer, rate_factor, train
+from swinmpi.training.train import OPTIMIZERS, Trainer, rate_factor, train
 from tests.support.training import ALIGNED, ALONE, THESIS, as_arguments, log_of, losses_of, settings, tiny, write_pairs
 
 NEVER = lambda: False  # noqa: E731
@@ -318,3 +320,7 @@ def test_the_command_trains_and_says_where(pairs, tmp_path, capsys):
     assert f"trained 2 updates; checkpoints, log and curves in {tmp_path / 'run'}" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "run").glob("[!.]*")} == {"best.safetensors", "curves.png", "log.jsonl",
                                                                        "update-00000002"}
+
+
+def test_every_optimiser_of_the_configuration_is_there():
+    assert set(OPTIMIZERS) == set(get_args(TrainConfig.model_fields["optimizer"].annotation))

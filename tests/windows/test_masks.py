@@ -5,8 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinmpi.windows.frames import from_frame, patchify, unpatchify
-from swinmpi.windows.grid import WindowGrid, frame_cols, frame_rows, true_cols, true_rows
-from swinmpi.windows.masks import border_distance, border_distance_at, gaussian_masks
+from swinmpi.windows.grid import (
+    WindowGrid,
+    frame_cols,
+    frame_rows,
+    true_cols,
+    true_rows,
+    window_origin,
+)
+from swinmpi.windows.masks import border_distance_at, gaussian_masks
 
 property_test = settings(max_examples=60, deadline=None)
 
@@ -88,25 +95,16 @@ def test_border_distance_counts_steps_to_the_outside(case, reach_px):
     y = torch.arange(grid.height_px)[:, None].expand(grid.height_px, grid.width_px)
     x = torch.arange(grid.width_px).expand(grid.height_px, grid.width_px)
     steps = torch.stack([y + 1, x + 1, grid.height_px - y, grid.width_px - x]).amin(0)
-    distances = border_distance(grid, shift, range(grid.num_positions), reach_px)
+    origins = [window_origin(grid, shift, position) for position in range(grid.num_positions)]
+    distances = torch.stack([
+        border_distance_at(top, left, grid.window_px, grid.height_px, grid.width_px, reach_px,
+                           grid.border) for top, left in origins])
     assert distances.dtype == torch.float32
     frame = unpatchify(distances[None], grid.rows, grid.cols)[0, 0]
     assert from_frame(frame, grid, shift).equal((steps / reach_px).clamp(max=1))
     assert (frame > 0).sum() == grid.height_px * grid.width_px
 
 
-@given(frames(), st.data())
-@property_test
-def test_border_distance_at_agrees_with_positions(case, data):
-    grid, shift = case
-    position = data.draw(st.integers(0, grid.num_positions - 1))
-    y = position // grid.cols * grid.window_px - shift[0]
-    x = position % grid.cols * grid.window_px - shift[1]
-    at = border_distance_at(y, x, grid.window_px, grid.height_px, grid.width_px, 5, grid.border)
-    assert at.equal(border_distance(grid, shift, [position], 5)[0])
-
-
 def test_no_positions_make_empty_masks():
     grid = WindowGrid(8, 8, 4, 1)
     assert gaussian_masks(grid, (1, 1), [], 1.5, 4, 4).shape == (0, 1, 4, 4)
-    assert border_distance(grid, (1, 1), [], 4).shape == (0, 1, 4, 4)

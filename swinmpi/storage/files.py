@@ -1,0 +1,160 @@
+"""Files that are written whole or not at all, and errors of writing that a user can read.
+
+Written whole: under another name beside the final one, fsync, rename, fsync of the folder.
+"""
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from swinmpi.errors import OutputError
+from swinmpi.storage.address import reason_of
+
+ErrorTypes = type[Exception] | tuple[type[Exception], ...]
+
+class Sink(io.FileIO):
+    """Where HDF5 writes: an unbuffered file for `h5py.File(sink, ...)` whose failures wait.
+
+    HDF5 crashes the process when a write fails as it closes. So a full disk is raised by `check`
+    or `sync`, not inside HDF5.
+    """
+
+    def __init__(self, file, mode: str = "r+b"):
+        super().__init__(file, mode)
+        self.failure: OSError | None = None
+        self.on_close: Callable[[], None] | None = None
+
+    def write(self, data) -> int:
+        """Write all of `data`; after a failure do nothing, so that HDF5 can close in peace."""
+        rest = memoryview(data).cast("B")
+        while self.failure is None and len(rest):
+            try:
+                rest = rest[super().write(rest):]
+            except OSError as error:
+                self.failure = error
+        return len(data)
+
+    def readinto(self, buffer) -> int:
+        """Fill `buffer` unless the file ends before.
+
+        One read of the system may stop earlier, at 2 GiB for example.
+        """
+        rest = memoryview(buffer).cast("B")
+        while len(rest) and (count := super().readinto(rest)):
+            rest = rest[count:]
+        return len(buffer) - len(rest)
+
+    def truncate(self, size=None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return self.tell() if size is None else size
+
+    def check(self) -> None:
+        """Raise the OSError that a write met, if any; flush HDF5 first."""
+        if self.failure is not None:
+            raise self.failure
+
+    def sync(self) -> None:
+        """Return when all that was written would survive a power cut; OSError when not."""
+        self.check()
+        os.fsync(self.fileno())
+
+    def close(self) -> None:
+        """Close, and once after that call `on_close`."""
+        super().close()
+        then, self.on_close = self.on_close, None
+        if then is not None:
+            then()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `path` whole; OutputError, and nothing left, when that fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with as_output_error(path, "cannot write: {reason}", "make room or choose another folder",
+                         reason=system_reason):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def as_output_error(path: Path, problem: str, advice: str, kinds: ErrorTypes = OSError,
+                    reason: Callable[[Exception], str] = reason_of) -> Iterator[None]:
+    """An exception of `kinds` inside becomes an OutputError in one line.
+
+    problem: what cannot be done, {reason} standing for what `reason` says of the exception.
+    advice: what the user can do.
+    """
+    try:
+        yield
+    except kinds as error:
+        said = problem.format(reason=reason(error))
+        raise OutputError(f"{path}: {said}; {advice}") from None
+
+
+def system_reason(error: OSError) -> str:
+    """The system's words for an error, else HDF5's own."""
+    return error.strerror or reason_of(error)
+
+
+def check_place(path: Path, words: Mapping[str, str], overwrite: bool,
+                input_path: Path | None = None) -> None:
+    """OutputError unless `path` can be created, or replaced with `overwrite`.
+
+    words: what to say of each of `PROBLEMS` that matters, in the order in which they are looked
+    for; {folder} and {input} stand for those.
+    """
+    for problem, text in words.items():
+        if problem == "exists" and overwrite:
+            continue
+        if PROBLEMS[problem](path, input_path):
+            said = text.format(folder=path.parent, input=input_path)
+            raise OutputError(f"{path}: {said}")
+
+
+def is_input(path: Path, input_path: Path) -> bool:
+    """Whether writing `path`, or one of the files beside it on the way there, writes the input."""
+    mine = (path, beside(path, ".partial"), beside(path, ".packing"))
+    return os.path.exists(input_path) and any(
+        os.path.exists(one) and os.path.samefile(one, input_path) for one in mine)
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether this user may make files in `folder`, as far as its mode says."""
+    effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """out.h5 -> out.h5.partial, for example."""
+    return path.with_name(path.name + suffix)
+
+
+# What may be wrong with the place of a file, by name; see `check_place`.
+PROBLEMS: dict[str, Callable[[Path, Path | None], bool]] = {
+    "no folder": lambda path, _: not os.path.isdir(path.parent),
+    "not writable": lambda path, _: not is_writable(path.parent),
+    "is a folder": lambda path, _: os.path.isdir(path),
+    "is no file": lambda path, _: os.path.exists(path) and not os.path.isfile(path),
+    "is the input": is_input,
+    "exists": lambda path, _: os.path.exists(path),
+}
