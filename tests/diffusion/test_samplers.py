@@ -45,11 +45,11 @@ def draw(seed, dtype=torch.float64, shape=(2, 3, 5, 7)):
 def compare(sampler, oracle, their_step, tolerance=1e-9):
     """Walk from x_T with a new random output every step; both step from the same x_t, each with its own memory."""
     assert list(sampler.timesteps) == oracle.timesteps.tolist()
-    x_t, history = draw(0), None
+    x_t, kept = draw(0), ()
     for step, t in enumerate(sampler.timesteps):
         output, noise = draw(1000 + step), draw(2000 + step)
         expected = their_step(step, t, x_t, output)
-        x_t, history = sampler.step(step, x_t, output, noise if sampler.needs_noise(step) else None, history)
+        x_t, kept = sampler.step(step, x_t, output, noise if sampler.needs_noise(step) else None, kept)
         torch.testing.assert_close(x_t, expected.to(x_t.dtype), rtol=tolerance, atol=tolerance * expected.abs().max())
 
 
@@ -101,13 +101,13 @@ def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance():
 @pytest.mark.parametrize("method, eta", EVERY_METHOD)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_perfect_prediction_of_one_image_ends_at_that_image(method, eta, prediction):
-    x_0, x_t, history = draw(5), draw(6), None
+    x_0, x_t, kept = draw(5), draw(6), ()
     sampler = sampler_for(method, COSINE, 12, prediction, eta=eta)
     for step, t in enumerate(sampler.timesteps):
         abar = COSINE.alphas_cumprod[t]
         eps = (x_t - abar.sqrt() * x_0) / (1 - abar).sqrt()
         output = target(prediction, x_0, eps, t, COSINE)
-        x_t, history = sampler.step(step, x_t, output, draw(100 + step), history)
+        x_t, kept = sampler.step(step, x_t, output, draw(100 + step), kept)
     torch.testing.assert_close(x_t, x_0)
 
 
@@ -118,7 +118,7 @@ def std_of_samples(sampler, data_std):
     the weight of x_T, item 1 + i that of step i's noise.
     """
     steps = len(sampler.timesteps)
-    x_t, history = torch.zeros(1 + steps, 1, 1, 1, dtype=torch.float64), None
+    x_t, kept = torch.zeros(1 + steps, 1, 1, 1, dtype=torch.float64), ()
     x_t[0] = initial_std(sampler.schedule)
     for step, t in enumerate(sampler.timesteps):
         abar = sampler.schedule.alphas_cumprod[t].item()
@@ -126,7 +126,7 @@ def std_of_samples(sampler, data_std):
         noise = torch.zeros_like(x_t)
         noise[1 + step] = 1
         output = target(sampler.prediction, to_x_0("eps", eps, x_t, t, sampler.schedule), eps, t, sampler.schedule)
-        x_t, history = sampler.step(step, x_t, output, noise, history)
+        x_t, kept = sampler.step(step, x_t, output, noise, kept)
     return x_t.square().sum().sqrt().item()
 
 
@@ -155,10 +155,10 @@ def test_a_part_of_the_image_has_the_bits_of_the_whole(method, eta, prediction, 
     rows, cols = slice(3, 14), slice(5, 18)
 
     def run(part):
-        x_t, history = part(draw(0, torch.float32, (2, 3, 17, 23))), None
+        x_t, kept = part(draw(0, torch.float32, (2, 3, 17, 23))), ()
         for step in range(6):
             output, noise = (part(draw(seed + step, torch.float32, (2, 3, 17, 23))) for seed in (10, 20))
-            x_t, history = sampler.step(step, x_t, output, noise, history)
+            x_t, kept = sampler.step(step, x_t, output, noise, kept)
         return x_t
 
     whole = run(lambda x: x)
@@ -186,9 +186,9 @@ def test_noise_is_needed_only_where_it_is_used():
 
 
 def test_missing_noise_or_history_is_named():
-    with pytest.raises(ValueError, match="step 0: expected noise, got None"):
+    with pytest.raises(ValueError, match="evaluation 0: expected noise, got none"):
         sampler_for("ddpm", COSINE, 4).step(0, draw(0), draw(1))
-    with pytest.raises(ValueError, match="step 1: expected history, got None"):
+    with pytest.raises(ValueError, match="evaluation 1: expected 1 kept tensors, got none"):
         sampler_for("dpmpp_2m", COSINE, 4).step(1, draw(0), draw(1))
 
 
