@@ -3,11 +3,17 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swinmpi.config import DiffusionConfig, SamplerConfig
+from swinmpi.diffusion import samplers
 from swinmpi.diffusion.process import PREDICTIONS, target, to_x_0
 from swinmpi.diffusion.samplers import initial_std, make_sampler, timesteps
 from swinmpi.diffusion.schedule import make_schedule
@@ -15,7 +21,8 @@ from swinmpi.diffusion.schedule import make_schedule
 COSINE = make_schedule("cosine", 1000)
 LINEAR = make_schedule("linear", 40)
 THEIR_PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
-EVERY_METHOD = [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0)]
+EVERY_METHOD = [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0),
+                ("heun", 0.0)]
 # (schedule, number of steps): all of T, strided, very few, one
 SPANS = [(LINEAR, 40), (LINEAR, 10), (COSINE, 20), (COSINE, 4), (COSINE, 1)]
 
@@ -89,6 +96,32 @@ def test_dpmpp_2m_equals_diffusers(schedule, steps, prediction):
                         solver_order=2, solver_type="midpoint", lower_order_final=True, final_sigmas_type="zero")
     # it casts x_t to float32 inside
     compare(sampler, oracle, lambda step, t, x_t, output: oracle.step(output, t, x_t).prev_sample, tolerance=2e-6)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("clip", [None, 0.7])
+@pytest.mark.parametrize("schedule, steps", SPANS)
+def test_heun_equals_diffusers(monkeypatch, schedule, steps, clip, prediction):
+    """Theirs works on x_t / a, at the noise levels sigma = s / a, here in float64 as ours; it knows
+    no limit of sigma."""
+    monkeypatch.setattr(samplers, "SIGMA_MAX", float("inf"))
+    sampler = sampler_for("heun", schedule, steps, prediction, clip_x_0=clip)
+    oracle = oracle_for(HeunDiscreteScheduler, schedule, steps, prediction, clip)
+    abar = schedule.alphas_cumprod[list(sampler.timesteps)]
+    levels = torch.cat([((1 - abar) / abar).sqrt(), torch.zeros(1, dtype=torch.float64)])
+    torch.testing.assert_close(oracle.sigmas, levels.float(), rtol=1e-4, atol=0)
+    oracle.sigmas, amplitudes = levels, torch.cat([abar.sqrt(), torch.ones(1, dtype=torch.float64)])
+    compare(sampler, oracle, lambda number, t, x_t, output: oracle.step(
+        output, t, x_t / amplitudes[number]).prev_sample * amplitudes[number + 1])
+
+
+def test_heun_evaluates_twice_a_step_and_nears_the_solution_faster_than_ddim():
+    sampler = sampler_for("heun", COSINE, 6)
+    # The first step starts where there is no image, the last one ends at it: one evaluation each.
+    assert len(sampler.evaluations) == 10 and sampler.num_kept == 1
+    errors = [abs(std_of_samples(sampler_for(method, COSINE, steps), 0.5) - 0.5)
+              for method, steps in (("heun", 20), ("ddim", 38))]
+    assert errors[0] < errors[1] / 3
 
 
 def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance():
