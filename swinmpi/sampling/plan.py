@@ -1,6 +1,8 @@
 """What a run of swinmpi-sample will do: settled before it starts, printed by a dry run, recorded."""
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from swinmpi.config import Config
 from swinmpi.parallel.device import planned_device
 from swinmpi.sampling.distribution import (
@@ -32,7 +34,7 @@ class StackFacts:
     width: int
     channels: int
     layout: str
-    dtype: str
+    dtype: np.dtype
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     """For a validated request. On one process; nothing is computed or written."""
     with open_stack(request) as stack:
         facts = StackFacts(str(stack.address), stack.num_images, stack.height, stack.width, stack.channels,
-                           stack.layout, str(stack.dtype))
+                           stack.layout, stack.dtype)
     steps, model = takes_steps(read_header(request.checkpoint)), config.model
     grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale, facts.width * model.scale)
     num_positions = grid.num_positions if steps else 1

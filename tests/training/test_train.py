@@ -125,7 +125,7 @@ def test_accumulated_micro_steps_are_one_step(pairs, tmp_path, model, kind, dtyp
         config = tiny(pairs, tmp_path, "train.batch_images=8", f"train.accumulate={accumulate}", model=model)
         with PairReader(pairs) as reader:
             trainer = Trainer(config, ALONE, 12)
-            trainer.objective.to(dtype)
+            trainer.losses.to(dtype)
             losses = trainer.gradient(kind(config, reader, 0, 1))
         made.append((losses, {name: value.grad for name, value in trainer.model.named_parameters()}))
     (losses, once), (other_losses, in_parts) = made

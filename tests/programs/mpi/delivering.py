@@ -104,8 +104,7 @@ def run(backend, folder, series, stack_name, world):
     config = load_config(overrides=["output.regression=true", "output.value_range=[0,60000]"])
     config = config.replaced(output={"backend": backend})
     output = folder / f"{'resumed' if series == 'killed' else series}-{stack_name}.h5"
-    request = SampleRequest(str(folder / f"{stack_name}.h5"), output, folder / "none", ensemble=2)
-    request.checkpoint.touch()
+    request = SampleRequest(str(folder / f"{stack_name}.h5"), output, Path(__file__), ensemble=2)
     distribution = Distribution((range(world.size),), "all", 2, 1, 1)
     with Stack.open(request.stack) as stack:
         plan = SamplingPlan(request, config, stack, True, None, NUM_IMAGES, distribution)

@@ -2,7 +2,8 @@
 import torch
 import torch.distributed as dist
 
-from swinmpi.parallel.launch import choose_device, init_torch_distributed, start_mpi
+from swinmpi.parallel.device import choose_device
+from swinmpi.parallel.launch import init_torch_distributed, start_mpi
 
 with start_mpi(allow_torchrun=True) as world:
     assert choose_device("cpu", world.node.rank) == "cpu", "asked for the CPU"
