@@ -18,12 +18,12 @@ def run(argv: Sequence[str] | None) -> None:
     if launcher_rank():
         return
     from swinmpi.reports.tables import listed
-    from swinmpi.sampling.merge import describe_merge, merge, plan_merge
-    plan = plan_merge(options.shards, options.output, options.virtual, options.overwrite)
+    from swinmpi.sampling import merge
+    plan = merge.plan(options.shards, options.output, options.virtual, options.overwrite)
     if options.dry_run:
-        print(describe_merge(plan))
+        print(merge.describe(plan))
         return
-    merge(plan)
+    merge.run(plan)
     print(f"written: {options.output}", flush=True)
     if plan.failed:
         raise SomeImagesFailed(f"{options.output}: written, but images {listed(plan.failed)} could not be read")

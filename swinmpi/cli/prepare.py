@@ -27,12 +27,13 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     config = config_from(options).data
 
-    from swinmpi.training.prepare import plan, prepare  # torch takes seconds to import; --help must not
-    arguments = (options.input, options.output, config, options.root, options.overwrite)
+    # Imported here: torch takes seconds to import; --help must not.
+    from swinmpi.training.prepare import PrepareRequest, describe, plan, run
+    made = plan(PrepareRequest(options.input, options.output, options.root, options.overwrite), config)
     if options.dry_run:
-        print(plan(*arguments))
+        print(describe(made))
         return
-    summary = prepare(*arguments, stopping=catch_signals())
+    summary = run(made, stopping=catch_signals())
     print(f"{options.output}: {summary.num_train} pairs to train, {summary.num_validate} to validate")
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")

@@ -4,7 +4,6 @@ import sys
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from swinmpi.cli.options import config_from, make_parser, parse, run_command, speaks_for_all
 from swinmpi.config import Config
@@ -71,44 +70,30 @@ def configured(options: Namespace) -> Config:
 def train_on(world: World, config: Config, resume: bool, stop_requested: Callable[[], bool]) -> None:
     """Connect torch.distributed and train. Collective."""
     import torch
-    from torch import distributed as dist
 
     from swinmpi.parallel.device import start_computing
-    from swinmpi.parallel.worker import Worker
-    from swinmpi.training.train import train
+    from swinmpi.parallel.worker import Worker, leave_torch_distributed
+    from swinmpi.training.plan import plan
+    from swinmpi.training.train import run
     device = torch.device(start_computing(config.parallel.device, config.parallel.threads, world.node))
     alone = world.size == 1 and not launched_by_torchrun()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
     if rank:
         warnings.simplefilter("ignore")
-    folder = train(config, Worker(rank, size, device), resume, stop_requested)
+    worker = Worker(rank, size, device)
+    folder = run(worker.on_root(plan, config, size, resume), worker, stop_requested)
     if rank == 0:
         print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}", flush=True)
     if not alone:
         # Only here: ranks that leave by an error do not wait for each other.
-        dist.destroy_process_group()
+        leave_torch_distributed()
 
 
 def show_plan(config: Config, resume: bool) -> None:
     """Validate everything, print what a run would do."""
-    from swinmpi.models.blocks import count_parameters
-    from swinmpi.storage.checkpoint import CheckpointFolder
-    from swinmpi.storage.pairs import PairReader
-    from swinmpi.training.objective import make_training_module
-    from swinmpi.training.setup import check_run
-    settings = config.train
-    folder = CheckpointFolder(Path(settings.output), settings.keep_last)
-    check_run(config, launcher_size() or 1, folder, resume)
-    parameters = count_parameters(make_training_module(config).model)
-    with PairReader(settings.data) as pairs:
-        print(f"data    {settings.data}: {len(pairs.train_indices)} images to train, {len(pairs.validate_indices)} to "
-              f"validate, {pairs.size_px} px, scale {pairs.scale:g}")
-        epochs = settings.updates * settings.batch_images / len(pairs.train_indices)
-    print(f"model   {config.model.family}, {parameters / 1e6:.2f} M parameters, trained for {settings.target}")
-    print(f"run     {settings.updates} updates of {settings.batch_images} images ({epochs:.1f} epochs)")
-    print(f"output  {settings.output}: {settings.keep_last} checkpoints of {16e-6 * parameters:.0f} MB, "
-          f"{f'goes on from {folder.latest().name}' if folder.latest() else 'starts at update 0'}")
+    from swinmpi.training.plan import describe, plan
+    print(describe(plan(config, launcher_size() or 1, resume)))
 
 
 if __name__ == "__main__":

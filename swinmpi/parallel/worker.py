@@ -72,3 +72,8 @@ class Worker:
         """An error that all ranks raise together, marked so that rank 0 alone tells it."""
         error.echo = not self.is_root
         return error
+
+
+def leave_torch_distributed() -> None:
+    """Collective; the end of what `init_torch_distributed` began."""
+    dist.destroy_process_group()

@@ -37,22 +37,22 @@ class MergePlan:
         return sum(shard.path.stat().st_size for shard in self.shards)
 
 
-def plan_merge(paths: Sequence[Path], output: Path, virtual: bool = False, overwrite: bool = False) -> MergePlan:
+def plan(paths: Sequence[Path], output: Path, virtual: bool = False, overwrite: bool = False) -> MergePlan:
     """Validate shards (in any order) and output, without reading pixels. StackError, OutputError. One process."""
     inspect_shards(paths)
     shards = sorted(map(read_shard, paths), key=lambda shard: shard.number)
     check_complete(shards)
     for shard in shards:
         path = check_output(output, shard.path, overwrite)
-    plan = MergePlan(tuple(shards), path, virtual)
+    made = MergePlan(tuple(shards), path, virtual)
     free = shutil.disk_usage(path.parent).free
-    if not virtual and plan.bytes > free:
-        raise OutputError(f"{output}: needs about {plan.bytes / MIB:.0f} MiB, the disk has {free / MIB:.0f} MiB free; make "
+    if not virtual and made.bytes > free:
+        raise OutputError(f"{output}: needs about {made.bytes / MIB:.0f} MiB, the disk has {free / MIB:.0f} MiB free; make "
                           "room, choose another --output, or only refer to the shards with --virtual")
-    return plan
+    return made
 
 
-def merge(plan: MergePlan) -> None:
+def run(plan: MergePlan) -> None:
     """Write the merged file, whole or not at all. OutputError. One process."""
     process = common_process([shard.process for shard in plan.shards])
     merged_by = {"command": " ".join(sys.argv), "version": swinmpi.__version__, "shards": plan.shards[0].of,
@@ -60,7 +60,7 @@ def merge(plan: MergePlan) -> None:
     merge_files(plan.shards, plan.output, process | {"merge": merged_by}, plan.virtual)
 
 
-def describe_merge(plan: MergePlan) -> str:
+def describe(plan: MergePlan) -> str:
     """What a merge would do, in a few lines."""
     first, size = plan.shards[0], f"{plan.bytes / MIB:.1f} MiB"
     datasets = [f"{name} {' x '.join(map(str, shape))} {dtype}" for name, (shape, dtype, _) in first.pixels.items()]

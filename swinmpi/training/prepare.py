@@ -40,31 +40,66 @@ class Summary:
     failed: tuple[str, ...]
 
 
-def prepare(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False,
-            stopping: Callable[[], bool] = lambda: False) -> Summary:
-    """Cut and degrade every image of `text` (a folder, a .tsv list, an HDF5 address) into the file `output`.
+@dataclass(frozen=True)
+class PrepareRequest:
+    """What to read and write. source: a folder, a .tsv list whose paths start at `root`, or an HDF5
+    address."""
+
+    source: str
+    output: Path
+    root: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """A request that can be done, as far as can be told without decoding an image."""
+
+    request: PrepareRequest
+    config: DataConfig
+    num_images: int
+    num_validate: int
+    most_pairs: int
+
+    @property
+    def most_bytes(self) -> int:
+        """Of the pairs, 8 bit; 16 bit takes twice as many."""
+        return self.most_pairs * self.config.channels * (self.config.size_px**2 + lr_size_px(self.config)**2)
+
+
+def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
+    """Everything that can be validated without decoding an image. One process.
+
+    Raises ConfigError, StackError or OutputError.
+    """
+    with ExitStack() as opened:
+        sources = validated_sources(request, config, opened)
+    return PreparePlan(request, config, len(sources), sum(source.split == VALIDATE for source in sources),
+                       sum(crop_limit(config, source.split) for source in sources))
+
+
+def describe(plan: PreparePlan) -> str:
+    """What `run` would do, in three lines."""
+    request, config = plan.request, plan.config
+    return "\n".join([
+        f"input    {request.source}: {plan.num_images} images, {plan.num_validate} of them for validation",
+        f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> {lr_size_px(config)} px, "
+        f"{config.channels} channels, {config.kernel}, seed {config.seed}",
+        f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB (8 bit; twice that for 16 bit)"])
+
+
+def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summary:
+    """Cut and degrade every image into the file of pairs. One process.
 
     Ends with a SwinmpiError, and without a file, once `stopping()` is true.
     """
+    request, config = plan.request, plan.config
     with ExitStack() as opened:
-        sources = validated_sources(text, output, config, root, overwrite, opened)
+        sources = validated_sources(request, config, opened)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
                       "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
-        writer = opened.enter_context(PairWriter(output, attributes, overwrite))
+        writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
         return write_pairs(sources, config, writer, stopping)
-
-
-def plan(text: str, output: Path, config: DataConfig, root: Path | None = None, overwrite: bool = False) -> str:
-    """Everything that can be validated without decoding an image, and the text of --dry-run."""
-    with ExitStack() as opened:
-        sources = validated_sources(text, output, config, root, overwrite, opened)
-    most = sum(crop_limit(config, source.split) for source in sources)
-    num_bytes = most * config.channels * (config.size_px**2 + lr_size_px(config)**2)
-    return "\n".join([
-        f"input    {text}: {len(sources)} images, {sum(s.split == VALIDATE for s in sources)} of them for validation",
-        f"pairs    at most {most}; {config.mode} {config.size_px} px -> {lr_size_px(config)} px, {config.channels} "
-        f"channels, {config.kernel}, seed {config.seed}",
-        f"output   {output}: at most {num_bytes / 2**20:.0f} MiB (8 bit; twice that for 16 bit)"])
 
 
 def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter,
@@ -167,19 +202,18 @@ class CommonDepth:
         self.first = self.first or kind
         if kind != self.first and not self.said:
             self.said = True
-            say(f"warning: {name} is {describe(kind)}, the first image is {describe(self.first)}; "
-                f"all become {describe((self.first[0], self.channels))}")
+            say(f"warning: {name} is {kind_in_words(kind)}, the first image is {kind_in_words(self.first)}; "
+                f"all become {kind_in_words((self.first[0], self.channels))}")
         return with_depth(with_channels(image, self.channels), self.first[0])
 
 
-def validated_sources(text: str, output: Path, config: DataConfig, root: Path | None, overwrite: bool,
-                      opened: ExitStack) -> list[Source]:
+def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack) -> list[Source]:
     """All that can be wrong before the first image is decoded, found now; every source has a split."""
     lr_size_px(config)
-    check_place(output, PLACE, overwrite)
-    if Path(text.split("::")[0]).resolve() == output.resolve():
-        raise OutputError(f"{output}: is the input as well; choose another --output")
-    return assign_splits(find_sources(text, root, opened), config)
+    check_place(request.output, PLACE, request.overwrite)
+    if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
+        raise OutputError(f"{request.output}: is the input as well; choose another --output")
+    return assign_splits(find_sources(request.source, request.root, opened), config)
 
 
 def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
@@ -227,7 +261,7 @@ def keyed_random(seed: int, stream: int) -> np.random.Generator:
     return generator((seed, stream))
 
 
-def describe(kind: tuple[np.dtype, int]) -> str:
+def kind_in_words(kind: tuple[np.dtype, int]) -> str:
     return f"{kind[0].itemsize * 8}-bit {'grey' if kind[1] == 1 else 'RGB'}"
 
 

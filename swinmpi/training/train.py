@@ -21,8 +21,8 @@ from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import Ahead, BatchSource, to_device
 from swinmpi.training.log import Log
 from swinmpi.training.objective import make_training_module
+from swinmpi.training.plan import TrainingPlan
 from swinmpi.training.setup import (
-    check_run,
     check_same_run,
     checked_progress,
     fitting_state,
@@ -36,15 +36,15 @@ from swinmpi.training.validation import validate
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 
 
-def train(config: Config, worker: Worker, resume: bool, stop_requested: Callable[[], bool]) -> Path:
+def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) -> Path:
     """Run to `train.updates`; returns the folder of checkpoints. Collective over the group.
 
     stop_requested() is this rank's wish to end; all ranks then save and raise Stopped together. A resumed run on the CPU
     has the losses and weights of one that was never stopped: bit for bit on one or two ranks; on more to rounding,
     because DDP may add their gradients in another order until it knows which are ready first.
     """
+    config = plan.config
     with CheckpointFolder(Path(config.train.output), config.train.keep_last) as folder:
-        worker.on_root(check_run, config, worker.size, folder, resume)
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)

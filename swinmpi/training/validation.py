@@ -15,7 +15,8 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.worker import Worker
 from swinmpi.sampling.process import make_process
-from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
+from swinmpi.sampling.root import RootExchange
+from swinmpi.sampling.superresolve import SuperResolver
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, to_device, to_unit
 from swinmpi.training.objective import make_training_module
@@ -65,7 +66,7 @@ def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
     prepare(family.model, device, config.parallel.channels_last, config.parallel.fused_attention)
     process = make_process(config.sampler, config.diffusion, config.model.window_px)
     computing = Computing(str(device), config.parallel.precision, MICRO_BATCH, config.parallel.encoder_cache)
-    resolver = SuperResolver(family, process, computing, EXCHANGES["root"], Group())
+    resolver = SuperResolver(family, process, computing, RootExchange, Group())
 
     def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:
         part, = resolver([LrRows.whole(lr)], [image_index], [config.sampler.seed])

@@ -11,7 +11,9 @@ from swinmpi.errors import CheckpointError, ConfigError, OutputError, Stopped, S
 from swinmpi.storage.checkpoint import CheckpointFolder, load_state, load_weights
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource
-from swinmpi.training.train import OPTIMIZERS, Trainer, rate_factor, train
+from swinmpi.training.plan import plan
+from swinmpi.training.train import OPTIMIZERS, Trainer, rate_factor
+from swinmpi.training.train import run as train
 from tests.support.training import ALIGNED, ALONE, THESIS, as_arguments, log_of, losses_of, settings, tiny, write_pairs
 
 NEVER = lambda: False  # noqa: E731
@@ -32,7 +34,7 @@ def one_thread():
 
 def run(pairs, folder, *overrides, model=ALIGNED, resume=False):
     """The log of a run on this process."""
-    train(tiny(pairs, folder, *overrides, model=model), ALONE, resume, NEVER)
+    train(plan(tiny(pairs, folder, *overrides, model=model), 1, resume), ALONE, NEVER)
     return log_of(folder)
 
 
@@ -126,7 +128,7 @@ def test_accumulated_micro_steps_are_one_step(pairs, tmp_path, model, kind, dtyp
         with PairReader(pairs) as reader:
             trainer = Trainer(config, ALONE, 12)
             trainer.losses.to(dtype)
-            losses = trainer.gradient(kind(config, reader, 0, 1))
+            losses = trainer.gradient(kind(config, trainer.family, reader, 0, 1))
         made.append((losses, {name: value.grad for name, value in trainer.model.named_parameters()}))
     (losses, once), (other_losses, in_parts) = made
     assert losses == pytest.approx(other_losses, abs=1e-6)
@@ -177,7 +179,7 @@ def test_a_finished_run_has_nothing_to_resume(pairs, tmp_path):
 def test_stopping_saves_at_once(pairs, tmp_path):
     wishes = iter([False, True])
     with pytest.raises(Stopped, match="stopped at update 2.*--resume") as caught:
-        train(tiny(pairs, tmp_path), ALONE, False, lambda: next(wishes))
+        train(plan(tiny(pairs, tmp_path), 1, False), ALONE, lambda: next(wishes))
     assert caught.value.exit_code == 75 and newest(tmp_path).name == "update-00000002"
     resumed = run(pairs, tmp_path, resume=True)
     assert resumed == run(pairs, tmp_path / "undisturbed")
