@@ -5,19 +5,17 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from importlib.resources import files
 from pathlib import Path
 
 from swinmpi.cli.options import make_parser, parse, run_command
 from swinmpi.config import Config
+from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, MODELS, shipped
 from swinmpi.errors import ConfigError, SomeImagesFailed
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
 from swinmpi.parallel.shares import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
-MODELS = {"photos_x2": "photos_x2.safetensors"}
-DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
 NAMED_FAILURES = 8
 
 
@@ -195,11 +193,6 @@ def show_plan(options: Namespace) -> None:
 def default_output(address: str, scale: int) -> Path:
     """scan.h5::/entry/data -> scan_x2.h5 in the current folder."""
     return Path(f"{Path(address.partition('::')[0]).stem}_x{scale}.h5")
-
-
-def shipped(name: str) -> Path:
-    """A file of swinmpi/demo."""
-    return Path(str(files("swinmpi.demo") / name))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,11 @@
-"""The shipped checkpoint, sample stack and their provenance."""
+"""What ships: checkpoints and a sample stack by their names (PROVENANCE.md: where they come from)."""
+from importlib.resources import files
+from pathlib import Path
+
+MODELS = {"photos_x2": "photos_x2.safetensors"}
+DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
+
+
+def shipped(name: str) -> Path:
+    """A file of this folder."""
+    return Path(str(files(__name__) / name))
