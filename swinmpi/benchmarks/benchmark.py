@@ -78,7 +78,7 @@ class BenchmarkRequest:
 class BenchmarkPlan:
     """A benchmark as it will be, the same value on every rank; made by `plan`.
 
-    config: with device (`cpu` or `cuda`) and micro-batch settled; grid: the windows of one SR image.
+    config: with device (`cpu` or `cuda`) and micro-batch settled; grid: windows of one SR image.
     """
 
     request: BenchmarkRequest

@@ -42,8 +42,8 @@ def sample_candidates(config: Config, checkpoint: Path, device: str, group: Grou
 def speed_up(fast: Candidate, plain: Candidate) -> dict:
     """plain / fast, each repeat against its neighbour; and how far their answers lie apart.
 
-    Each follows its own x_t, so only the first step compares networks alone; later ones contain what
-    has come of the difference.
+    Each follows its own x_t, so only the first step compares networks alone; later ones contain
+    what has come of the difference.
     """
     pairs = list(zip(plain.repeats, fast.repeats, strict=True))
     ratios = {name: spread([slow[name] / quick[name] for slow, quick in pairs])

@@ -19,7 +19,7 @@ PHASES = ("network", "encoder", "exchange")
 
 @dataclass
 class StepWatch:
-    """Called after every evaluation of the network: notes the time and, where asked to keep it, what
+    """Called after every evaluation of the network: notes the time and, with `keeps_outputs`, what
     the network answered (on root; None elsewhere)."""
 
     keeps_outputs: bool = False

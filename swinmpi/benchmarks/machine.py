@@ -1,4 +1,4 @@
-"""What this machine can compute, to judge a program by: rates of convolutions and of a matrix product."""
+"""What this machine can compute, to judge a program by: convolutions and a matrix product."""
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +74,8 @@ def convolutions_of(module: nn.Module, inputs: Sequence[Tensor]) -> list[Convolu
 class MachineRates:
     """Bare convolutions of given shapes (channels_last) and a matrix product, of random numbers."""
 
-    def __init__(self, convolutions: Sequence[Convolution], dtype: torch.dtype, device: torch.device):
+    def __init__(self, convolutions: Sequence[Convolution], dtype: torch.dtype,
+                 device: torch.device):
         self.convolutions, self.device = convolutions, device
         kind = {"dtype": dtype, "device": device}
 

@@ -26,7 +26,8 @@ COMPUTED = ("network", "noise", "step", "windows")
 PHASES = (*COMPUTED, "exchange")
 FIGURES = ("seconds", "cpu_seconds", "conditions", *PHASES, "received", "calls", "peak_mib")
 """Of one rank and one sampling. conditions: seconds before the first step, without x_T's noise;
-PHASES: seconds, exchange without that before the first step; received: bytes; calls: of the U-Net."""
+PHASES: seconds, `exchange` without that before the first step; received: bytes; calls: of the
+U-Net."""
 MOST_CPUS = 4096
 RATE_S = 0.2
 
@@ -34,8 +35,8 @@ RATE_S = 0.2
 @dataclass
 class SettingRun:
     """A setting on this rank. images: the image indices of its group, none where it sleeps; once:
-    figures of a sample in one step, repeats: of whole ones, (world ranks, len(FIGURES)), the same on
-    every rank."""
+    figures of a sample in one step, repeats: of whole ones, (world ranks, len(FIGURES)), the same
+    on every rank."""
 
     setting: Setting
     config: Config
@@ -144,8 +145,9 @@ class ScalingRun:
         with running_on(self.cpus, run.setting.threads):
             for first in range(0, len(run.images), width):
                 part = run.images[first:first + width]
+                lr = whole([self.images[i] for i in part])
                 before_steps.start()
-                for _ in resolver(whole([self.images[i] for i in part]), part, [seed], before_steps):
+                for _ in resolver(lr, part, [seed], before_steps):
                     pass
         spent = stopwatch.since(before)
         in_steps = {phase: spent.get(phase, 0.0) for phase in PHASES}

@@ -1,4 +1,4 @@
-"""What the figures of `scaling` say: ratios within each repeat, shares of a step; and its picture."""
+"""What the figures of `scaling` say: ratios within each repeat, shares of a step; its picture."""
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median

@@ -1,5 +1,5 @@
 """What `scaling` compares on the ranks it is started on. Arithmetic."""
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from swinmpi.config import ParallelConfig
 from swinmpi.sampling.distribution import distribute
@@ -8,7 +8,7 @@ from swinmpi.sampling.superresolve import EXCHANGES
 
 @dataclass(frozen=True)
 class Setting:
-    """Groups of the first ranks of the world, each on its share of the images, while all other ranks
+    """Groups of the first ranks of the world, each on its share of the images, while all others
     sleep.
 
     threads: of every rank; kind: `image`, all on one image, or `stack`, what many images take.
@@ -45,10 +45,13 @@ def plan_settings(parallel: ParallelConfig, available: Available, num_positions:
     if parallel.device == "cpu" and ranks > 1 and ranks * threads <= available.cores:
         made.append(on_one_image(1, ranks * threads, exchange))
     if ranks > 1:
-        made += [Setting(f"{named(ranks, threads)}, {other}", "image", (range(ranks),), threads, other)
+        made += [replace(on_one_image(ranks, threads, other),
+                         name=f"{named(ranks, threads)}, {other}")
                  for other in EXCHANGES if other != exchange]
-    return made + [on_many_images(parallel, available, ranks_per_image, num_positions, images_per_rank)
-                   for ranks_per_image in sorted({1, ranks})]
+    for ranks_per_image in sorted({1, ranks}):
+        made.append(on_many_images(parallel, available, ranks_per_image, num_positions,
+                                   images_per_rank))
+    return made
 
 
 def on_one_image(ranks: int, threads: int, exchange: str) -> Setting:

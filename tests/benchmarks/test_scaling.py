@@ -1,4 +1,4 @@
-"""swinmpi-benchmark scaling: who works and who sleeps, what its figures mean, and the tables it prints."""
+"""swinmpi-benchmark scaling: who works, who sleeps, what its figures mean, the tables it prints."""
 import json
 import sys
 from pathlib import Path
@@ -30,7 +30,8 @@ SMALL = ["scaling", "--size", "96", "--steps", "5", "--repeats", "1"]
 MIB = 2**20
 
 
-def settings_on(ranks: int, cores: int, threads: int = 1, device: str = "cpu") -> dict[str, Setting]:
+def settings_on(ranks: int, cores: int, threads: int = 1,
+                device: str = "cpu") -> dict[str, Setting]:
     parallel = Config().replaced(parallel={"device": device, "micro_batch": 4}).parallel
     made = plan_settings(parallel, Available(ranks, threads, cores), 9, 1)
     return {one.name: one for one in made}
@@ -59,7 +60,7 @@ def test_no_more_threads_than_cores_and_none_on_a_gpu():
 
 
 def setting_run(name: str, ranks: int, threads: int, kind: str = "image", **figures) -> SettingRun:
-    """Three repeats of the same figures of two world ranks; a list gives one rank after the other."""
+    """Three repeats of the same figures of two world ranks; a list gives them rank by rank."""
     repeat = np.zeros((2, len(FIGURES)))
     for figure, values in figures.items():
         repeat[:, FIGURES.index(figure)] = values
@@ -136,7 +137,8 @@ def test_the_picture_is_drawn(report, tmp_path):
 def test_without_matplotlib_one_line_says_what_to_install(report, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     said = draw({"what": "scaling", **report}, Path("out"))
-    assert said == "out/scaling.png: drawing scaling needs matplotlib; pip install 'swinmpi[plot]'\n"
+    assert said == ("out/scaling.png: drawing scaling needs matplotlib; "
+                    "pip install 'swinmpi[plot]'\n")
 
 
 def test_traffic_of_a_case_small_enough_to_count_by_hand():
