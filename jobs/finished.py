@@ -20,16 +20,13 @@ def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
 
 
 def of_sampling(options: Namespace) -> tuple[int, str | None]:
-    from swinmpi.sampling.request import shard_path
     from swinmpi.sampling.settings import resolve_config
+    from swinmpi.sampling.validation import with_output
     from swinmpi.storage.header import read_header
-    request = sample.request_of(options)
-    output = request.output
-    if options.input is not None and options.output is None:
-        header = read_header(request.checkpoint)
-        config = resolve_config(header, request.checkpoint, options.config, options.overrides, options.preset)
-        output = sample.default_output(options.input, config.model.scale)
-    return of_stack(output if request.shard is None else shard_path(output, request.shard))
+    request, given = sample.request_of(options), sample.settings_given(options)
+    header = read_header(request.checkpoint)
+    config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
+    return of_stack(with_output(request, config).output)
 
 
 def of_evaluation(options: Namespace) -> tuple[int, str | None]:

@@ -4,9 +4,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command
-from swinmpi.cli.sample import parser as sample_parser
-from swinmpi.cli.sample import prepare, print_table, raise_failed, told_by, with_regression
+from swinmpi.cli.options import config_from, make_parser, parse, run_command, warnings_in_one_line
+from swinmpi.cli.sample import print_table, raise_failed
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
@@ -19,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if options.checkpoint is not None and not options.dry_run:
-        with start_mpi() as world, StopFlag() as stop, told_by(world):
+        with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
             sample_first(world, stop, options)
     elif not launcher_rank():
         config_from(options)
@@ -70,18 +69,14 @@ def prepare_sampling(options: Namespace):
     """(request, configuration) of the sampling, validated with the reference. On one process."""
     if options.sr is not None or options.lr is None:
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
-    argv = [options.lr, "--output", options.output / "sr.h5", "--checkpoint", options.checkpoint,
-            "--overwrite"]
-    for name, values in (("--config", options.config), ("--set", options.overrides),
-                         ("--preset", [options.preset])):
-        argv += [word for value in values if value is not None for word in (name, value)]
-    chosen = sample_parser().parse_args([str(word) for word in argv])
-    chosen.new_folder = True
-    request, config = prepare(chosen)
-
-    from swinmpi.sampling.request import check_reference
+    from swinmpi.sampling.request import SampleRequest, check_reference
+    from swinmpi.sampling.validation import GivenSettings, validated
+    request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint, overwrite=True,
+                            new_folder=True, keeps_regression=True)
+    given = GivenSettings(options.config, options.overrides, options.preset)
+    request, config = validated(request, given)
     check_reference(request, config, options.reference)
-    return request, with_regression(config)
+    return request, config
 
 
 def evaluate_and_print(options: Namespace, sr: str) -> None:

@@ -3,8 +3,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
-from swinmpi.cli.options import bare_parser, parse, run_command
-from swinmpi.cli.train import speaks_for_all
+from swinmpi.cli.options import bare_parser, parse, run_command, speaks_for_all
 from swinmpi.errors import LaunchError
 from swinmpi.parallel.launch import start_mpi
 

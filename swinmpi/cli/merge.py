@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinmpi.cli.options import bare_parser, parse, run_command
-from swinmpi.cli.sample import listed
 from swinmpi.errors import SomeImagesFailed
 from swinmpi.parallel.launch import launcher_rank
 
@@ -18,6 +17,7 @@ def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if launcher_rank():
         return
+    from swinmpi.reports.tables import listed
     from swinmpi.sampling.merge import describe_merge, merge, plan_merge
     plan = plan_merge(options.shards, options.output, options.virtual, options.overwrite)
     if options.dry_run:

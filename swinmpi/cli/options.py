@@ -3,13 +3,15 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from swinmpi import __version__
 from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.errors import SwinmpiError
-from swinmpi.parallel.launch import launcher_rank
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.launch import launched_by_torchrun, launcher_rank
 
 
 def make_parser(command: str, purpose: str, example: str, presets: bool = False) -> argparse.ArgumentParser:
@@ -58,3 +60,24 @@ def run_command(action: Callable[[Sequence[str] | None], int | None], argv: Sequ
     except KeyboardInterrupt:
         print("swinmpi: interrupted", file=sys.stderr, flush=True)
         return 128 + signal.SIGINT
+
+
+@contextmanager
+def warnings_in_one_line(world: World) -> Iterator[None]:
+    """Warnings inside are one plain line each, printed once and by rank 0."""
+    printed: set[str] = set()
+
+    def show(message, *_) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
+            print(f"swinmpi: {message}", file=sys.stderr, flush=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always" if world.is_root else "ignore")
+        warnings.showwarning = show
+        yield
+
+
+def speaks_for_all() -> bool:
+    """Whether this is the first of the processes that were started together."""
+    return os.environ["RANK"] == "0" if launched_by_torchrun() else not launcher_rank()

@@ -1,13 +1,11 @@
 """swinmpi-sample: super-resolve a stack; without arguments the shipped one, with the shipped model."""
 import sys
-import warnings
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from swinmpi.cli.options import make_parser, parse, run_command
+from swinmpi.cli.options import make_parser, parse, run_command, warnings_in_one_line
 from swinmpi.config import Config
 from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, MODELS, shipped
 from swinmpi.errors import ConfigError, SomeImagesFailed
@@ -16,7 +14,6 @@ from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, star
 from swinmpi.parallel.shares import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
-NAMED_FAILURES = 8
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,10 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if not options.dry_run:
-        with start_mpi() as world, StopFlag() as stop, told_by(world):
+        with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
             sample_on(world, stop, options)
     elif not launcher_rank():
-        with told_by(World()):
+        with warnings_in_one_line(World()):
             show_plan(options)
 
 
@@ -46,7 +43,6 @@ def parser() -> ArgumentParser:
     made.add_argument("--shard", type=shard, metavar="I/N", help="only part I (1..N) of the images, into "
                       "OUT.shard-I-of-N.h5, for N jobs without each other; then swinmpi-merge")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    made.set_defaults(new_folder=False)
     made.add_argument("--allow-external", action="store_true", help="follow links into other HDF5 files")
     return made
 
@@ -71,78 +67,39 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
 
 def plan_of(options: Namespace, num_ranks: int):
     """The plan of a command line, validated. On one process."""
-    request, config = prepare(options)
+    from swinmpi.sampling.validation import validated
+    request, config = validated(request_of(options), settings_given(options))
+    if options.input is None:
+        check_demo(config, request.checkpoint)
     from swinmpi.sampling.plan import plan
     return plan(request, config, num_ranks)
 
 
-@contextmanager
-def told_by(world: World) -> Iterator[None]:
-    """Warnings inside are one plain line each, told once and by rank 0."""
-    told: set[str] = set()
-
-    def tell(message, *_) -> None:
-        if str(message) not in told:
-            told.add(str(message))
-            print(f"swinmpi: {message}", file=sys.stderr, flush=True)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always" if world.is_root else "ignore")
-        warnings.showwarning = tell
-        yield
-
-
-def prepare(options: Namespace):
-    """(request, configuration) of a command line, validated before anything is computed or created. On one process.
-
-    Without torch, which takes seconds to import: a mistake is told at once.
-    """
-    from swinmpi.sampling.request import check_destination, check_fit, check_stack, shard_path
-    from swinmpi.sampling.settings import check_consistent, check_settings, resolve_config
-    from swinmpi.storage.header import read_header
-    request, settings = request_of(options), (options.config, overrides_of(options), options.preset)
-    check_settings(*settings)
-    check_stack(request)
-    config = resolve_config(read_header(request.checkpoint), request.checkpoint, *settings)
-    if options.input is None:
-        check_demo(config, request.checkpoint)
-        config = with_regression(config)
-    elif options.output is None:
-        request = replace(request, output=default_output(options.input, config.model.scale))
-    if request.shard is not None:
-        request = replace(request, output=shard_path(request.output, request.shard))
-    check_consistent(config)
-    check_destination(request)
-    check_fit(request, config)
-    return request, config
-
-
 def request_of(options: Namespace):
-    """What the command line asks for; without --output the name still lacks its scale."""
+    """What the command line asks for, not validated."""
     from swinmpi.sampling.request import SampleRequest
     demo = options.input is None
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
-    new_folder = demo and options.output is None
-    return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input, options.output or DEMO_FOLDER / "sr.h5",
+    in_own_folder = demo and options.output is None
+    return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input,
+                         DEMO_FOLDER / "sr.h5" if in_own_folder else options.output,
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
-                         overwrite=options.overwrite or new_folder, allow_external=options.allow_external,
-                         new_folder=options.new_folder or new_folder, shard=options.shard)
+                         overwrite=options.overwrite or in_own_folder, allow_external=options.allow_external,
+                         new_folder=in_own_folder, shard=options.shard, keeps_regression=demo)
 
 
-def overrides_of(options: Namespace) -> list[str]:
+def settings_given(options: Namespace):
+    """The settings on the command line."""
+    from swinmpi.sampling.validation import GivenSettings
     asked = options.ranks_per_image
-    return options.overrides + ([] if asked is None else [f"parallel.ranks_per_image={asked}"])
+    more = [] if asked is None else [f"parallel.ranks_per_image={asked}"]
+    return GivenSettings(options.config, [*options.overrides, *more], options.preset)
 
 
 def check_demo(config: Config, checkpoint: Path) -> None:
     if config.model.scale != DEMO_SCALE:
         raise ConfigError(f"{checkpoint}: expected a model of scale {DEMO_SCALE} for the shipped stack, got "
                           f"{config.model.scale}; name an INPUT")
-
-
-def with_regression(config: Config) -> Config:
-    """`config` that keeps the regression where the model has one, for the picture."""
-    return config.replaced(output={"regression": config.model.regresses})
 
 
 def conclude(options: Namespace, request, report) -> None:
@@ -171,15 +128,10 @@ def print_table(report) -> None:
 
 def raise_failed(request, report) -> None:
     """SomeImagesFailed naming them, if any."""
+    from swinmpi.reports.tables import listed
     if report.failed:
         where = "" if request.shard is None else " of this shard"
         raise SomeImagesFailed(f"{request.output}: written, but images {listed(report.failed)}{where} could not be read")
-
-
-def listed(image_indices: Iterable[int]) -> str:
-    """`3, 7, 12`; of many the first."""
-    named = [str(index) for index in sorted(image_indices)]
-    return ", ".join(named[:NAMED_FAILURES]) + (f" and {len(named) - NAMED_FAILURES} more" if named[NAMED_FAILURES:] else "")
 
 
 def show_plan(options: Namespace) -> None:
@@ -188,11 +140,6 @@ def show_plan(options: Namespace) -> None:
     from swinmpi.sampling.plan import describe
     load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
     print(describe(plan))
-
-
-def default_output(address: str, scale: int) -> Path:
-    """scan.h5::/entry/data -> scan_x2.h5 in the current folder."""
-    return Path(f"{Path(address.partition('::')[0]).stem}_x{scale}.h5")
 
 
 if __name__ == "__main__":

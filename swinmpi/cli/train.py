@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command
+from swinmpi.cli.options import config_from, make_parser, parse, run_command, speaks_for_all
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SwinmpiError
 from swinmpi.parallel.comm import World
@@ -14,7 +14,6 @@ from swinmpi.parallel.launch import (
     StopFlag,
     init_torch_distributed,
     launched_by_torchrun,
-    launcher_rank,
     launcher_size,
     start_mpi,
 )
@@ -110,11 +109,6 @@ def show_plan(config: Config, resume: bool) -> None:
     print(f"run     {settings.updates} updates of {settings.batch_images} images ({epochs:.1f} epochs)")
     print(f"output  {settings.output}: {settings.keep_last} checkpoints of {16e-6 * parameters:.0f} MB, "
           f"{f'goes on from {folder.latest().name}' if folder.latest() else 'starts at update 0'}")
-
-
-def speaks_for_all() -> bool:
-    """Whether this is the first of the processes that were started together."""
-    return os.environ["RANK"] == "0" if launched_by_torchrun() else not launcher_rank()
 
 
 if __name__ == "__main__":

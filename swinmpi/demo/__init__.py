@@ -1,4 +1,4 @@
-"""What ships: checkpoints and a sample stack by their names (PROVENANCE.md: where they come from)."""
+"""What ships: models, the sample stack with its truth, and where they come from (PROVENANCE.md)."""
 from importlib.resources import files
 from pathlib import Path
 
@@ -8,4 +8,4 @@ DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
 
 def shipped(name: str) -> Path:
     """A file of this folder."""
-    return Path(str(files(__name__) / name))
+    return Path(str(files("swinmpi.demo") / name))

@@ -31,6 +31,8 @@ class Rule:
 
 
 X_0_ITSELF = Rule(0.0, 1.0)
+SIGMA_MAX = 80.0
+"""EDM's largest noise level over the data's (Karras et al. 2022, table 1)."""
 
 
 @dataclass(frozen=True)
@@ -180,14 +182,16 @@ def heun(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
     0, then again with the mean of the slopes at both its ends; the last step is DDIM's.
 
     Slopes are d = (x_t / a - x_0) / sigma. What is kept is x + h d / 2 at the step's end, h being
-    the change of sigma: half of the way along the slope at its start.
+    the change of sigma: half of the way along the slope at its start. From a sigma above SIGMA_MAX,
+    where x_t holds no image, the slope is constant and a step of DDIM exact; there the correction
+    would multiply the error of the slope at the step's end by h.
     """
     made = []
     for step, (now, then) in enumerate(pairwise(abar)):
-        if then == 1:
+        sigma, sigma_then = (math.sqrt((1 - a) / a) for a in (now, then))
+        if then == 1 or sigma > SIGMA_MAX:
             made.append(Evaluation(times[step], ddim_rule(now, then)))
             continue
-        sigma, sigma_then = (math.sqrt((1 - a) / a) for a in (now, then))
         half, half_then = ((sigma_then - sigma) / 2 / s for s in (sigma, sigma_then))
         amplitude = math.sqrt(then)
         first_half = Rule(amplitude * (1 + half) / math.sqrt(now), -amplitude * half)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from swinmpi.evaluation.evaluate import Request, measure, plan
 from swinmpi.evaluation.report import as_json, as_png, as_text
-from swinmpi.storage.checkpoint import write_atomically
+from swinmpi.storage.files import write_atomically
 
 LR, HR = "/entry/data/lr", "/entry/reference/hr"
 PICTURE, REPORT = "contact_sheet.png", "report.json"

@@ -13,7 +13,7 @@ from swinmpi.evaluation.report import Evaluation, as_json, as_png
 from swinmpi.images.contact_sheet import closeup_row, to_uint8
 from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
-from swinmpi.storage.checkpoint import write_atomically
+from swinmpi.storage.files import write_atomically
 from swinmpi.storage.values import ValueRange
 
 PICTURE_ROWS = 8

@@ -1,5 +1,7 @@
 """Plain text for the end of a command: aligned tables."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+MOST_NAMED = 8
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
@@ -17,3 +19,10 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_colu
     return "\n".join("  ".join(cell.ljust(width) if column < text_columns else cell.rjust(width)
                                for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
                      for line in lines)
+
+
+def listed(image_indices: Iterable[int]) -> str:
+    """`3, 7, 12`; of many the first."""
+    named = [str(index) for index in sorted(image_indices)]
+    more = f" and {len(named) - MOST_NAMED} more" if named[MOST_NAMED:] else ""
+    return ", ".join(named[:MOST_NAMED]) + more

@@ -18,17 +18,22 @@ MOST_SAMPLES = 1000
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """What to read and write. `new_folder`: the output's folder is made where it is missing. `shard`: the part of the
-    stack that this job does; `output` is that part's file."""
+    """What to read and write.
+
+    output: None for the default; once validated the file to write, of the shard if there is one.
+    new_folder: its folder is made where it is missing. shard: the part of the stack that this job
+    does. keeps_regression: store the encoder's regression as well, where the model has one.
+    """
 
     stack: str
-    output: Path
+    output: Path | None
     checkpoint: Path
     ensemble: int = 1
     overwrite: bool = False
     allow_external: bool = False
     new_folder: bool = False
     shard: Shard | None = None
+    keeps_regression: bool = False
 
 
 def open_stack(request: SampleRequest) -> Stack:
@@ -40,6 +45,11 @@ def open_stack(request: SampleRequest) -> Stack:
 def shard_path(output: Path, shard: Shard) -> Path:
     """out.h5 -> out.shard-2-of-4.h5 beside it."""
     return output.with_name(f"{output.stem}.shard-{shard.number}-of-{shard.of}{output.suffix}")
+
+
+def default_output(address: str, scale: int) -> Path:
+    """scan.h5::/entry/data -> scan_x2.h5 in the current folder."""
+    return Path(f"{Path(address.partition('::')[0]).stem}_x{scale}.h5")
 
 
 def describe_shard(request: SampleRequest) -> str:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from swinmpi.families.objective import make_objective
 
 from swinmpi.config import load_config
+from swinmpi.families.loading import make_family
 from swinmpi.models.blocks import count_parameters
-from swinmpi.models.diffuser import Diffuser
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource
+from swinmpi.training.objective import make_training_module
 from swinmpi.training.setup import check_encoder
 from tests.support.training import write_pairs
 
@@ -42,11 +42,14 @@ def test_every_training_configuration_can_start(path, tmp_path):
     check_encoder(config)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="schedule thesis")
-        objective = make_objective(config)
-    assert count_parameters(objective.model) > 1e5
+        module = make_training_module(config)
+    assert count_parameters(module.model) > 1e5
     pairs = write_pairs(tmp_path / "pairs.h5", config.model.scale, config.model.channels, config.train.crop_px, num_train=1)
     with PairReader(pairs) as reader:
-        batch = BatchSource(config, reader, 0, 1).sample(0)
+        batch = BatchSource(config, module.family, reader, 0, 1).sample(0)
+    if config.train.target == "encoder":
+        assert batch[3] == [], "the whole crop is regressed"
+        return
     whole = (config.train.crop_px // config.model.window_px) ** 2
     assert len(batch[3]) == (config.train.windows_per_image if config.train.batch == "iid" else whole)
 
@@ -55,7 +58,7 @@ def test_every_training_configuration_can_start(path, tmp_path):
 def test_the_thesis_as_published(path):
     config = load_config([path])
     with torch.device("meta"):
-        model = Diffuser(config.model)
+        model = make_family(config.model).model
     assert count_parameters(model) == pytest.approx(26.9e6, rel=0.01)
     assert config.train.crop_px // config.model.scale == config.model.window_px == 32
     train = config.train

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from swinmpi.families.lr_rows import LrStrip
 
 from swinmpi.config import load_config
 from swinmpi.errors import OutputError
@@ -32,9 +31,10 @@ from swinmpi.images.figures import (
     with_border,
 )
 from swinmpi.images.imresize import imresize
+from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.perceptual import load_lpips
+from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.sampling.pixels import from_network
-from swinmpi.sampling.superresolve import Shown
 from swinmpi.storage.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
@@ -237,7 +237,7 @@ def test_a_new_figure_is_computed_by_a_run_and_stored(tmp_path):
     with Stack.open(str(stack_file)) as stack, StackOutput.open(
             tmp_path / "out.h5", stack, OutputPlan(SCALE, figures=names), {}) as output:
         pixels, sums = from_network(finished(), strip(stack), ValueRange(0.0, 255.0),
-                                    {"sr": np.dtype("uint8")}, config, TABLE)
+                                    {"sr": np.dtype("uint8")}, config.model, TABLE)
         output.write(0, {"sr": pixels[0].astype(np.uint8)}, finish_sums(sums, 255.0, TABLE))
         output.finish({})
     with h5py.File(tmp_path / "out.h5") as file:
@@ -247,18 +247,18 @@ def test_a_new_figure_is_computed_by_a_run_and_stored(tmp_path):
     assert stored[TINY.name] == pytest.approx(share) and share > 0
 
 
-def finished() -> Shown:
+def finished() -> FinishedPart:
     """The whole image as a run finishes it."""
     whole = range(SIZE[0]), range(SIZE[1])
     generator = torch.Generator().manual_seed(0)
     samples = torch.rand(1, 1, *SIZE, generator=generator) * 2 - 1
-    return Shown(0, *whole, whole, samples, torch.zeros(1, *SIZE))
+    return FinishedPart(0, *whole, whole, samples, torch.zeros(1, *SIZE))
 
 
-def strip(stack: Stack) -> LrStrip:
+def strip(stack: Stack) -> LrRows:
     """The LR image 0, as ranks that finish images have it."""
     raw = stack.read(0)
-    return LrStrip.whole(torch.from_numpy(raw), raw)
+    return LrRows.whole(torch.from_numpy(raw), raw)
 
 
 def test_a_partial_output_with_other_figures_is_not_resumed(tmp_path):

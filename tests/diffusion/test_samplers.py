@@ -3,11 +3,17 @@ from itertools import pairwise, product
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swinmpi.config import DiffusionConfig, SamplerConfig
+from swinmpi.diffusion import samplers
 from swinmpi.diffusion.process import PREDICTIONS, target, to_x_0
 from swinmpi.diffusion.samplers import initial_std, make_sampler, timesteps
 from swinmpi.diffusion.schedule import make_schedule
@@ -15,7 +21,8 @@ from swinmpi.diffusion.schedule import make_schedule
 COSINE = make_schedule("cosine", 1000)
 LINEAR = make_schedule("linear", 40)
 THEIR_PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x_0": "sample"}
-EVERY_METHOD = [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0)]
+EVERY_METHOD = [("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("dpmpp_2m", 0.0),
+                ("heun", 0.0)]
 # (schedule, number of steps): all of T, strided, very few, one
 SPANS = [(LINEAR, 40), (LINEAR, 10), (COSINE, 20), (COSINE, 4), (COSINE, 1)]
 
@@ -45,11 +52,11 @@ def draw(seed, dtype=torch.float64, shape=(2, 3, 5, 7)):
 def compare(sampler, oracle, their_step, tolerance=1e-9):
     """Walk from x_T with a new random output every step; both step from the same x_t, each with its own memory."""
     assert list(sampler.timesteps) == oracle.timesteps.tolist()
-    x_t, history = draw(0), None
+    x_t, kept = draw(0), ()
     for step, t in enumerate(sampler.timesteps):
         output, noise = draw(1000 + step), draw(2000 + step)
         expected = their_step(step, t, x_t, output)
-        x_t, history = sampler.step(step, x_t, output, noise if sampler.needs_noise(step) else None, history)
+        x_t, kept = sampler.step(step, x_t, output, noise if sampler.needs_noise(step) else None, kept)
         torch.testing.assert_close(x_t, expected.to(x_t.dtype), rtol=tolerance, atol=tolerance * expected.abs().max())
 
 
@@ -91,6 +98,32 @@ def test_dpmpp_2m_equals_diffusers(schedule, steps, prediction):
     compare(sampler, oracle, lambda step, t, x_t, output: oracle.step(output, t, x_t).prev_sample, tolerance=2e-6)
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("clip", [None, 0.7])
+@pytest.mark.parametrize("schedule, steps", SPANS)
+def test_heun_equals_diffusers(monkeypatch, schedule, steps, clip, prediction):
+    """Theirs works on x_t / a, at the noise levels sigma = s / a, here in float64 as ours; it knows
+    no limit of sigma."""
+    monkeypatch.setattr(samplers, "SIGMA_MAX", float("inf"))
+    sampler = sampler_for("heun", schedule, steps, prediction, clip_x_0=clip)
+    oracle = oracle_for(HeunDiscreteScheduler, schedule, steps, prediction, clip)
+    abar = schedule.alphas_cumprod[list(sampler.timesteps)]
+    levels = torch.cat([((1 - abar) / abar).sqrt(), torch.zeros(1, dtype=torch.float64)])
+    torch.testing.assert_close(oracle.sigmas, levels.float(), rtol=1e-4, atol=0)
+    oracle.sigmas, amplitudes = levels, torch.cat([abar.sqrt(), torch.ones(1, dtype=torch.float64)])
+    compare(sampler, oracle, lambda number, t, x_t, output: oracle.step(
+        output, t, x_t / amplitudes[number]).prev_sample * amplitudes[number + 1])
+
+
+def test_heun_evaluates_twice_a_step_and_nears_the_solution_faster_than_ddim():
+    sampler = sampler_for("heun", COSINE, 6)
+    # The first step starts where there is no image, the last one ends at it: one evaluation each.
+    assert len(sampler.evaluations) == 10 and sampler.num_kept == 1
+    errors = [abs(std_of_samples(sampler_for(method, COSINE, steps), 0.5) - 0.5)
+              for method, steps in (("heun", 20), ("ddim", 38))]
+    assert errors[0] < errors[1] / 3
+
+
 def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance():
     ddim, ddpm = sampler_for("ddim", COSINE, 7, eta=1.0), sampler_for("ddpm", COSINE, 7, variance="posterior")
     for step in range(7):
@@ -101,13 +134,13 @@ def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance():
 @pytest.mark.parametrize("method, eta", EVERY_METHOD)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_perfect_prediction_of_one_image_ends_at_that_image(method, eta, prediction):
-    x_0, x_t, history = draw(5), draw(6), None
+    x_0, x_t, kept = draw(5), draw(6), ()
     sampler = sampler_for(method, COSINE, 12, prediction, eta=eta)
     for step, t in enumerate(sampler.timesteps):
         abar = COSINE.alphas_cumprod[t]
         eps = (x_t - abar.sqrt() * x_0) / (1 - abar).sqrt()
         output = target(prediction, x_0, eps, t, COSINE)
-        x_t, history = sampler.step(step, x_t, output, draw(100 + step), history)
+        x_t, kept = sampler.step(step, x_t, output, draw(100 + step), kept)
     torch.testing.assert_close(x_t, x_0)
 
 
@@ -118,7 +151,7 @@ def std_of_samples(sampler, data_std):
     the weight of x_T, item 1 + i that of step i's noise.
     """
     steps = len(sampler.timesteps)
-    x_t, history = torch.zeros(1 + steps, 1, 1, 1, dtype=torch.float64), None
+    x_t, kept = torch.zeros(1 + steps, 1, 1, 1, dtype=torch.float64), ()
     x_t[0] = initial_std(sampler.schedule)
     for step, t in enumerate(sampler.timesteps):
         abar = sampler.schedule.alphas_cumprod[t].item()
@@ -126,7 +159,7 @@ def std_of_samples(sampler, data_std):
         noise = torch.zeros_like(x_t)
         noise[1 + step] = 1
         output = target(sampler.prediction, to_x_0("eps", eps, x_t, t, sampler.schedule), eps, t, sampler.schedule)
-        x_t, history = sampler.step(step, x_t, output, noise, history)
+        x_t, kept = sampler.step(step, x_t, output, noise, kept)
     return x_t.square().sum().sqrt().item()
 
 
@@ -155,10 +188,10 @@ def test_a_part_of_the_image_has_the_bits_of_the_whole(method, eta, prediction, 
     rows, cols = slice(3, 14), slice(5, 18)
 
     def run(part):
-        x_t, history = part(draw(0, torch.float32, (2, 3, 17, 23))), None
+        x_t, kept = part(draw(0, torch.float32, (2, 3, 17, 23))), ()
         for step in range(6):
             output, noise = (part(draw(seed + step, torch.float32, (2, 3, 17, 23))) for seed in (10, 20))
-            x_t, history = sampler.step(step, x_t, output, noise, history)
+            x_t, kept = sampler.step(step, x_t, output, noise, kept)
         return x_t
 
     whole = run(lambda x: x)
@@ -186,9 +219,9 @@ def test_noise_is_needed_only_where_it_is_used():
 
 
 def test_missing_noise_or_history_is_named():
-    with pytest.raises(ValueError, match="step 0: expected noise, got None"):
+    with pytest.raises(ValueError, match="evaluation 0: expected noise, got none"):
         sampler_for("ddpm", COSINE, 4).step(0, draw(0), draw(1))
-    with pytest.raises(ValueError, match="step 1: expected history, got None"):
+    with pytest.raises(ValueError, match="evaluation 1: expected 1 kept tensors, got none"):
         sampler_for("dpmpp_2m", COSINE, 4).step(1, draw(0), draw(1))
 
 

@@ -1,20 +1,20 @@
 """The `aligned` family: shapes and sizes, what an encoder sees, the encoder in blocks, and the moving average."""
 import pytest
 import torch
-from swinmpi.families.condition import AlignedCondition
-from swinmpi.families.encode import encode_aligned, lr_blocks
-from swinmpi.families.lr_rows import LrStrip
-from swinmpi.models.aligned import AlignedEncoder
 from torch import nn
 
 from swinmpi.config import AlignedModel
 from swinmpi.errors import CheckpointError
+from swinmpi.families.aligned import Aligned
+from swinmpi.families.encoding import lr_blocks
+from swinmpi.families.family import Encoding
+from swinmpi.images.lr_rows import LrRows
+from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.blocks import count_parameters
-from swinmpi.models.diffuser import Diffuser
 from swinmpi.models.ema import Ema
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.pieces import TorusExchange
-from swinmpi.sampling.torus import Territory
+from swinmpi.parallel.ownership import Ownership
+from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.storage.checkpoint import load_into, load_weights, save_weights
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import WindowGrid, window_origin
@@ -34,7 +34,7 @@ def small(**changes) -> AlignedModel:
 
 def test_the_default_size():
     with torch.device("meta"):
-        model = Diffuser(AlignedModel())
+        model = Aligned(AlignedModel()).model
     assert count_parameters(model.unet) == pytest.approx(1.28e6, rel=0.01)
     assert count_parameters(model.encoder) == pytest.approx(0.39e6, rel=0.01)
 
@@ -44,7 +44,7 @@ def test_the_default_size():
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_shapes(scale, channels):
     config = small(scale=scale, channels=channels)
-    model = Diffuser(config)
+    model = Aligned(config).model
     features, global_vector = model.encoder(torch.randn(2, channels, 9, 7))
     assert features.shape == (2, 4 + channels, 9 * scale, 7 * scale) and global_vector.shape == (2, 8)
     for window_px in (16, 24):
@@ -57,7 +57,7 @@ def test_shapes(scale, channels):
 @torch.no_grad()
 @pytest.mark.parametrize("levels", [2, 3, 4])
 def test_the_unet_sees_all_it_is_told(levels):
-    unet = Diffuser(small(window_px=32, unet_channels=[8, 16, 16, 24][:levels], unet_blocks=2)).unet.eval()
+    unet = Aligned(small(window_px=32, unet_channels=[8, 16, 16, 24][:levels], unet_blocks=2)).model.unet.eval()
     for parameter in unet.parameters():
         parameter += 0.1 * torch.randn_like(parameter)
     told = [torch.randn(3, 3, 32, 32), torch.tensor([1, 50, 900]), torch.randn(3, 7, 32, 32), torch.rand(3, 1, 32, 32),
@@ -72,7 +72,7 @@ def test_the_unet_sees_all_it_is_told(levels):
 
 @torch.no_grad()
 def test_an_untrained_unet_predicts_nothing():
-    unet = Diffuser(small()).unet
+    unet = Aligned(small()).model.unet
     told = torch.randn(1, 3, 16, 16), torch.tensor([5]), torch.randn(1, 7, 16, 16), torch.rand(1, 1, 16, 16), torch.randn(1, 8)
     assert not unet(*told).any()
 
@@ -96,25 +96,24 @@ def test_the_radius_is_as_far_as_a_pixel_is_seen(blocks):
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("sizes", [[(1, 1)], [(5, 7), (5, 7)], [(128, 129)], [(300, 40)], [(131, 260)]])
 def test_the_encoder_in_blocks_is_the_encoder(sizes, scale):
-    model, exchange = Diffuser(small(scale=scale)).eval(), TorusExchange(Group())
+    family = Aligned(small(scale=scale))
+    model = family.model.eval()
     images = [torch.randn(3, *size) for size in sizes]
     height, width = (side * scale for side in sizes[0])
-    territory, channels = Territory(WindowGrid(height, width, 16, 4), 1, 0), model.encoder.tail.out_channels // scale**2
-    conditions = [AlignedCondition(territory.grid, territory.own, channels, torch.device("cpu")) for _ in images]
+    ownership = Ownership(WindowGrid(height, width, 16, 4), 1, 0)
     residuals = [torch.zeros(3, height, width) for _ in images]
-    encode_aligned(model, [LrStrip.whole(image) for image in images], conditions,
-                   territory.areas(lambda block, rank: block.canvas(territory.grid, rank)), exchange, "fp32",
-                   torch.device("cpu"), residuals)
+    encoding = Encoding(ownership, PieceExchange(Group()), torch.device("cpu"), "fp32", 4, True)
+    conditions = family.conditions([LrRows.whole(image) for image in images], encoding, residuals)
     for image, condition, residual in zip(images, conditions, residuals, strict=True):
         whole, whole_vector = model.encoder(image[None])
         features = condition.features[0].view(range(height), range(width))
         assert features.shape == whole.shape[1:] and features.dtype == torch.float32
         assert torch.allclose(features, whole[0], atol=1e-5) and residual.equal(features[-3:])
         assert torch.allclose(condition.global_vector, whole_vector[0], atol=1e-5)
-        for position in territory.positions:
+        for position in ownership.positions:
             seen = condition.inputs((4, 1), position)[0]
-            origin = window_origin(territory.grid, (4, 1), position)
-            cut = cut_at(features, *origin, territory.grid.window_px, territory.grid.border)
+            origin = window_origin(ownership.grid, (4, 1), position)
+            cut = cut_at(features, *origin, ownership.grid.window_px, ownership.grid.border)
             assert seen.equal(cut), "also what is mirrored outside"
 
 
@@ -127,7 +126,7 @@ def test_blocks_cover_every_pixel_once():
 
 
 def test_training_reaches_every_parameter():
-    model = Diffuser(small())
+    model = Aligned(small()).model
     nn.init.normal_(model.unet.exit.weight)
     for block in model.unet.modules():
         if hasattr(block, "modulate"):
@@ -140,7 +139,7 @@ def test_training_reaches_every_parameter():
 
 @torch.no_grad()
 def test_bf16_and_channels_last_stay_close():
-    model = Diffuser(small()).prepare(torch.device("cpu"), channels_last=True, fused_attention=True)
+    model = Aligned(small()).model.prepare(torch.device("cpu"), channels_last=True, fused_attention=True)
     for parameter in model.unet.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
     told = [torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), torch.randn(2, 7, 16, 16), torch.rand(2, 1, 16, 16),
@@ -182,15 +181,15 @@ def test_the_ramp_starts_with_a_short_average():
 
 
 def test_a_checkpoint_gives_the_model_back(tmp_path):
-    model, other = Diffuser(small()), Diffuser(small())
+    model, other = Aligned(small()).model, Aligned(small()).model
     header = {"model": small().model_dump(), "update": 3}
     save_weights(tmp_path / "model.safetensors", model.to(memory_format=torch.channels_last).state_dict(), header)
     weights, came = load_weights(tmp_path / "model.safetensors")
     load_into(other, weights, "model.safetensors")
     assert came == header and AlignedModel(**came["model"]) == small()
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
-    larger = Diffuser(small(encoder_channels=16))
+    larger = Aligned(small(encoder_channels=16)).model
     with pytest.raises(CheckpointError, match=r"encoder.body.0.conv1.bias should be \(16,\), is \(8,\)"):
         load_into(larger, weights, "model.safetensors")
     with pytest.raises(CheckpointError, match=r"encoder.body.1.bias should be \(8,\), is absent"):
-        load_into(Diffuser(small(encoder_blocks=1)), weights, "model.safetensors")
+        load_into(Aligned(small(encoder_blocks=1)).model, weights, "model.safetensors")

@@ -6,9 +6,8 @@ import torch.distributed
 
 from swinmpi.errors import LaunchError
 from swinmpi.parallel.comm import Node, World
+from swinmpi.parallel.device import choose_device, choose_threads
 from swinmpi.parallel.launch import (
-    choose_device,
-    choose_threads,
     init_torch_distributed,
     launcher_rank,
     launcher_size,

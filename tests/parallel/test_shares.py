@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinmpi.parallel.root import plan_exchange
+from swinmpi.parallel.root import plan_step
 from swinmpi.parallel.shares import (
     auto_ranks_per_image,
     block_range,
@@ -59,8 +59,8 @@ def test_automatic_ranks_per_image(num_images, num_ranks, expected):
 def test_a_plan_shares_every_live_window_once_whatever_the_number_of_ranks(num_positions, num_ranks, data):
     positions = st.lists(st.integers(0, num_positions - 1), unique=True)
     live = data.draw(st.lists(positions, min_size=1, max_size=4))
-    plan = plan_exchange(range(num_positions), num_ranks, live)
-    assert plan.items == plan_exchange(range(num_positions), 1, live).items
+    plan = plan_step(range(num_positions), num_ranks, live)
+    assert plan.items == plan_step(range(num_positions), 1, live).items
     assert sorted(plan.items) == sorted((slot, position) for slot, owned in enumerate(live) for position in owned)
     assert [item for rank in range(num_ranks) for item in plan.own(rank)] == list(plan.items)
     for rank in range(num_ranks):
@@ -70,4 +70,4 @@ def test_a_plan_shares_every_live_window_once_whatever_the_number_of_ranks(num_p
 
 def test_a_plan_refuses_positions_outside_the_grid():
     with pytest.raises(ValueError, match="0..3"):
-        plan_exchange(range(4), 2, [[0, 4]])
+        plan_step(range(4), 2, [[0, 4]])

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import Ahead, BatchSource
@@ -17,7 +18,8 @@ def pairs(tmp_path_factory):
 
 
 def source(pairs, *overrides, rank=0, size=1, model=ALIGNED):
-    return BatchSource(tiny(pairs.path, "run", *overrides, model=model), pairs, rank, size)
+    config = tiny(pairs.path, "run", *overrides, model=model)
+    return BatchSource(config, make_family(config.model), pairs, rank, size)
 
 
 def joined(batches):

@@ -9,7 +9,7 @@ from swinmpi.parallel import relay as relay_module
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.launch import StopFlag, start_mpi
 from swinmpi.parallel.relay import Ending, Part, Relay, bands
-from swinmpi.parallel.root import RootExchange, plan_exchange
+from swinmpi.parallel.root import RootCollectives, plan_step
 from swinmpi.parallel.shares import group_of, images_of_group, split_groups
 
 relay_module.STRIP_BYTES, relay_module.IN_FLIGHT_BYTES = 100_000, 250_000
@@ -29,7 +29,7 @@ def moves_arrays(group):
     else:
         assert gathered is None, "only root gets what is gathered"
     np.testing.assert_array_equal(group.allgather_arrays(own, counts), everything)
-    assert group.size == 1 or group.stats.bytes > whole.nbytes and group.stats.seconds > 0, group.stats
+    assert group.size == 1 or group.stats.bytes > whole.nbytes and group.stopwatch.seconds["exchange"] > 0, group.stats
 
 
 def shares_results_and_failures(group):
@@ -59,9 +59,9 @@ def raiser(error):
 
 def exchanges_windows(group):
     """Windows of several images and shifts, fewer than ranks too; the prediction is a known function of frame and item."""
-    exchange = RootExchange(group)
+    exchange = RootCollectives(group)
     for num_positions, live in ((6, [range(6)]), (6, [[0, 1, 2, 4], [1, 2, 3, 4, 5]]), (2, [[1]]), (1, [[0], [0], [0]])):
-        plan = plan_exchange(range(num_positions), group.size, live)
+        plan = plan_step(range(num_positions), group.size, live)
         shape = (len(live), 3, 8, 12)
         frames = np.random.default_rng(len(live)).standard_normal(shape, np.float32)
         received = exchange.broadcast(frames if group.is_root else None, shape)

@@ -94,24 +94,29 @@ def kill_between_pixels_and_flag(backend, world):
 
 
 def run(backend, folder, series, stack_name, world):
-    from swinmpi.reports.timing import Clock, RunReport
-    from swinmpi.sampling.distribution import Layout
+    from swinmpi.reports.timing import RunReport
+    from swinmpi.sampling.distribution import Distribution
+    from swinmpi.sampling.plan import SamplingPlan
     from swinmpi.sampling.request import SampleRequest, output_plan
     from swinmpi.sampling.results import Results
     from swinmpi.storage.output import StackOutput
     from swinmpi.storage.stack import Stack
     config = load_config(overrides=["output.regression=true", "output.value_range=[0,60000]"])
-    config = config.model_copy(update={"output": config.output.model_copy(update={"backend": backend})})
+    config = config.replaced(output={"backend": backend})
     output = folder / f"{'resumed' if series == 'killed' else series}-{stack_name}.h5"
     request = SampleRequest(str(folder / f"{stack_name}.h5"), output, folder / "none", ensemble=2)
-    with Stack.open(request.stack) as stack, Results(request, config, world, stack, "none", Clock(world)) as results:
+    request.checkpoint.touch()
+    distribution = Distribution((range(world.size),), "all", 2, 1, 1)
+    with Stack.open(request.stack) as stack:
+        plan = SamplingPlan(request, config, stack, True, None, NUM_IMAGES, distribution)
+    with Stack.open(request.stack) as stack, Results(plan, world, stack) as results:
         if world.is_root:
             assert_refused(lambda: StackOutput.open(output, stack, output_plan(request, config), results.fingerprint))
             if series == "resumed":
                 print(f"{stack_name}: {len(results.remaining)} to go", flush=True)
         deliver(results, world, series, stack.channels)
         assert sorted(results.failed) == ([GIVEN_UP] if series == "given up" and world.is_root else []), results.failed
-        results.finish(Layout((range(world.size),), "all", 2, 1), RunReport(NUM_IMAGES, 1.0, {}, results.failed))
+        results.finish(plan, RunReport(NUM_IMAGES, 1.0, {}, results.failed))
 
 
 def assert_refused(opening):

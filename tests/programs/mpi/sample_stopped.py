@@ -3,10 +3,9 @@ import os
 import signal
 import sys
 
-from swinmpi.sampling.predict import Predictor
-
 from swinmpi.cli.sample import main
 from swinmpi.parallel.launch import launcher_rank, launcher_size
+from swinmpi.sampling.predictor import Predictor
 
 step, predict, calls = int(sys.argv[1]), Predictor.__call__, []
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from swinmpi.models.aligned import AlignedUNet
 
 from swinmpi.cli.sample import main
+from swinmpi.models.aligned_unet import AlignedUNet
 from swinmpi.parallel.launch import launcher_rank, launcher_size
 
 WINDOW_BYTES = 32 << 20

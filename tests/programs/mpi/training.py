@@ -3,11 +3,10 @@ import os
 import resource
 import sys
 
-from swinmpi.pipelines import train
-
 from swinmpi.cli.train import main
 from swinmpi.errors import StackError
 from swinmpi.parallel.launch import launcher_rank
+from swinmpi.training import train
 from swinmpi.training.batches import BatchSource
 
 rank = launcher_rank() if launcher_rank() is not None else int(os.environ["RANK"])

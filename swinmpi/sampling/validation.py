@@ -1,0 +1,49 @@
+"""Whether a request can be done with its settings: told within a second, because torch is not needed."""
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swinmpi.config import Config
+from swinmpi.sampling.request import (
+    SampleRequest,
+    check_destination,
+    check_fit,
+    check_stack,
+    default_output,
+    shard_path,
+)
+from swinmpi.sampling.settings import check_consistent, check_settings, resolve_config
+from swinmpi.storage.header import read_header
+
+
+@dataclass(frozen=True)
+class GivenSettings:
+    """What a command line says about the configuration, in the order of `load_config`."""
+
+    files: Sequence[Path | str] = ()
+    overrides: Sequence[str] = ()
+    preset: str | None = None
+
+
+def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleRequest, Config]:
+    """The request with its output, and its configuration, before anything is computed or created.
+
+    Raises ConfigError, StackError, CheckpointError or OutputError. On one process.
+    """
+    check_settings(given.files, given.overrides, given.preset)
+    check_stack(request)
+    header = read_header(request.checkpoint)
+    config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
+    if request.keeps_regression:
+        config = config.replaced(output={"regression": config.model.regresses})
+    request = with_output(request, config)
+    check_consistent(config)
+    check_destination(request)
+    check_fit(request, config)
+    return request, config
+
+
+def with_output(request: SampleRequest, config: Config) -> SampleRequest:
+    """The request with the file that it writes: of its shard, by default named after the input."""
+    output = request.output or default_output(request.stack, config.model.scale)
+    return replace(request, output=output if request.shard is None else shard_path(output, request.shard))
