@@ -1,4 +1,5 @@
-"""What sampling costs here: several settings of the same program in one run, repeat by repeat in turn."""
+"""What sampling costs here: several settings of the same program in one run, repeat by repeat in
+turn."""
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,41 +7,45 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from swinmpi import __version__
-from swinmpi.benchmarks.comparison import Contender, largest_difference, measure, spread, summary, table, watched
-from swinmpi.benchmarks.machine import machine_facts
-from swinmpi.benchmarks.scaling import Course, measure_scaling, plan_settings
-from swinmpi.benchmarks.scaling_report import describe_scaling, scaling_report
-from swinmpi.config import Config
+from swinmpi.benchmarks.candidates import sample_candidates, speed_up, thesis_candidates
+from swinmpi.benchmarks.comparison import measure, summary, table
+from swinmpi.benchmarks.program import prepared, smooth_images
+from swinmpi.benchmarks.scaling import ScalingRun, measure_scaling
+from swinmpi.benchmarks.scaling_report import scaling_report
+from swinmpi.benchmarks.scaling_settings import Available, plan_settings
+from swinmpi.benchmarks.scaling_tables import scaling_tables
+from swinmpi.config import Config, ParallelConfig
 from swinmpi.errors import ConfigError
-from swinmpi.families.model import load_model
-from swinmpi.images.imresize import imresize_tensor
-from swinmpi.models.diffuser import Diffuser
-from swinmpi.parallel.comm import Group, World
-from swinmpi.parallel.launch import choose_device, choose_threads
+from swinmpi.families.loading import load_family
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.device import planned_device, start_computing
+from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
-from swinmpi.sampling.distribution import Layout, describe_work, plan_layout
-
-WEIGHTS_SEED, IMAGES_SEED = 0, 1
-SMOOTH_PX = 8
+from swinmpi.sampling.distribution import distribute, settled_micro_batch
+from swinmpi.sampling.plan import describe_steps
+from swinmpi.sampling.process import sampling_grid
+from swinmpi.sampling.settings import takes_steps
+from swinmpi.storage.header import read_header
+from swinmpi.windows.grid import WindowGrid
 
 THESIS = {
     "model": {"family": "thesis", "scale": 2, "window_px": 32},
     "diffusion": {"schedule": "thesis64", "steps": 100, "prediction": "eps"},
-    "sampler": {"method": "ddpm", "steps": 100, "shift": {"pattern": "circular", "border": "wrap"}},
+    "sampler": {"method": "ddpm", "steps": 100,
+                "shift": {"pattern": "circular", "border": "wrap"}},
 }
 """The published setting (thesis ch. 3.1): at 64 px, 4 windows and 100 steps."""
 
-FAST = {"encoder_cache": True, "fused_attention": True, "channels_last": True}
-PLAIN = dict.fromkeys(FAST, False)
+DEFAULT_EXCHANGE = ParallelConfig().exchange
 
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """What to measure: `thesis`, fast against plain with random weights; `sample`, a checkpoint's micro-batches and
-    precisions (none: the configured ones); `scaling`, a checkpoint on more and more ranks, `num_images` for each rank."""
+    """What to measure: `thesis`, fast against plain with random weights; `sample`, a checkpoint's
+    micro-batches and precisions (none: the configured ones); `scaling`, a checkpoint on more and
+    more ranks, `num_images` for each rank. ConfigError for what is never possible."""
 
     what: str
     num_images: int
@@ -50,181 +55,174 @@ class BenchmarkRequest:
     micro_batches: tuple[int, ...] = ()
     precisions: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        counts = [("--images", self.num_images), ("--repeats", self.repeats),
+                  ("--size", self.size_px),
+                  *(("--micro-batches", size) for size in self.micro_batches)]
+        for name, value in counts:
+            if value < 1:
+                raise ConfigError(f"{name}: expected at least 1, got {value}")
+        if self.what != "sample" and (self.micro_batches or self.precisions):
+            raise ConfigError("--micro-batches, --precisions: expected with `sample` only; others "
+                              "take parallel.micro_batch and parallel.precision")
+
+    @property
+    def num_settings(self) -> int:
+        """How many settings are compared, but for `scaling`, where the ranks decide."""
+        if self.what == "thesis":
+            return 2
+        return max(1, len(self.precisions)) * max(1, len(self.micro_batches))
+
 
 @dataclass(frozen=True)
-class SquareImage:
-    """LR pixels."""
+class BenchmarkPlan:
+    """A benchmark as it will be, the same value on every rank; made by `plan`.
 
-    height: int
-    width: int
+    config: with device (`cpu` or `cuda`) and micro-batch settled; grid: windows of one SR image.
+    """
+
+    request: BenchmarkRequest
+    config: Config
+    grid: WindowGrid
 
 
-def benchmark(request: BenchmarkRequest, config: Config, world: World) -> dict:
+def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
+    """ConfigError or CheckpointError for what cannot be measured, before any compute. On one
+    process; the ranks may be any."""
+    check(request, config)
+    grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
+                         request.size_px)
+    device = planned_device(config.parallel.device)
+    micro_batch = settled_micro_batch(config.parallel, grid.num_positions, device)
+    settled = config.replaced(parallel={"device": device, "micro_batch": micro_batch})
+    return BenchmarkPlan(request, settled, grid)
+
+
+def describe(plan: BenchmarkPlan) -> str:
+    """What `run` would measure, in one line."""
+    request, steps = plan.request, describe_steps(plan.config, plan.grid)
+    if request.what == "scaling":
+        return (f"scaling: 1 image, then {request.num_images} for each rank, of "
+                f"{request.size_px} px, {request.repeats} repeats, {steps}")
+    return (f"{request.what}: {request.num_settings} settings x {request.repeats} repeats x "
+            f"{request.num_images} images of {request.size_px} px, {steps}")
+
+
+def run(plan: BenchmarkPlan, world: World) -> dict:
     """Measure; the report on rank 0, {} elsewhere. Collective."""
-    device = torch.device(choose_device(config.parallel.device, world.node.rank))
-    threads = choose_threads(config.parallel.threads, world.node)
-    torch.set_num_threads(threads)
+    request, parallel = plan.request, plan.config.parallel
+    device = start_computing(parallel.device, parallel.threads, world.node)
     keep_freed_memory()
-    measured = (scaling if request.what == "scaling" else contest)(request, config, world, threads, device)
+    measure = run_scaling if request.what == "scaling" else run_comparison
+    measured = measure(plan, world, device)
     if not world.is_root:
         return {}
     return {"what": request.what, "swinmpi": __version__, "command": " ".join(sys.argv),
-            "machine": machine_facts(world, threads, device), "num_images": request.num_images, "size_px": request.size_px,
-            "configuration": config.model_dump()} | measured
+            "machine": machine_facts(world, torch.get_num_threads(), device),
+            "num_images": request.num_images, "size_px": request.size_px,
+            "configuration": plan.config.model_dump()} | measured
 
 
-def scaling(request: BenchmarkRequest, config: Config, world: World, threads: int, device: torch.device) -> dict:
-    """One image on more and more ranks and threads, many images, and what the machine itself can do. Collective."""
-    size = lr_size(request, config)
-    settings = plan_settings(config, size, world, threads, request.num_images, device)
-    model = load_model(request.checkpoint, config).model.model
-    model = model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
-    images = smooth_images(config, request.size_px, max(setting.num_images for setting in settings))
-    micro_batch = layout_of(request, config, world.size, device).micro_batch
-    measured = measure_scaling(Course(config, model, images, micro_batch, device, world), settings, request.repeats)
-    return {"micro_batch": micro_batch, "work": describe_work(config, size)} | scaling_report(measured, config.sampler.steps)
+def run_scaling(plan: BenchmarkPlan, world: World, device: str) -> dict:
+    """One image on more and more ranks and threads, many images, and what the machine itself can
+    compute. Collective."""
+    request, config = plan.request, plan.config
+    available = Available(world.size, torch.get_num_threads(), world.node.cores)
+    settings = plan_settings(config.parallel, available, plan.grid.num_positions,
+                             request.num_images)
+    family = load_family(request.checkpoint, config.model, takes_steps=True)
+    images = smooth_images(config.model, request.size_px,
+                           max(setting.num_images for setting in settings))
+    scaling = ScalingRun(config, prepared(family, config, device), images, device, world)
+    measured = measure_scaling(scaling, settings, request.repeats)
+    return {"micro_batch": config.parallel.micro_batch,
+            "work": describe_steps(config, plan.grid),
+            **scaling_report(measured, config.sampler.steps)}
 
 
-def contest(request: BenchmarkRequest, config: Config, world: World, threads: int, device: torch.device) -> dict:
+def run_comparison(plan: BenchmarkPlan, world: World, device: str) -> dict:
     """Several settings on all ranks. Collective. Seconds are rank 0's."""
-    layout = layout_of(request, config, world.size, device)
-    group = world.split(layout.groups)
-    make = thesis_contenders if request.what == "thesis" else sample_contenders
-    contenders = make(request, config, group, layout.micro_batch, device)
-    measure(contenders, smooth_images(config, request.size_px, request.num_images), layout.images_per_step, request.repeats)
-    memory_mib = world.allgather_arrays(np.array([peak_memory_mib()]), [1] * world.size).tolist()
-    report = {"images_per_step": layout.images_per_step, "peak_memory_mib_of_rank": memory_mib}
+    request, config = plan.request, plan.config
+    distribution = distribute(config.parallel, plan.grid.num_positions, request.num_images,
+                              world.size)
+    group = world.split(distribution.groups)
+    if request.what == "thesis":
+        candidates = thesis_candidates(config, device, group)
+    else:
+        candidates = sample_candidates(config, request.checkpoint, device, group,
+                                       request.precisions, request.micro_batches)
+    images = smooth_images(config.model, request.size_px, request.num_images)
+    measure(candidates, images, distribution.images_per_step, request.repeats)
+    memory_mib = world.allgather_arrays(np.array([peak_memory_mib()]), [1] * world.size)
+    report = {"images_per_step": distribution.images_per_step,
+              "peak_memory_mib_of_rank": memory_mib.tolist()}
     if world.is_root:
-        report["settings"] = [summary(one, contenders[0], request.num_images) for one in contenders]
-        report |= speed_up(*contenders) if request.what == "thesis" else {}
+        report["settings"] = [summary(one, candidates[0], request.num_images)
+                              for one in candidates]
+        report |= speed_up(*candidates) if request.what == "thesis" else {}
     return report
 
 
-def check(request: BenchmarkRequest, config: Config) -> None:
-    """ConfigError for what cannot be measured, before any compute. On one process."""
-    for name, value in (("--images", request.num_images), ("--repeats", request.repeats), ("--size", request.size_px),
-                        *(("--micro-batches", size) for size in request.micro_batches)):
-        if value < 1:
-            raise ConfigError(f"{name}: expected at least 1, got {value}")
-    if request.size_px % config.model.scale:
-        raise ConfigError(f"--size: expected a multiple of the scale {config.model.scale}, got {request.size_px}")
-    if request.what == "thesis" and config.model.family != "thesis":
-        raise ConfigError(f"model.family: expected thesis, which is what `thesis` measures, got {config.model.family}")
-    if request.what != "sample" and (request.micro_batches or request.precisions):
-        raise ConfigError("--micro-batches, --precisions: expected with `sample` only; others take parallel.micro_batch "
-                          "and parallel.precision")
-    if request.what == "scaling" and config.sampler.steps < 2:
-        raise ConfigError(f"--steps: expected at least 2, of which the first is counted apart, got {config.sampler.steps}")
-    if request.what != "thesis" and load_model(request.checkpoint, config).target != "diffuser":
-        raise ConfigError(f"{request.checkpoint}: expected a diffuser, got an encoder trained alone; it takes no steps")
-    if config.parallel.ranks_per_image != "all":
-        raise ConfigError("parallel.ranks_per_image: expected all, one image on every rank is what is measured; got "
-                          f"{config.parallel.ranks_per_image}")
-    if request.what != "scaling" and config.parallel.exchange != "root":
-        raise ConfigError(f"parallel.exchange: expected root, `scaling` compares exchanges; got {config.parallel.exchange}")
-    if config.sampler.steps > config.diffusion.steps:
-        raise ConfigError(f"--steps: expected at most diffusion.steps = {config.diffusion.steps}, got {config.sampler.steps}")
-
-
-def describe_plan(request: BenchmarkRequest, config: Config) -> str:
-    """What a run on one rank would measure, in one line."""
-    if request.what == "scaling":
-        return (f"scaling: 1 image, then {request.num_images} for each rank, of {request.size_px} px, {request.repeats} "
-                f"repeats, {describe_work(config, lr_size(request, config))}")
-    settings = 2 if request.what == "thesis" else len(request.precisions or "-") * len(request.micro_batches or "-")
-    return (f"{request.what}: {settings} settings x {request.repeats} repeats x {request.num_images} images of "
-            f"{request.size_px} px, {describe_work(config, lr_size(request, config))}")
-
-
-def describe(report: Mapping) -> str:
+def as_text(report: Mapping) -> str:
     """The machine, a table with a line for every setting, and what follows from it."""
     machine = report["machine"]
-    first = (f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']:.1f}; {machine['ranks']} ranks x "
-             f"{machine['threads']} threads on {machine['device']}; torch {machine['torch']}; {machine['mpi']}")
+    first = (f"{machine['cpu']}, {machine['cores']} cores, load {machine['load']:.1f}; "
+             f"{machine['ranks']} ranks x {machine['threads']} threads on {machine['device']}; "
+             f"torch {machine['torch']}; {machine['mpi']}")
     if report["what"] == "scaling":
-        second = (f"image of {report['size_px']} px, {report['work']}, micro-batches of {report['micro_batch']}, "
-                  f"{len(report['image'][0]['repeats'])} repeats in turn")
-        return f"{first}\n{second}\n\n{describe_scaling(report)}"
-    lines = [first, f"{report['num_images']} images of {report['size_px']} px, {report['images_per_step']} at a time, "
+        repeats = len(report["image"][0]["repeats"])
+        return (f"{first}\nimage of {report['size_px']} px, {report['work']}, micro-batches of "
+                f"{report['micro_batch']}, {repeats} repeats in turn\n\n{scaling_tables(report)}")
+    lines = [first, f"{report['num_images']} images of {report['size_px']} px, "
+             f"{report['images_per_step']} at a time, "
              f"{report['configuration']['sampler']['steps']} steps; seconds per image over "
-             f"{len(report['settings'][0]['repeats'])} repeats in turn", "", table(report["settings"])]
+             f"{len(report['settings'][0]['repeats'])} repeats in turn", "",
+             table(report["settings"])]
     if "plain_over_fast" in report:
-        ratio, difference = report["plain_over_fast"]["seconds"], report["largest_difference"]
-        lines += ["", f"plain / fast: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}), by CPU time "
-                  f"{report['plain_over_fast']['cpu_seconds']['median']:.2f}", f"largest difference: images "
-                  f"{difference['images']:.1e}, network's answer {difference['first_step']:.1e} at the first step (same x_t), "
-                  f"{difference['any_step']:.1e} at any"]
+        lines += speed_up_lines(report)
     memory = ", ".join(f"{mib:.0f}" for mib in report["peak_memory_mib_of_rank"])
     return "\n".join([*lines, f"peak memory by rank, MiB: {memory}"])
 
 
-def layout_of(request: BenchmarkRequest, config: Config, num_ranks: int, device: torch.device) -> Layout:
-    """What swinmpi-sample would do with such a stack."""
-    return plan_layout(config, lr_size(request, config), request.num_images, num_ranks, device)
+def speed_up_lines(report: Mapping) -> list[str]:
+    """What `candidates.speed_up` found, in words."""
+    ratio, difference = report["plain_over_fast"]["seconds"], report["largest_difference"]
+    by_cpu = report["plain_over_fast"]["cpu_seconds"]["median"]
+    return ["", f"plain / fast: {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}), "
+            f"by CPU time {by_cpu:.2f}",
+            f"largest difference: images {difference['images']:.1e}, network's answer "
+            f"{difference['first_step']:.1e} at the first step (same x_t), "
+            f"{difference['any_step']:.1e} at any"]
 
 
-def lr_size(request: BenchmarkRequest, config: Config) -> SquareImage:
-    side = request.size_px // config.model.scale
-    return SquareImage(side, side)
+def check(request: BenchmarkRequest, config: Config) -> None:
+    """ConfigError or CheckpointError where request and settings do not fit each other."""
+    scale, thesis, parallel = config.model.scale, THESIS["model"]["family"], config.parallel
+    if request.size_px % scale:
+        raise ConfigError(f"--size: expected a multiple of the scale {scale}, "
+                          f"got {request.size_px}")
+    if request.what == "thesis" and config.model.family != thesis:
+        raise ConfigError(f"model.family: expected {thesis}, which is what `thesis` measures, "
+                          f"got {config.model.family}")
+    if request.what != "thesis":
+        check_checkpoint(request.checkpoint, config)
+    if parallel.ranks_per_image != "all":
+        raise ConfigError("parallel.ranks_per_image: expected all, one image on every rank is "
+                          f"what is measured; got {parallel.ranks_per_image}")
+    if request.what != "scaling" and parallel.exchange != DEFAULT_EXCHANGE:
+        raise ConfigError(f"parallel.exchange: expected {DEFAULT_EXCHANGE}, `scaling` compares "
+                          f"exchanges; got {parallel.exchange}")
+    if request.what == "scaling" and config.sampler.steps < 2:
+        raise ConfigError("--steps: expected at least 2, of which the first is counted apart, "
+                          f"got {config.sampler.steps}")
+    if config.sampler.steps > config.diffusion.steps:
+        raise ConfigError(f"--steps: expected at most diffusion.steps = {config.diffusion.steps}, "
+                          f"got {config.sampler.steps}")
 
 
-def thesis_contenders(request: BenchmarkRequest, config: Config, group: Group, micro_batch: int,
-                      device: torch.device) -> list[Contender]:
-    """The same weights, fast and plain; both keep what the network answers."""
-    made = []
-    for name, switches in (("fast", FAST), ("plain", PLAIN)):
-        chosen = with_parallel(config, switches)
-        model = random_model(chosen).prepare(device, chosen.parallel.channels_last, chosen.parallel.fused_attention)
-        made.append(Contender(name, switches | {"micro_batch": micro_batch},
-                              watched(chosen, model, group, micro_batch, device, keeps_outputs=True)))
-    return made
-
-
-def sample_contenders(request: BenchmarkRequest, config: Config, group: Group, micro_batch: int,
-                      device: torch.device) -> list[Contender]:
-    """Every precision with every micro-batch, on one copy of the weights."""
-    model = load_model(request.checkpoint, config).model.model
-    model = model.prepare(device, config.parallel.channels_last, config.parallel.fused_attention)
-    made = []
-    for precision in request.precisions or (config.parallel.precision,):
-        for size in request.micro_batches or (micro_batch,):
-            chosen = with_parallel(config, {"precision": precision, "micro_batch": size})
-            made.append(Contender(f"{precision}, micro-batch {size}", {"precision": precision, "micro_batch": size},
-                                  watched(chosen, model, group, size, device)))
-    return made
-
-
-def random_model(config: Config) -> Diffuser:
-    """Seeded weights, none of them zero: an encoder that starts blind to the mask would hide windows mixed up."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(WEIGHTS_SEED)
-        model = Diffuser(config.model)
-        for parameter in model.parameters():
-            if not parameter.any():
-                nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-def with_parallel(config: Config, values: Mapping[str, object]) -> Config:
-    return config.model_copy(update={"parallel": config.parallel.model_copy(update=dict(values))})
-
-
-def smooth_images(config: Config, size_px: int, num_images: int) -> list[Tensor]:
-    """Smooth random LR images (C, h, w) in -1..1, the same on every rank."""
-    side = size_px // config.model.scale
-    coarse = max(1, side // SMOOTH_PX)
-    draw = torch.rand(num_images, config.model.channels, coarse, coarse,
-                      generator=torch.Generator().manual_seed(IMAGES_SEED))
-    return list(imresize_tensor(draw * 2 - 1, size=(side, side)).clamp(-1, 1))
-
-
-def speed_up(fast: Contender, plain: Contender) -> dict:
-    """plain / fast, each repeat against its neighbour; and how far the answers lie apart. Each setting follows its own
-    x_t, so only the first step compares networks alone; later ones contain what has come of the difference."""
-    pairs = list(zip(plain.repeats, fast.repeats, strict=True))
-    ratios = {name: spread([slow[name] / quick[name] for slow, quick in pairs]) for name in ("seconds", "cpu_seconds")}
-    steps = [largest_difference(a, b)
-             for a, b in zip(fast.resolver.sampler.outputs, plain.resolver.sampler.outputs, strict=True)]
-    return {"plain_over_fast": ratios,
-            "largest_difference": {"images": largest_difference(fast.samples, plain.samples), "first_step": steps[0],
-                                   "any_step": max(steps), "steps": steps}}
+def check_checkpoint(checkpoint: Path, config: Config) -> None:
+    """ConfigError for an encoder alone, CheckpointError where the weights do not fit."""
+    if not takes_steps(read_header(checkpoint)):
+        raise ConfigError(f"{checkpoint}: expected a diffuser, got an encoder trained alone; it "
+                          "takes no steps")
+    load_family(checkpoint, config.model, takes_steps=True)

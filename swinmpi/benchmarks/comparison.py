@@ -1,126 +1,128 @@
-"""Settings of one program measured against each other: they take turns, every repeat is kept, their answers are compared."""
+"""Settings of one program compared: they take turns, every repeat is kept, so are their answers."""
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from swinmpi.benchmarks.program import make_resolver, whole
 from swinmpi.config import Config
-from swinmpi.diffusion.samplers import Sampler
-from swinmpi.families.lr_rows import LrStrip
-from swinmpi.models.diffuser import Diffuser
-from swinmpi.parallel.comm import Group
 from swinmpi.reports.progress import Progress
 from swinmpi.reports.tables import format_table
 from swinmpi.sampling.superresolve import SuperResolver
 
-
-@dataclass(frozen=True, eq=False)
-class WatchedSampler(Sampler):
-    """On the root it notes when each step ended and, if `keeps_outputs`, what the network had answered."""
-
-    keeps_outputs: bool = False
-    ends: list[float] = field(default_factory=list)
-    outputs: list[Tensor] = field(default_factory=list)
-
-    def step(self, step: int, x_t: Tensor, output: Tensor, *rest) -> tuple[Tensor, Tensor | None]:
-        made = super().step(step, x_t, output, *rest)
-        self.ends.append(time.perf_counter())
-        if self.keeps_outputs:
-            self.outputs.append(output)
-        return made
+PHASES = ("network", "encoder", "exchange")
 
 
 @dataclass
-class Contender:
-    """One setting under measurement: how it is made up, what samples with it, and what came out."""
+class StepWatch:
+    """Called after every evaluation of the network: notes the time and, with `keeps_outputs`, what
+    the network answered (on root; None elsewhere)."""
+
+    keeps_outputs: bool = False
+    ends: list[float] = field(default_factory=list)
+    outputs: list[Tensor | None] = field(default_factory=list)
+
+    def __call__(self, number: int, output: Tensor | None) -> None:
+        self.ends.append(time.perf_counter())
+        if self.keeps_outputs:
+            self.outputs.append(output)
+
+
+@dataclass
+class Candidate:
+    """One setting under measurement: what it is, what samples with it, and what came out.
+
+    values: what sets it apart, for the report; watch: of its samples.
+    """
 
     name: str
-    settings: Mapping[str, object]
+    values: Mapping[str, object]
+    config: Config
     resolver: SuperResolver
+    watch: StepWatch = field(default_factory=StepWatch)
     samples: Tensor | None = None
     repeats: list[dict] = field(default_factory=list)
 
 
-def watched(config: Config, model: Diffuser, group: Group, micro_batch: int, device: torch.device,
-            keeps_outputs: bool = False) -> SuperResolver:
-    """What swinmpi-sample samples with, and a WatchedSampler in it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that the published schedule ends early is part of what is reproduced
-        resolver = SuperResolver(config, model, group, micro_batch, device)
-    resolver.sampler = WatchedSampler(**vars(resolver.sampler), keeps_outputs=keeps_outputs)
-    return resolver
-
-
-def measure(contenders: Sequence[Contender], images: Sequence[Tensor], images_per_step: int, repeats: int) -> None:
-    """Fill in the repeats: all contenders warm up by one step, then take turns, so that what else the machine does
-    meets all of them. Collective."""
-    root = contenders[0].resolver.group.is_root
-    for one in contenders:
-        warm_up(one.resolver, images[:images_per_step])
-    with Progress(repeats * len(contenders), "passes", enabled=root) as progress:
+def measure(candidates: Sequence[Candidate], images: Sequence[Tensor], images_per_step: int,
+            repeats: int) -> None:
+    """Fill in the repeats: all warm up by one step, then take turns, so that whatever else the
+    machine does meets all of them. Collective."""
+    is_root = candidates[0].resolver.group.is_root
+    for candidate in candidates:
+        warm_up(candidate, images[:images_per_step])
+    with Progress(repeats * len(candidates), "passes", enabled=is_root) as progress:
         for _ in range(repeats):
-            for one in contenders:
-                one.repeats.append(timed(one, images, images_per_step))
-                progress.advance(note=one.name)
+            for candidate in candidates:
+                candidate.repeats.append(timed(candidate, images, images_per_step))
+                progress.advance(note=candidate.name)
 
 
-def warm_up(resolver: SuperResolver, images: Sequence[Tensor]) -> None:
-    short = resolver.config.model_copy(update={"sampler": resolver.config.sampler.model_copy(update={"steps": 1})})
-    resolve(watched(short, resolver.model, resolver.group, resolver.predictor.micro_batch, resolver.device), images, 0)
+def warm_up(candidate: Candidate, images: Sequence[Tensor]) -> None:
+    """A sample in one step. Collective."""
+    short, resolver = candidate.config.replaced(sampler={"steps": 1}), candidate.resolver
+    once = make_resolver(short, resolver.family, resolver.computing.device, resolver.group)
+    resolve(Candidate(candidate.name, {}, short, once), images, 0)
 
 
-def resolve(resolver: SuperResolver, images: Sequence[Tensor], first: int) -> list[Tensor]:
-    """The samples (C, H, W) of images that follow each other in the stack; none off the root. Collective."""
-    indices = range(first, first + len(images))
-    return [shown.samples[0] for shown in resolver([LrStrip.whole(image) for image in images], indices,
-                                                   [resolver.config.sampler.seed])]
+def resolve(candidate: Candidate, images: Sequence[Tensor], first: int) -> list[Tensor]:
+    """The samples (C, H, W), on root, of images that follow each other in the stack. Collective."""
+    indices, seeds = range(first, first + len(images)), [candidate.config.sampler.seed]
+    parts = candidate.resolver(whole(images), indices, seeds, watch=candidate.watch)
+    return [part.samples[0] for part in parts]
 
 
-def timed(one: Contender, images: Sequence[Tensor], images_per_step: int) -> dict:
-    """One pass over the images: what this rank spent, in seconds, and milliseconds of every step but the first of a
-    sample (it would count what comes before). Collective."""
-    resolver, group, samples, step_ms = one.resolver, one.resolver.group, [], []
-    resolver.sampler.outputs.clear()
+def timed(candidate: Candidate, images: Sequence[Tensor], images_per_step: int) -> dict:
+    """One pass over the images: seconds of this rank, and milliseconds of every evaluation but the
+    first of a sample, which would count what comes before it. Collective."""
+    group, watch, samples, step_ms = candidate.resolver.group, candidate.watch, [], []
+    watch.outputs.clear()
     group.barrier()
-    before, exchanged = replace(resolver.seconds), group.stats.seconds
+    before = group.stopwatch.read()
     started, cpu_started = time.perf_counter(), time.process_time()
     for first in range(0, len(images), images_per_step):
-        resolver.sampler.ends.clear()
-        samples += resolve(resolver, images[first:first + images_per_step], first)
-        step_ms += (np.diff(resolver.sampler.ends) * 1000).tolist()
+        watch.ends.clear()
+        samples += resolve(candidate, images[first:first + images_per_step], first)
+        step_ms += (np.diff(watch.ends) * 1000).tolist()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    one.samples = torch.stack(samples) if samples else None
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "network": resolver.seconds.network - before.network,
-            "encoder": resolver.seconds.encoder - before.encoder, "exchange": group.stats.seconds - exchanged,
-            "step_ms": step_ms}
+    spent = group.stopwatch.since(before)
+    candidate.samples = torch.stack(samples) if samples else None
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds,
+            **{phase: spent.get(phase, 0.0) for phase in PHASES}, "step_ms": step_ms}
 
 
-def summary(one: Contender, first: Contender, num_images: int) -> dict:
-    """Medians of one setting; shares are of all repeats together; `largest_difference` is to the first setting."""
+def summary(one: Candidate, first: Candidate, num_images: int) -> dict:
+    """Medians of one setting; shares are of all repeats together; `largest_difference` is to the
+    first setting."""
     total = sum(repeat["seconds"] for repeat in one.repeats)
-    shares = {name: sum(repeat[name] for repeat in one.repeats) / total for name in ("network", "encoder", "exchange")}
+    shares = {phase: sum(repeat[phase] for repeat in one.repeats) / total for phase in PHASES}
     steps = [ms for repeat in one.repeats for ms in repeat["step_ms"]]
     seconds = spread([repeat["seconds"] / num_images for repeat in one.repeats])
-    return {"name": one.name, **one.settings, "seconds_per_image": seconds, "images_per_second": 1 / seconds["median"],
-            "cpu_seconds_per_image": median(repeat["cpu_seconds"] for repeat in one.repeats) / num_images,
-            "step_ms": median(steps) if steps else None, "share": shares | {"other": max(0.0, 1 - sum(shares.values()))},
-            "largest_difference": largest_difference(one.samples, first.samples), "repeats": one.repeats}
+    cpu_seconds = median(repeat["cpu_seconds"] for repeat in one.repeats)
+    return {"name": one.name, **one.values, "seconds_per_image": seconds,
+            "images_per_second": 1 / seconds["median"],
+            "cpu_seconds_per_image": cpu_seconds / num_images,
+            "step_ms": median(steps) if steps else None,
+            "share": shares | {"other": max(0.0, 1 - sum(shares.values()))},
+            "largest_difference": largest_difference(one.samples, first.samples),
+            "repeats": one.repeats}
 
 
 def table(settings: Sequence[Mapping]) -> str:
-    header = ["setting", "s/image", "min", "max", "CPU s", "images/s", "ms/step", "U-Net", "encoder", "exchange", "other",
-              "differs"]
+    """A line for each summary."""
+    header = ["setting", "s/image", "min", "max", "CPU s", "images/s", "ms/step", "U-Net",
+              "encoder", "exchange", "other", "differs"]
     rows = []
     for one in settings:
         seconds, step_ms = one["seconds_per_image"], one["step_ms"]
         rows.append([one["name"], *(f"{seconds[key]:.3g}" for key in ("median", "min", "max")),
                      f"{one['cpu_seconds_per_image']:.3g}", f"{one['images_per_second']:.3g}",
-                     "-" if step_ms is None else f"{step_ms:.1f}", *(f"{100 * share:.1f} %" for share in one["share"].values()),
+                     "-" if step_ms is None else f"{step_ms:.1f}",
+                     *(f"{100 * share:.1f} %" for share in one["share"].values()),
                      f"{one['largest_difference']:.1e}"])
     return format_table(header, rows)
 

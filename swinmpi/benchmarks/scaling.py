@@ -1,56 +1,42 @@
-"""How sampling scales here: ranks against threads, groups, exchanges, all in one run, repeat by repeat in turn."""
+"""How sampling scales here: ranks against threads, groups, exchanges, in one run, repeat by repeat
+in turn."""
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinmpi.benchmarks.machine import Yardstick, convolutions_of, count_flop, running_on
+from swinmpi.benchmarks.machine import MachineRates, convolutions_of, count_flop, running_on
+from swinmpi.benchmarks.program import make_resolver, whole
+from swinmpi.benchmarks.scaling_settings import Setting
 from swinmpi.config import Config
-from swinmpi.families.lr_rows import LrStrip
-from swinmpi.models.diffuser import Diffuser
+from swinmpi.families.family import Family
+from swinmpi.models.diffuser import PRECISIONS
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import allowed_cpus
 from swinmpi.parallel.shares import group_of, images_of_group
+from swinmpi.parallel.stopwatch import Stopwatch
 from swinmpi.reports.memory import forget_peak_memory, peak_memory_mib
 from swinmpi.reports.progress import Progress
-from swinmpi.sampling.distribution import ImageSize, plan_layout
 from swinmpi.sampling.superresolve import SuperResolver
 
-EXCHANGES = ("root", "torus")
 COMPUTED = ("network", "noise", "step", "windows")
 PHASES = (*COMPUTED, "exchange")
 FIGURES = ("seconds", "cpu_seconds", "conditions", *PHASES, "received", "calls", "peak_mib")
+"""Of one rank and one sampling. conditions: seconds before the first step, without x_T's noise;
+PHASES: seconds, `exchange` without that before the first step; received: bytes; calls: of the
+U-Net."""
 MOST_CPUS = 4096
 RATE_S = 0.2
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Groups of the first ranks of the world, each on its share of the images, while all other ranks sleep.
-
-    threads: of every rank; kind: `image`, all on one image, or `stack`, what many images take.
-    """
-
-    name: str
-    kind: str
-    groups: tuple[range, ...]
-    threads: int
-    exchange: str
-    num_images: int = 1
-    images_per_step: int = 1
-
-    @property
-    def num_ranks(self) -> int:
-        return sum(map(len, self.groups))
-
-
 @dataclass
-class Entrant:
-    """A setting on this rank. images: the image indices of its group, none where it sleeps; once: figures of a sample in
-    one step, repeats: of whole ones, (world ranks, len(FIGURES)), the same on every rank."""
+class SettingRun:
+    """A setting on this rank. images: the image indices of its group, none where it sleeps; once:
+    figures of a sample in one step, repeats: of whole ones, (world ranks, len(FIGURES)), the same
+    on every rank."""
 
     setting: Setting
     config: Config
@@ -60,170 +46,179 @@ class Entrant:
     repeats: list[np.ndarray] = field(default_factory=list)
 
 
-class WatchedResolver(SuperResolver):
-    """What swinmpi-sample samples with; counts apart what happens before the first step."""
+class BeforeSteps:
+    """What comes before the first step of samples, the noise of x_T left out.
 
-    conditions_s = conditions_exchanged_s = 0.0
+    Passed to a SuperResolver as `stopping`, which is called before every evaluation.
+    """
 
-    def conditions(self, *arguments) -> list:
-        """Collective."""
-        started, exchanged = time.perf_counter(), self.group.stats.seconds
-        made = super().conditions(*arguments)
-        self.conditions_s += time.perf_counter() - started
-        self.conditions_exchanged_s += self.group.stats.seconds - exchanged
-        return made
+    def __init__(self, stopwatch: Stopwatch):
+        self.stopwatch, self.seconds, self.exchange = stopwatch, 0.0, 0.0
+        self.start()
+
+    def start(self) -> None:
+        """A sample begins now."""
+        self.started, self.reading = time.perf_counter(), self.stopwatch.read()
+        self.counting = True
+
+    def __call__(self) -> bool:
+        if self.counting:
+            spent = self.stopwatch.since(self.reading)
+            self.seconds += time.perf_counter() - self.started - spent.get("noise", 0.0)
+            self.exchange += spent.get("exchange", 0.0)
+            self.counting = False
+        return False
 
 
-class Course:
-    """What all settings share on this rank: one copy of the weights, the images, and how calls of the U-Net are counted."""
+class CallCounter:
+    """Counts the calls of a network and keeps the inputs of the first."""
 
-    def __init__(self, config: Config, model: Diffuser, images: Sequence[Tensor], micro_batch: int, device: torch.device,
-                 world: World):
-        self.config, self.model, self.images, self.micro_batch, self.device = config, model, images, micro_batch, device
-        self.world, self.cpus, self.calls, self.inputs = world, all_cpus(world), 0, None
-        # Whoever is not measured must not take a core from those who are.
-        self.meeting = world.split([range(world.size)])
-        self.meeting.polite = world.size > 1
-        model.unet.register_forward_hook(self.count_call)
+    def __init__(self, network: nn.Module):
+        self.network, self.calls, self.inputs = network, 0, None
+        network.register_forward_hook(self.count)
 
-    def count_call(self, unet: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(self, network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.calls += 1
         self.inputs = self.inputs or inputs
 
-    def enter(self, setting: Setting) -> Entrant:
-        """Collective."""
-        sleeping = range(setting.num_ranks, self.world.size)
-        group = self.world.split([*setting.groups, *([sleeping] if sleeping else [])])
-        index = group_of([*setting.groups, sleeping], self.world.rank)
-        images = images_of_group(range(setting.num_images), len(setting.groups), index) if index < len(setting.groups) else []
-        config = self.config.model_copy(update={"parallel": self.config.parallel.model_copy(
-            update={"exchange": setting.exchange, "threads": setting.threads})})
-        return Entrant(setting, config, group, images)
+    @property
+    def flop_per_call(self) -> int:
+        return count_flop(self.network, self.inputs) if self.inputs else 0
 
-    def run(self, entrant: Entrant, num_steps: int) -> np.ndarray:
-        """Sample the entrant's images: FIGURES of every rank, (world ranks, len(FIGURES)). Collective.
 
-        A rank at work counts until its own images are done; a sleeping one counts what sleeping costs.
+class ScalingRun:
+    """What all settings share on this rank: one copy of the weights, the images, the ranks."""
+
+    def __init__(self, config: Config, family: Family, images: Sequence[Tensor], device: str,
+                 world: World):
+        self.config, self.family, self.images, self.device = config, family, images, device
+        self.world, self.cpus = world, all_cpus(world)
+        self.counter = CallCounter(family.model.unet)
+        # Whoever is not measured must not take a core from those who are.
+        self.all_ranks = world.split([range(world.size)])
+        self.all_ranks.polite = world.size > 1
+
+    def place(self, setting: Setting) -> SettingRun:
+        """This rank's part in a setting. Collective."""
+        groups, size, rank = setting.groups, self.world.size, self.world.rank
+        sleeping = range(setting.num_ranks, size)
+        group = self.world.split([*groups, *([sleeping] if sleeping else [])])
+        index, images = group_of([*groups, sleeping], rank), []
+        if index < len(groups):
+            images = images_of_group(range(setting.num_images), len(groups), index)
+        config = self.config.replaced(parallel={"exchange": setting.exchange})
+        return SettingRun(setting, config, group, images)
+
+    def measure(self, run: SettingRun, num_steps: int) -> np.ndarray:
+        """Sample the images of a setting: FIGURES of every rank, (world ranks, len(FIGURES)).
+
+        A rank at work counts until its own images are done; a sleeping one counts what sleeping
+        costs. Collective.
         """
-        resolver = self.resolver(entrant, num_steps) if entrant.images else None
-        stats, calls = replace(entrant.group.stats), self.calls
-        self.meeting.barrier()
+        resolver = self.resolver(run, num_steps) if run.images else None
+        self.all_ranks.barrier()
         forget_peak_memory()
+        received, calls = run.group.stats.received, self.counter.calls
+        spent = dict.fromkeys(("conditions", *PHASES), 0.0)
         started, cpu_started = time.perf_counter(), time.process_time()
         if resolver is not None:
-            self.sample(entrant, resolver)
+            spent = self.sample(run, resolver)
         else:
-            self.meeting.barrier()
+            self.all_ranks.barrier()
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-        spent = dict.fromkeys(("conditions", *PHASES), 0.0)
         if resolver is not None:
-            self.meeting.barrier()
-            spent = {"conditions": resolver.conditions_s} | {phase: getattr(resolver.seconds, phase) for phase in COMPUTED}
-            spent["exchange"] = entrant.group.stats.seconds - stats.seconds - resolver.conditions_exchanged_s
-        return self.everyones([seconds, cpu_seconds, *spent.values(), entrant.group.stats.received - stats.received,
-                               self.calls - calls, peak_memory_mib()])
+            self.all_ranks.barrier()
+        return self.of_all_ranks([seconds, cpu_seconds, *spent.values(),
+                                  run.group.stats.received - received, self.counter.calls - calls,
+                                  peak_memory_mib()])
 
-    def resolver(self, entrant: Entrant, num_steps: int) -> "WatchedResolver":
-        """Collective in the entrant's group."""
-        sampler = entrant.config.sampler.model_copy(update={"steps": num_steps})
-        config = entrant.config.model_copy(update={"sampler": sampler})
-        return WatchedResolver(config, self.model, entrant.group, self.micro_batch, self.device)
+    def resolver(self, run: SettingRun, num_steps: int) -> SuperResolver:
+        """Collective in the setting's group."""
+        config = run.config.replaced(sampler={"steps": num_steps})
+        return make_resolver(config, self.family, self.device, run.group)
 
-    def sample(self, entrant: Entrant, resolver: SuperResolver) -> None:
-        """Collective in the entrant's group."""
-        width, seed = entrant.setting.images_per_step, self.config.sampler.seed
-        with running_on(self.cpus, entrant.setting.threads):
-            for first in range(0, len(entrant.images), width):
-                part = entrant.images[first:first + width]
-                for _ in resolver([LrStrip.whole(self.images[i]) for i in part], part, [seed]):
+    def sample(self, run: SettingRun, resolver: SuperResolver) -> dict[str, float]:
+        """Seconds: conditions, PHASES. Collective in the setting's group."""
+        width, seed = run.setting.images_per_step, self.config.sampler.seed
+        stopwatch = run.group.stopwatch
+        before, before_steps = stopwatch.read(), BeforeSteps(stopwatch)
+        with running_on(self.cpus, run.setting.threads):
+            for first in range(0, len(run.images), width):
+                part = run.images[first:first + width]
+                lr = whole([self.images[i] for i in part])
+                before_steps.start()
+                for _ in resolver(lr, part, [seed], before_steps):
                     pass
+        spent = stopwatch.since(before)
+        in_steps = {phase: spent.get(phase, 0.0) for phase in PHASES}
+        in_steps["exchange"] -= before_steps.exchange
+        return {"conditions": before_steps.seconds} | in_steps
 
-    def yardstick(self) -> Yardstick:
-        """What the U-Net's convolutions could take; nothing to measure on a rank that never has a window."""
-        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.config.parallel.precision]
-        return Yardstick(convolutions_of(self.model.unet, self.inputs) if self.inputs else [], dtype, self.device)
+    def machine_rates(self) -> MachineRates:
+        """Of the U-Net's convolutions; of none on a rank that never has a window."""
+        network, inputs = self.counter.network, self.counter.inputs
+        convolutions = convolutions_of(network, inputs) if inputs else []
+        dtype = PRECISIONS[self.config.parallel.precision]
+        return MachineRates(convolutions, dtype, torch.device(self.device))
 
-    def rates(self, yardstick: Yardstick, num_ranks: int, threads: int) -> np.ndarray:
-        """GFLOP/s of (convolutions, matrix products) of every rank, (world ranks, 2); 0 where it sleeps. Collective."""
+    def rates(self, machine: MachineRates, num_ranks: int, threads: int) -> np.ndarray:
+        """GFLOP/s of (convolutions, matrix products) of every rank, (world ranks, 2); 0 where it
+        sleeps. Collective."""
         own = (0.0, 0.0)
-        self.meeting.barrier()
+        self.all_ranks.barrier()
         if self.world.rank < num_ranks:
             with running_on(self.cpus, threads):
-                own = yardstick.rates(RATE_S)
-        self.meeting.barrier()
-        return self.everyones(own)
+                own = machine.measure(RATE_S)
+        self.all_ranks.barrier()
+        return self.of_all_ranks(own)
 
-    def everyones(self, own: Sequence[float]) -> np.ndarray:
-        return self.meeting.allgather_arrays(np.array([own], np.float64), [1] * self.world.size)
+    def of_all_ranks(self, own: Sequence[float]) -> np.ndarray:
+        """Collective; (world ranks, len(own))."""
+        own = np.array([own], np.float64)
+        return self.all_ranks.allgather_arrays(own, [1] * self.world.size)
 
 
 @dataclass(frozen=True)
 class Measured:
     """The figures of everything, on every rank.
 
-    entrants: their figures are of all ranks; rates: for (ranks, threads), one array as of `Course.rates` a repeat;
-    flop_per_call: of the U-Net on one micro-batch.
+    runs: their figures are of all ranks; rates: for (ranks, threads), one array as of
+    `ScalingRun.rates` a repeat; flop_per_call: of the U-Net on one micro-batch.
     """
 
-    entrants: Sequence[Entrant]
+    runs: Sequence[SettingRun]
     rates: Mapping[tuple[int, int], Sequence[np.ndarray]]
     flop_per_call: int
 
 
 @torch.inference_mode()
-def measure_scaling(course: Course, settings: Sequence[Setting], repeats: int) -> Measured:
+def measure_scaling(scaling: ScalingRun, settings: Sequence[Setting], repeats: int) -> Measured:
     """All settings and the machine's own rates, in turn. Collective."""
-    entrants = [course.enter(setting) for setting in settings]
-    for one in entrants:
-        one.once = course.run(one, 1)
-    yardstick = course.yardstick()
-    rates: dict = {(one.setting.num_ranks, one.setting.threads): [] for one in entrants if one.setting.kind == "image"}
-    with Progress(repeats * len(entrants), "passes", enabled=course.world.is_root) as progress:
+    runs = [scaling.place(setting) for setting in settings]
+    for run in runs:
+        run.once = scaling.measure(run, 1)
+    machine = scaling.machine_rates()
+    rates: dict = {shape: [] for shape in shapes_on_one_image(settings)}
+    with Progress(repeats * len(runs), "passes", enabled=scaling.world.is_root) as progress:
         for _ in range(repeats):
-            for one in entrants:
-                one.repeats.append(course.run(one, course.config.sampler.steps))
-                progress.advance(note=one.setting.name)
+            for run in runs:
+                run.repeats.append(scaling.measure(run, scaling.config.sampler.steps))
+                progress.advance(note=run.setting.name)
             for shape, measured in rates.items():
-                measured.append(course.rates(yardstick, *shape))
-    flop = count_flop(course.model.unet, course.inputs) if course.inputs else 0
-    return Measured(entrants, rates, flop)
+                measured.append(scaling.rates(machine, *shape))
+    return Measured(runs, rates, scaling.counter.flop_per_call)
 
 
-def plan_settings(config: Config, size: ImageSize, world: World, threads: int, images_per_rank: int,
-                  device: torch.device) -> list[Setting]:
-    """What is compared on these ranks: the first is what the others are measured by."""
-    ranks, exchange = world.size, config.parallel.exchange
-    made = [Setting(named(n, threads), "image", (range(n),), threads, exchange) for n in rank_counts(ranks)]
-    if device.type == "cpu" and 1 < ranks * threads <= world.node.cores and ranks > 1:
-        made.append(Setting(named(1, ranks * threads), "image", (range(1),), ranks * threads, exchange))
-    if ranks > 1:
-        made += [Setting(f"{named(ranks, threads)}, {other}", "image", (range(ranks),), threads, other)
-                 for other in EXCHANGES if other != exchange]
-    for ranks_per_image in sorted({1, ranks}):
-        chosen = config.model_copy(update={"parallel": config.parallel.model_copy(update={"ranks_per_image": ranks_per_image})})
-        num_images = images_per_rank * ranks
-        layout = plan_layout(chosen, size, num_images, ranks, device)
-        name = f"{plural(len(layout.groups), 'group')} of {plural(ranks_per_image, 'rank')}"
-        made.append(Setting(name, "stack", layout.groups, threads, exchange, num_images, layout.images_per_step))
-    return made
-
-
-def rank_counts(num_ranks: int) -> list[int]:
-    """1, 2, 4 and so on, and all of them."""
-    return sorted({2**power for power in range(num_ranks.bit_length())} | {num_ranks})
-
-
-def named(ranks: int, threads: int) -> str:
-    return f"{plural(ranks, 'rank')} x {plural(threads, 'thread')}"
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def shapes_on_one_image(settings: Sequence[Setting]) -> Iterator[tuple[int, int]]:
+    """(ranks, threads) of the settings on one image."""
+    for setting in settings:
+        if setting.kind == "image":
+            yield setting.num_ranks, setting.threads
 
 
 def all_cpus(world: World) -> set[int]:
     """The CPUs of all ranks together, by number. Collective."""
     own = np.zeros((1, MOST_CPUS), np.uint8)
     own[0, [cpu for cpu in allowed_cpus() if cpu < MOST_CPUS]] = 1
-    return set(np.flatnonzero(world.allgather_arrays(own, [1] * world.size).any(0)).tolist())
-
+    everyones = world.allgather_arrays(own, [1] * world.size)
+    return set(np.flatnonzero(everyones.any(0)).tolist())

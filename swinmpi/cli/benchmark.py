@@ -3,13 +3,13 @@ import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from swinmpi.cli.options import make_parser, parse, run_command
-from swinmpi.cli.sample import DEMO_MODEL, MODELS
-from swinmpi.config import Config, load_config
+from swinmpi.config import load_config
+from swinmpi.demo import DEMO_MODEL, MODELS, shipped
 from swinmpi.errors import SwinmpiError
+from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import launcher_rank, start_mpi
 
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -32,25 +32,32 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("benchmark", "Seconds per image, where they go, and memory; a table and benchmark.json.",
-                       "swinmpi-benchmark thesis\n  mpirun -n 2 swinmpi-benchmark sample --micro-batches 1,2,4,8 "
-                       "--precisions fp32,bf16\n  mpirun -n 2 swinmpi-benchmark scaling", presets=True)
-    made.add_argument("what", choices=list(IMAGES), help="thesis: the published setting with random weights, all "
-                      "that makes it fast against none of it; sample: a trained model; scaling: the same on 1, 2, 4 ... of "
-                      "the ranks it is started on, on one rank with as many threads, by every exchange")
-    made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8; scaling: "
-                      "for each rank, 1)")
-    made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: 128; "
-                      "scaling: 512)")
-    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the preset's, 10); with "
-                      "few, the encoder cache of `thesis` saves little")
-    made.add_argument("--repeats", type=int, default=3, metavar="N", help="settings take turns this often (3)")
-    made.add_argument("--output", type=Path, default=Path("swinmpi-out/benchmark"), metavar="FOLDER",
+    made = make_parser(
+        "benchmark", "Seconds per image, where they go, and memory; a table and benchmark.json.",
+        "swinmpi-benchmark thesis\n  mpirun -n 2 swinmpi-benchmark sample --micro-batches 1,2,4,8 "
+        "--precisions fp32,bf16\n  mpirun -n 2 swinmpi-benchmark scaling", presets=True)
+    made.add_argument(
+        "what", choices=list(IMAGES), help="thesis: the published setting with random weights, all "
+        "that makes it fast against none of it; sample: a trained model; scaling: the same on 1, "
+        "2, 4 ... of the ranks it is started on, on one rank with as many threads, by every "
+        "exchange")
+    made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8; "
+                      "scaling: for each rank, 1)")
+    made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: "
+                      "128; scaling: 512)")
+    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the "
+                      "preset's, 10); with few, the encoder cache of `thesis` saves little")
+    made.add_argument("--repeats", type=int, default=3, metavar="N",
+                      help="settings take turns this often (3)")
+    made.add_argument("--output", type=Path, default=Path("swinmpi-out/benchmark"),
+                      metavar="FOLDER",
                       help="for benchmark.json (default: swinmpi-out/benchmark)")
-    made.add_argument("--checkpoint", type=Path, default=Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL])),
-                      metavar="FILE", help="weights of swinmpi-train (default: the shipped model); not for thesis")
+    made.add_argument("--checkpoint", type=Path, default=shipped(MODELS[DEMO_MODEL]),
+                      metavar="FILE", help="weights of swinmpi-train (default: the shipped model); "
+                      "not for thesis")
     only = made.add_argument_group("sample only")
-    only.add_argument("--micro-batches", type=sizes, default=(), metavar="N,N,...", help="sizes to compare")
+    only.add_argument("--micro-batches", type=sizes, default=(), metavar="N,N,...",
+                      help="sizes to compare")
     only.add_argument("--precisions", type=precisions, default=(), metavar="P,P,...",
                       help=f"precisions to compare, of {', '.join(PRECISIONS)}")
     return made
@@ -65,38 +72,40 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def precisions(text: str) -> tuple[str, ...]:
     if unknown := set(text.split(",")) - set(PRECISIONS):
-        raise ArgumentTypeError(f"expected some of {','.join(PRECISIONS)}, got {','.join(sorted(unknown))!r}")
+        raise ArgumentTypeError(f"expected some of {','.join(PRECISIONS)}, got "
+                                f"{','.join(sorted(unknown))!r}")
     return tuple(text.split(","))
 
 
-def prepare(options: Namespace):
-    """(request, configuration) of a command line, validated. On one process."""
-    from swinmpi.benchmarks.benchmark import THESIS, BenchmarkRequest, check
+def plan_of(options: Namespace):
+    """The plan of a command line, validated. On one process."""
+    from swinmpi.benchmarks.benchmark import THESIS, BenchmarkRequest, plan
     from swinmpi.sampling.settings import resolve_config
-    from swinmpi.storage.checkpoint import load_weights
-    overrides = list(options.overrides) + ([] if options.steps is None else [f"sampler.steps={options.steps}"])
+    from swinmpi.storage.header import read_header
+    steps = [] if options.steps is None else [f"sampler.steps={options.steps}"]
+    overrides = [*options.overrides, *steps]
     if options.what == "thesis":
         config = load_config(options.config, overrides, options.preset, THESIS)
     else:
-        header = load_weights(options.checkpoint)[1]
-        config = resolve_config(header, options.checkpoint, options.config, overrides, options.preset or "balanced")
-    request = BenchmarkRequest(options.what, IMAGES[options.what] if options.images is None else options.images,
-                               SIZE_PX[options.what] if options.size is None else options.size, options.repeats,
-                               options.checkpoint, options.micro_batches, options.precisions)
-    check(request, config)
-    return request, config
+        config = resolve_config(read_header(options.checkpoint), options.checkpoint,
+                                options.config, overrides, options.preset or "balanced")
+    request = BenchmarkRequest(
+        options.what, IMAGES[options.what] if options.images is None else options.images,
+        SIZE_PX[options.what] if options.size is None else options.size, options.repeats,
+        options.checkpoint, options.micro_batches, options.precisions)
+    return plan(request, config)
 
 
-def benchmark_on(world, options: Namespace) -> None:
-    """Validate on rank 0, measure on all ranks, tell on rank 0. Collective."""
-    request, values = world.on_root(lambda: ready(options))
-    from swinmpi.benchmarks.benchmark import benchmark, describe
+def benchmark_on(world: World, options: Namespace) -> None:
+    """Validate on rank 0, measure on all ranks, print on rank 0. Collective."""
+    plan = world.on_root(lambda: ready(options))
+    from swinmpi.benchmarks.benchmark import as_text, run
     from swinmpi.storage.files import write_atomically
-    report = benchmark(request, Config.model_validate(values), world)
+    report = run(plan, world)
     if world.is_root:
         path = options.output / "benchmark.json"
         write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
-        print(f"{describe(report)}\n{draw(report, options.output)}written: {path}", flush=True)
+        print(f"{as_text(report)}\n{draw(report, options.output)}written: {path}", flush=True)
 
 
 def draw(report: dict, folder: Path) -> str:
@@ -113,16 +122,16 @@ def draw(report: dict, folder: Path) -> str:
 
 
 def ready(options: Namespace):
-    """What on_root can send to the other ranks; the output folder exists."""
+    """The plan; the output folder exists. On one process."""
     from swinmpi.evaluation.evaluate import make_folder
-    request, config = prepare(options)
+    plan = plan_of(options)
     make_folder(options.output)
-    return request, config.model_dump()
+    return plan
 
 
 def show_plan(options: Namespace) -> None:
-    from swinmpi.benchmarks.benchmark import describe_plan
-    print(describe_plan(*prepare(options)))
+    from swinmpi.benchmarks.benchmark import describe
+    print(describe(plan_of(options)))
 
 
 if __name__ == "__main__":

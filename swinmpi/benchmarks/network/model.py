@@ -1,8 +1,11 @@
-"""What a step's exchange costs on a network, computed: alpha x messages + bytes / bandwidth.   python -m swinmpi.benchmarks.network.model
+"""What a step's exchange costs on a network, computed: alpha x messages + bytes / bandwidth.
 
-The bytes and messages of `torus` come from the plans that the exchange itself follows, those of `root` from the algorithms
-that MPICH chooses for messages this long (Thakur, Rabenseifner and Gropp, Optimization of collective communication
-operations in MPICH, 2005). Every rank is taken to have a link of its own, full duplex, and nothing else to be on the way.
+    python -m swinmpi.benchmarks.network.model
+
+The bytes and messages of `torus` come from the plans that the exchange itself follows, those of
+`root` from the algorithms that MPICH chooses for messages this long (Thakur, Rabenseifner and
+Gropp, Optimization of collective communication operations in MPICH, 2005). Every rank is taken to
+have a link of its own, full duplex, and nothing else to be on the way.
 """
 import argparse
 import math
@@ -11,22 +14,24 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 from itertools import pairwise
-from pathlib import Path
 from statistics import fmean
 
 import torch
+from torch import Tensor, nn
 
-from swinmpi.cli.sample import DEMO_MODEL, MODELS
-from swinmpi.families.condition import Shift
-from swinmpi.families.model import load_model
+from swinmpi.benchmarks.program import prepared
+from swinmpi.demo import DEMO_MODEL, MODELS, shipped
+from swinmpi.families.loading import load_family
+from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.shares import block_range
 from swinmpi.reports.tables import format_table
+from swinmpi.sampling.process import Shift
+from swinmpi.sampling.root import RootExchange
 from swinmpi.sampling.settings import resolve_config
-from swinmpi.sampling.torus import Territory
-from swinmpi.sampling.traffic import FLOAT_BYTES, average, root_bytes, torus_bytes
-from swinmpi.storage.checkpoint import load_weights
+from swinmpi.sampling.superresolve import EXCHANGES
+from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
+from swinmpi.storage.header import read_header
 from swinmpi.windows.grid import Border, WindowGrid
 from swinmpi.windows.moves import matches, plan_moves
 from swinmpi.windows.shift import circular_shift, default_max_shift
@@ -50,8 +55,10 @@ class Link:
         return self.alpha_s * demand.messages + demand.num_bytes / self.bytes_per_s
 
 
-LINKS = (Link("1 Gbit/s", 50e-6, 0.114e9), Link("10 Gbit/s", 20e-6, 1.14e9), Link("100 Gbit/s", 2e-6, 12e9))
-"""The first bandwidth is measured here (four_nodes.py); all else are assumptions: TCP over Ethernet, and InfiniBand."""
+LINKS = (Link("1 Gbit/s", 50e-6, 0.114e9), Link("10 Gbit/s", 20e-6, 1.14e9),
+         Link("100 Gbit/s", 2e-6, 12e9))
+"""The first bandwidth is measured here (four_nodes.py); all else are assumptions: TCP over
+Ethernet, and InfiniBand."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,19 @@ class Strips:
 
     @property
     def busier(self) -> Demand:
-        return Demand(max(self.received.messages, self.sent.messages), max(self.received.num_bytes, self.sent.num_bytes))
+        return Demand(max(self.received.messages, self.sent.messages),
+                      max(self.received.num_bytes, self.sent.num_bytes))
 
 
 def root_demand(grid: WindowGrid, num_ranks: int, shift: Shift, channels: int) -> Demand:
-    """Of rank 0's link, which everything passes: the broadcast of the frame, then the gathering of predictions."""
+    """Of rank 0's link, which everything passes: the broadcast of the frame, then the gathering of
+    predictions."""
     if num_ranks == 1:
         return Demand(0, 0)
-    frame, depth = grid.frame_height_px * grid.frame_width_px * channels * FLOAT_BYTES, math.ceil(math.log2(num_ranks))
-    gathered = Demand(num_ranks - 1, root_bytes(grid, num_ranks, shift, channels)[0])
+    pixel_bytes, depth = channels * FLOAT_BYTES, math.ceil(math.log2(num_ranks))
+    frame = grid.frame_height_px * grid.frame_width_px * pixel_bytes
+    received = RootExchange.received_pixels(grid, num_ranks, [shift, shift])[0]
+    gathered = Demand(num_ranks - 1, received[0] * pixel_bytes)
     if num_ranks < PARTED_FROM_RANKS:
         broadcast = Demand(depth, depth * frame)
     else:
@@ -87,22 +98,27 @@ def root_demand(grid: WindowGrid, num_ranks: int, shift: Shift, channels: int) -
     return Demand(broadcast.messages + gathered.messages, broadcast.num_bytes + gathered.num_bytes)
 
 
-def torus_demand(grid: WindowGrid, num_ranks: int, before: Shift, after: Shift, channels: int) -> list[Strips]:
-    """Of every rank, by its plan; as `traffic` counts it, but looks only at ranks that can have something for each other."""
-    territory, reach = Territory(grid, num_ranks, 0), Reach(grid)
-    held, needed = territory.at(before), territory.at(after)
+def torus_demand(grid: WindowGrid, num_ranks: int, before: Shift, after: Shift,
+                 channels: int) -> list[Strips]:
+    """Of every rank, by its plan; as `traffic` counts it, but looks only at ranks that can have
+    something for each other."""
+    ownership, reach = Ownership(grid, num_ranks, 0), Reach(grid)
+    held, needed = ownership.at(before), ownership.at(after)
     by_rows, own, received = defaultdict(list), defaultdict(list), []
     for place, area in enumerate(held):
         by_rows[area.rows].append(place)
         own[area.rank].append(place)
     for rank in range(num_ranks):
         wanted = {needed[place].rows for place in own[rank]}
-        near = {place for rows, places in by_rows.items() if any(reach(rows, one) for one in wanted) for place in places}
+        near = {place for rows, places in by_rows.items()
+                if any(reach(rows, one) for one in wanted) for place in places}
         places = sorted(near | set(own[rank]))
-        moves = plan_moves(grid, [held[p] for p in places], [needed[p] for p in places], rank, in_place=True)
+        moves = plan_moves(grid, [held[place] for place in places],
+                           [needed[place] for place in places], rank, in_place=True)
         received.append({sender: sum(piece.num_pixels for piece in pieces) * channels * FLOAT_BYTES
                          for sender, pieces in moves.receives.items()})
-    sent = [[from_rank[rank] for from_rank in received if rank in from_rank] for rank in range(num_ranks)]
+    sent = [[from_rank[rank] for from_rank in received if rank in from_rank]
+            for rank in range(num_ranks)]
     return [Strips(Demand(len(come), sum(come.values())), Demand(len(go), sum(go)))
             for come, go in zip(received, sent, strict=True)]
 
@@ -118,7 +134,8 @@ class Reach:
         return self.cached(held, needed)
 
     def look(self, held: range, needed: range) -> bool:
-        return len(matches(held, needed, self.grid.height_px, self.grid.window_px, self.grid.border)[0]) > 0
+        grid = self.grid
+        return len(matches(held, needed, grid.height_px, grid.window_px, grid.border)[0]) > 0
 
 
 @dataclass(frozen=True)
@@ -131,19 +148,19 @@ class Step:
     torus: list[list[Strips]]
 
     @classmethod
-    def of(cls, size_px: int, window_px: int, num_ranks: int, channels: int = 3, border: Border = "reflect") -> "Step":
+    def of(cls, size_px: int, window_px: int, num_ranks: int, channels: int = 3,
+           border: Border = "reflect") -> "Step":
         shift_px = default_max_shift(window_px)
         grid = WindowGrid(size_px, size_px, window_px, shift_px, border)
         shifts = [circular_shift(step, shift_px) for step in range(CYCLE + 1)]
-        return cls(grid, num_ranks, [root_demand(grid, num_ranks, shift, channels) for shift in shifts[1:]],
-                   [torus_demand(grid, num_ranks, *change, channels) for change in pairwise(shifts)])
+        root = [root_demand(grid, num_ranks, shift, channels) for shift in shifts[1:]]
+        torus = [torus_demand(grid, num_ranks, *change, channels) for change in pairwise(shifts)]
+        return cls(grid, num_ranks, root, torus)
 
-    def root_seconds(self, link: Link) -> float:
-        return fmean(map(link.seconds, self.root))
-
-    def torus_seconds(self, link: Link) -> float:
-        """Of the rank that waits longest, as if nothing were computed meanwhile."""
-        return fmean(max(link.seconds(strips.busier) for strips in ranks) for ranks in self.torus)
+    def seconds(self, link: Link) -> dict[str, float]:
+        """By exchange, of the rank that waits longest, as if nothing were computed meanwhile."""
+        strips = (max(link.seconds(one.busier) for one in ranks) for ranks in self.torus)
+        return {"root": fmean(map(link.seconds, self.root)), "torus": fmean(strips)}
 
     def windows(self) -> int:
         """The U-Net's windows on the rank that has most."""
@@ -157,41 +174,44 @@ class Step:
 
 def main() -> None:
     made = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    made.add_argument("--small", action="store_true", help="leave out the large sizes, which take minutes")
+    made.add_argument("--small", action="store_true",
+                      help="leave out the large sizes, which take minutes")
     options = made.parse_args()
-    print(f"received in a step at 2048 px, window 256, shift 64, 8 ranks, float32 (from the plans)\n{received_table()}\n")
+    print("received in a step at 2048 px, window 256, shift 64, 8 ranks, float32 (from the plans)\n"
+          f"{received_table()}\n")
     if not options.small:
         steps = [Step.of(*case) for case in CASES]
-        print("8192 px, 3 channels, border reflect: MiB through the busiest link in a step (computed)\n"
-              f"{demand_table(steps)}\n")
-        print("the same: seconds of a step (computed; only the U-Net is measured, on one core of this machine)\n"
-              f"{seconds_table(steps)}")
+        print("8192 px, 3 channels, border reflect: MiB through the busiest link in a step "
+              f"(computed)\n{demand_table(steps)}\n")
+        print("the same: seconds of a step (computed; only the U-Net is measured, on one core of "
+              f"this machine)\n{seconds_table(steps)}")
 
 
 def received_table() -> str:
+    """The ratios are of the first exchange to the last."""
     rows = []
     for border in ("reflect", "wrap"):
         for channels in (1, 3):
             grid = WindowGrid(2048, 2048, 256, 64, border)
-            shifts = [circular_shift(step, 64) for step in range(CYCLE + 1)]
-            both = (average([root_bytes(grid, 8, shift, channels) for shift in shifts[1:]]),
-                    average(torus_bytes(grid, 8, shifts, channels)))
-            mean, most = [one.mean for one in both], [one.most for one in both]
-            rows.append([border, str(channels), *(f"{num_bytes / MIB:.3f}" for num_bytes in (*mean, *most)),
-                         f"{mean[0] / mean[1]:.1f}", f"{most[0] / most[1]:.1f}"])
-    return format_table(["border", "channels", "root MiB, mean", "torus MiB, mean", "root MiB, worst", "torus MiB, worst",
-                         "ratio of means", "ratio of worst"], rows)
+            received = [traffic_of(name, grid, 8, channels) for name in EXCHANGES]
+            mean, most = [one.mean for one in received], [one.most for one in received]
+            rows.append([border, str(channels),
+                         *(f"{num_bytes / MIB:.3f}" for num_bytes in (*mean, *most)),
+                         f"{mean[0] / mean[-1]:.1f}", f"{most[0] / most[-1]:.1f}"])
+    columns = [f"{name} MiB, {which}" for which in ("mean", "worst") for name in EXCHANGES]
+    return format_table(["border", "channels", *columns, "ratio of means", "ratio of worst"], rows)
 
 
 def demand_table(steps: Sequence[Step]) -> str:
     rows = []
     for step in steps:
         most, mean = step.torus_bytes()
+        root = fmean(demand.num_bytes for demand in step.root)
+        messages = max(strips.busier.messages for ranks in step.torus for strips in ranks)
         rows.append([str(step.grid.window_px), str(step.num_ranks), str(step.windows()),
-                     f"{fmean(demand.num_bytes for demand in step.root) / MIB:.0f}", f"{most / MIB:.2f}", f"{mean / MIB:.2f}",
-                     str(max(strips.busier.messages for ranks in step.torus for strips in ranks))])
-    return format_table(["window", "ranks", "windows of a rank", "root: rank 0", "torus: worst", "torus: mean", "messages"],
-                        rows)
+                     f"{root / MIB:.0f}", f"{most / MIB:.2f}", f"{mean / MIB:.2f}", str(messages)])
+    return format_table(["window", "ranks", "windows of a rank", "root: rank 0", "torus: worst",
+                         "torus: mean", "messages"], rows)
 
 
 def seconds_table(steps: Sequence[Step]) -> str:
@@ -199,29 +219,40 @@ def seconds_table(steps: Sequence[Step]) -> str:
     for step in steps:
         network = step.windows() * window_seconds(step.grid.window_px)
         for link in LINKS:
-            exchanges = step.root_seconds(link), step.torus_seconds(link)
-            rows.append([link.name, str(step.grid.window_px), str(step.num_ranks), f"{network:.3g}",
-                         *(f"{seconds:.2g}" for seconds in exchanges),
-                         *(f"{100 * network / (network + seconds):.1f} %" for seconds in exchanges)])
-    return format_table(["network", "window", "ranks", "U-Net", "root", "torus", "computing, root", "computing, torus"], rows)
+            exchanges = step.seconds(link).values()
+            rows.append([link.name, str(step.grid.window_px), str(step.num_ranks),
+                         f"{network:.3g}", *(f"{seconds:.2g}" for seconds in exchanges),
+                         *(f"{100 * network / (network + seconds):.1f} %"
+                           for seconds in exchanges)])
+    names = list(steps[0].seconds(LINKS[0]))
+    return format_table(["network", "window", "ranks", "U-Net", *names,
+                         *(f"computing, {name}" for name in names)], rows)
 
 
 @lru_cache
 def window_seconds(window_px: int) -> float:
-    """CPU seconds of the shipped U-Net for a window on one core of this machine, the least of three."""
-    checkpoint = Path(str(files("swinmpi.demo") / MODELS[DEMO_MODEL]))
-    config = resolve_config(load_weights(checkpoint)[1], checkpoint, [], [f"model.window_px={window_px}"], "balanced")
-    model, channels = load_model(checkpoint, config).model.model.prepare(torch.device("cpu"), True, True), config.model
+    """CPU seconds of the shipped U-Net for a window on one core of this machine, the least of
+    four."""
+    checkpoint = shipped(MODELS[DEMO_MODEL])
+    config = resolve_config(read_header(checkpoint), checkpoint, [],
+                            [f"model.window_px={window_px}"], "balanced")
+    model = config.model
+    family = prepared(load_family(checkpoint, model, takes_steps=True), config, "cpu")
     number = max(1, 8 * 48**2 // window_px**2)
-    inputs = (torch.zeros(number, channels.channels, window_px, window_px), torch.zeros(number, dtype=torch.long),
-              torch.zeros(number, channels.feature_channels + channels.channels, window_px, window_px),
-              torch.zeros(number, 1, window_px, window_px), torch.zeros(number, channels.global_channels))
+
+    def windows(channels: int) -> Tensor:
+        return torch.zeros(number, channels, window_px, window_px)
+
+    inputs = (windows(model.channels), torch.zeros(number, dtype=torch.long),
+              windows(model.feature_channels + model.channels), windows(1),
+              torch.zeros(number, model.global_channels))
     torch.set_num_threads(1)
     with torch.inference_mode():
-        return min(clocked(model.unet, inputs) for _ in range(4)) / number
+        return min(cpu_seconds(family.model.unet, inputs) for _ in range(4)) / number
 
 
-def clocked(network, inputs) -> float:
+def cpu_seconds(network: nn.Module, inputs: Sequence[Tensor]) -> float:
+    """Of one call."""
     started = time.thread_time()
     network(*inputs)
     return time.thread_time() - started
