@@ -95,7 +95,7 @@ def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summ
     """
     request, config = plan.request, plan.config
     with ExitStack() as opened:
-        sources = validated_sources(request, config, opened)
+        sources = validated_sources(request, config, opened, inspected=True)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
                       "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
         writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
@@ -207,13 +207,14 @@ class CommonDepth:
         return with_depth(with_channels(image, self.channels), self.first[0])
 
 
-def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack) -> list[Source]:
+def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,
+                      inspected: bool = False) -> list[Source]:
     """All that can be wrong before the first image is decoded, found now; every source has a split."""
     lr_size_px(config)
     check_place(request.output, PLACE, request.overwrite)
     if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
         raise OutputError(f"{request.output}: is the input as well; choose another --output")
-    return assign_splits(find_sources(request.source, request.root, opened), config)
+    return assign_splits(find_sources(request.source, request.root, opened, inspected), config)
 
 
 def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:

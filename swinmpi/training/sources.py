@@ -29,13 +29,17 @@ class Source:
     split: int | None = None
 
 
-def find_sources(text: str, root: Path | None, opened: ExitStack) -> list[Source]:
+def find_sources(text: str, root: Path | None, opened: ExitStack,
+                 inspected: bool = False) -> list[Source]:
     """The images of a folder, a .tsv list or an HDF5 address, in an order that depends on their names only.
 
-    Nothing is decoded yet; an HDF5 file stays open in `opened`. StackError if there is not one image.
+    Nothing is decoded yet; an HDF5 file stays open in `opened`. inspected: it was found to be sound
+    before. StackError if there is not one image.
     """
     path = Path(text)
     if "::" in text or path.suffix.lower() in HDF5_SUFFIXES:
+        if not inspected:
+            inspect_stacks([text])
         return stack_sources(text, opened)
     if path.suffix.lower() == ".tsv":
         return list_sources(path, root or path.parent)
@@ -89,7 +93,6 @@ def list_source(row: dict, root: Path, where: str) -> Source:
 def stack_sources(address: str, opened: ExitStack) -> list[Source]:
     """The images of an HDF5 stack. 8 bit as it is; other types: the range that sampling maps to -1..1 becomes 0..65535,
     and values beyond it are clipped."""
-    inspect_stacks([address])
     stack = opened.enter_context(Stack.open(address))
     measured = cache(partial(measure_range, stack))  # reads the whole stack, so not before the first image is wanted
     name = f"{stack.address.path.name}::{stack.address.dataset}"
