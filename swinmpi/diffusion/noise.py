@@ -18,26 +18,26 @@ NOISE_STREAM = 0
 SHIFT_STREAM = 1
 
 
-def window_noise(seed: int, image_index: int, step: int, position: int,
+def window_noise(seed: int, stack_index: int, step: int, position: int,
                  shape: tuple[int, ...]) -> Tensor:
     """N(0, 1) noise of one window, float32 of the given shape, on the CPU.
 
     step counts the sampler's steps from 0 (it is not t); step -1 is x_T. position is the window's
     in the step's frame.
     """
-    random = _generator(seed, image_index, step, position, NOISE_STREAM)
+    random = _generator(seed, stack_index, step, position, NOISE_STREAM)
     return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
 
 
-def random_shift(seed: int, image_index: int, step: int, max_px: int) -> tuple[int, int]:
+def random_shift(seed: int, stack_index: int, step: int, max_px: int) -> tuple[int, int]:
     """The step's shift (dy, dx), each uniform in 0..max_px pixels, both ends included."""
-    random = _generator(seed, image_index, step, 0, SHIFT_STREAM)
+    random = _generator(seed, stack_index, step, 0, SHIFT_STREAM)
     dy, dx = random.integers(0, max_px, size=2, endpoint=True)
     return int(dy), int(dx)
 
 
-def _generator(seed: int, image_index: int, step: int, position: int,
+def _generator(seed: int, stack_index: int, step: int, position: int,
                stream: int) -> np.random.Generator:
-    check_words({"seed": seed, "image index": image_index, "window position": position,
+    check_words({"seed": seed, "image index": stack_index, "window position": position,
                  "step + 1": step + 1})
-    return generator((seed, image_index), (0, position, step + 1, stream))
+    return generator((seed, stack_index), (0, position, step + 1, stream))

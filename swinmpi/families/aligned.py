@@ -34,7 +34,7 @@ from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, window_span
 from swinmpi.windows.masks import border_distance_over
-from swinmpi.windows.moves import Area
+from swinmpi.windows.moves import Rect
 
 BORDER_REACH_PX = 16
 
@@ -123,8 +123,8 @@ class AlignedCondition:
         self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device) for block in blocks]
         self.features = [Canvas(canvas.values[:-1], canvas.top, canvas.left) for canvas in self.canvases]
         for block, canvas in zip(blocks, self.canvases, strict=True):
-            area = block.canvas(grid)
-            canvas.values[-1:] = border_channel(area.rows, area.cols, grid)
+            rect = block.canvas(grid)
+            canvas.values[-1:] = border_channel(rect.rows, rect.cols, grid)
         self.home = ownership.by_position(self.canvases)
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
@@ -135,12 +135,12 @@ class AlignedCondition:
         seen = self.home[position].view(*window_span(self.grid, shift, position))
         return seen[:-1], seen[-1:], self.global_vector
 
-    def residual(self, area: Area) -> Tensor:
-        """Of the whole image where root has it, else of an area inside one of the blocks."""
+    def residual(self, rect: Rect) -> Tensor:
+        """Of the whole image where root has it, else of a rectangle inside one of the blocks."""
         if self.whole_residual is not None:
-            return self.whole_residual[:, area.rows.start:area.rows.stop, area.cols.start:area.cols.stop]
-        canvas = next(canvas for canvas in self.features if canvas.holds(area))
-        return canvas.view(area.rows, area.cols)[-self.channels:].cpu()
+            return self.whole_residual[:, rect.rows.start:rect.rows.stop, rect.cols.start:rect.cols.stop]
+        canvas = next(canvas for canvas in self.features if canvas.holds(rect))
+        return canvas.view(rect.rows, rect.cols)[-self.channels:].cpu()
 
 
 def border_channel(rows: range, cols: range, grid: WindowGrid) -> Tensor:

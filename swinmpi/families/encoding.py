@@ -18,7 +18,7 @@ from swinmpi.parallel.pieces import Transfer
 from swinmpi.parallel.shares import block_range
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid
-from swinmpi.windows.moves import Area, Moves, plan_moves
+from swinmpi.windows.moves import Rect, Moves, plan_moves
 
 ENCODER_BLOCK_PX = 128
 LrBlock = tuple[range, range]
@@ -106,24 +106,24 @@ def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock,
     return features[:, *scaled_up].contiguous().cpu(), total.cpu()
 
 
-def scaled(block: LrBlock, scale: int, rank: int) -> Area:
+def scaled(block: LrBlock, scale: int, rank: int) -> Rect:
     """The block on the HR grid."""
-    return Area(rank, *(range(line.start * scale, line.stop * scale) for line in block))
+    return Rect(rank, *(range(line.start * scale, line.stop * scale) for line in block))
 
 
-def features_transfer(ownership: Ownership, held: Area, source: Canvas, targets: Sequence[Canvas]) -> Transfer:
+def features_transfer(ownership: Ownership, held: Rect, source: Canvas, targets: Sequence[Canvas]) -> Transfer:
     """A block's features, to all whose windows see them."""
-    moves = moves_of(ownership.grid, held, ownership.canvas_areas, ownership.rank)
+    moves = moves_of(ownership.grid, held, ownership.canvas_rects, ownership.rank)
     return Transfer(moves, {0: source}, ownership.mine(targets), len(source.values))
 
 
-def residual_transfer(grid: WindowGrid, held: Area, rank: int, source: Canvas, residual: Tensor) -> Transfer:
+def residual_transfer(grid: WindowGrid, held: Rect, rank: int, source: Canvas, residual: Tensor) -> Transfer:
     """The residual of a block, which is the last of its features, to root."""
-    whole = Area(0, range(grid.height_px), range(grid.width_px))
+    whole = Rect(0, range(grid.height_px), range(grid.width_px))
     last = Canvas(source.values[-len(residual):], source.top, source.left)
     return Transfer(moves_of(grid, held, (whole,), rank), {0: last}, {0: Canvas(residual, 0, 0)}, len(residual))
 
 
 @lru_cache(maxsize=1 << 12)
-def moves_of(grid: WindowGrid, held: Area, needed: tuple[Area, ...], rank: int) -> Moves:
+def moves_of(grid: WindowGrid, held: Rect, needed: tuple[Rect, ...], rank: int) -> Moves:
     return plan_moves(grid, [held], needed, rank)

@@ -19,7 +19,7 @@ from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import WindowGrid, live_positions, window_origin
-from swinmpi.windows.moves import Area
+from swinmpi.windows.moves import Rect
 from swinmpi.windows.shift import circular_shift
 
 Shift = tuple[int, int]
@@ -94,8 +94,8 @@ class Condition(Protocol):
     def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
         """The further arguments of `Family.predict` for one window, without the first axis."""
 
-    def residual(self, area: Area) -> Tensor | None:
-        """What to add to the bicubic image over an area on this rank, (C, h, w) on the CPU; None:
+    def residual(self, rect: Rect) -> Tensor | None:
+        """What to add to the bicubic image over a rectangle on this rank, (C, h, w) on the CPU; None:
         nothing."""
 
 
@@ -113,7 +113,7 @@ class Family(Protocol):
     x_px_per_lr_px: int
     """Channels of x_t, and how many of its pixels lie along one LR pixel."""
     reach_px: int
-    """How far, in px of x_t, `image` looks beyond the area that it makes."""
+    """How far, in px of x_t, `image` looks beyond the rectangle that it makes."""
     time_per_window: bool
     """Whether windows of one training image have times of their own."""
 
@@ -121,7 +121,7 @@ class Family(Protocol):
         """What is diffused, of images (..., C, H, W) in -1..1."""
 
     def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
-        """The inverse of `x_0`: an image around -1..1 over the area of `base`, in `out` if given."""
+        """The inverse of `x_0`: an image around -1..1 over the rectangle of `base`, in `out` if given."""
 
     @property
     def starts_from_lr(self) -> bool:

@@ -16,7 +16,7 @@ from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.diffuser import autocast
 from swinmpi.models.rrdb import RRDBSuperResolver
 from swinmpi.parallel.ownership import Ownership
-from swinmpi.windows.moves import Area
+from swinmpi.windows.moves import Rect
 
 
 class Regression:
@@ -87,5 +87,5 @@ class RegressionCondition:
     def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
         return ()
 
-    def residual(self, area: Area) -> Tensor:
-        return self.whole_residual[:, area.rows.start:area.rows.stop, area.cols.start:area.cols.stop]
+    def residual(self, rect: Rect) -> Tensor:
+        return self.whole_residual[:, rect.rows.start:rect.rows.stop, rect.cols.start:rect.cols.stop]

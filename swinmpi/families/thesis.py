@@ -32,7 +32,7 @@ from swinmpi.models.thesis_unet import ThesisUNet
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.masks import gaussian_masks
-from swinmpi.windows.moves import Area
+from swinmpi.windows.moves import Rect
 
 
 class Thesis:
@@ -147,5 +147,5 @@ class ThesisCondition:
         """(features (unet_channels[0], w, w),) of one window; nothing without an encoder."""
         return (self.kept[shift, position],) if self.family.model.encoder is not None else ()
 
-    def residual(self, area: Area) -> None:
+    def residual(self, rect: Rect) -> None:
         """Nothing is added to the bicubic image."""

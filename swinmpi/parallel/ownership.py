@@ -5,7 +5,7 @@ from typing import TypeVar
 from swinmpi.parallel.shares import block_range
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, live_positions
-from swinmpi.windows.moves import Area, Block, Moves, blocks_of, coordinates, ownership_order, plan_moves
+from swinmpi.windows.moves import Rect, Block, Moves, blocks_of, coordinates, ownership_order, plan_moves
 
 Shift = tuple[int, int]
 KEPT_PLANS = 16
@@ -26,21 +26,21 @@ class Ownership:
         self.own = self.by_rank[rank]
         self.first_own = sum(map(len, self.by_rank[:rank]))
         self.positions = frozenset(shares[rank])
-        self.canvas_areas = tuple(self.areas(lambda block, rank: block.canvas(grid, rank)))
+        self.canvas_rects = tuple(self.rects(lambda block, rank: block.canvas(grid, rank)))
         """What the windows of all blocks show at any shift."""
         self._moves: dict[Hashable, Moves] = {}
         self._live: dict[Hashable, frozenset[int]] = {}
 
-    def areas(self, of: Callable[[Block, int], Area]) -> list[Area]:
+    def rects(self, of: Callable[[Block, int], Rect]) -> list[Rect]:
         """`of(block, rank)` for the blocks of all ranks, rank by rank."""
         return [of(block, rank) for rank, blocks in enumerate(self.by_rank) for block in blocks]
 
-    def at(self, shift: Shift) -> list[Area]:
+    def at(self, shift: Shift) -> list[Rect]:
         """What the windows of all blocks show at a shift."""
-        return self.areas(lambda block, rank: block.area(self.grid, shift, rank))
+        return self.rects(lambda block, rank: block.rect(self.grid, shift, rank))
 
     def mine(self, canvases: Sequence[Canvas]) -> dict[int, Canvas]:
-        """This rank's canvases by their place in the list of all areas."""
+        """This rank's canvases by their place in the list of all rectangles."""
         return {self.first_own + k: canvas for k, canvas in enumerate(canvases)}
 
     def moves(self, before: Shift, after: Shift) -> Moves:

@@ -14,7 +14,7 @@ TAG_PIECES = 5
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """Moves between canvases of one image: this rank's sources and targets by their place in the lists of areas."""
+    """Moves between canvases of one image: this rank's sources and targets by their place in the lists of rectangles."""
 
     moves: Moves
     sources: Mapping[int, Canvas]

@@ -1,4 +1,4 @@
-"""How finished pixels travel to world rank 0: parts of images, in strips, and never more at once than it has room for."""
+"""How finished pixels travel to world rank 0: parts of images, in chunks, and never more at once than it has room for."""
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import numpy as np
 from swinmpi.parallel.comm import World, complete_asleep, wait_asleep
 
 TAG_HEADER, TAG_PIXELS = 3, 4
-STRIP_BYTES = 32 << 20
-IN_FLIGHT_BYTES = 2 * STRIP_BYTES
+CHUNK_BYTES = 32 << 20
+IN_FLIGHT_BYTES = 2 * CHUNK_BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Part:
     The parts of an image are disjoint and cover it; any rank may own some. Pixels must not change once they are sent.
     """
 
-    image_index: int
+    shard_index: int
     top: int
     left: int
     pixels: np.ndarray
@@ -36,7 +36,7 @@ class Part:
 class Ending:
     """The end of an image: its figures, or the reason why it is given up."""
 
-    image_index: int
+    shard_index: int
     notes: Mapping[str, float] | str
 
     @property
@@ -44,10 +44,10 @@ class Ending:
         return isinstance(self.notes, str)
 
 
-def strips(part: Part) -> list[Part]:
-    """The part in strips of at most STRIP_BYTES (at least one row), from its top to its bottom; views of its pixels."""
-    return [Part(part.image_index, part.top + rows.start, part.left, part.pixels[..., rows.start:rows.stop, :])
-            for rows in bands(part.pixels.shape)]
+def chunks(part: Part) -> list[Part]:
+    """The part in chunks of at most CHUNK_BYTES (at least one row), from its top to its bottom; views of its pixels."""
+    return [Part(part.shard_index, part.top + rows.start, part.left, part.pixels[..., rows.start:rows.stop, :])
+            for rows in chunk_rows(part.pixels.shape)]
 
 
 def share(world: World, own: Any) -> list:
@@ -61,13 +61,13 @@ def share(world: World, own: Any) -> list:
 class Relay:
     """Parts and endings on their way to world rank 0. `send` never waits; rank 0 waits in `receive` as long as it likes.
 
-    Rank 0 asks for strips one by one: at most IN_FLIGHT_BYTES are under way or wait there, the rest stays where it was
+    Rank 0 asks for chunks one by one: at most IN_FLIGHT_BYTES are under way or wait there, the rest stays where it was
     made. Strips of one rank arrive in their order.
     """
 
     def __init__(self, world: World):
         self.world = world
-        self.num_announced = self.num_received = self.held_bytes = 0  # strips of other ranks
+        self.num_announced = self.num_received = self.held_bytes = 0  # chunks of other ranks
         self._here: deque[tuple[Part | Ending, int]] = deque()
         self._announced: deque[Announced] = deque()
         self._incoming: list[tuple[Part, Any]] = []
@@ -77,13 +77,13 @@ class Relay:
     def send(self, item: Part | Ending) -> None:
         """Any rank. Returns at once."""
         if self.world.is_root:
-            self._here += [(own, 0) for own in (strips(item) if isinstance(item, Part) else [item])]
+            self._here += [(own, 0) for own in (chunks(item) if isinstance(item, Part) else [item])]
             return
         self.forget_taken()
         if isinstance(item, Ending):
             self._post(item)
         else:
-            self._post((item.image_index, item.top, item.left, item.pixels.shape))
+            self._post((item.shard_index, item.top, item.left, item.pixels.shape))
             self._post_pixels(np.ascontiguousarray(item.pixels, np.float32))
 
     def forget_taken(self) -> None:
@@ -97,7 +97,7 @@ class Relay:
             complete_asleep(self._outgoing)
 
     def receive(self, enough: Callable[[], bool]) -> Part | Ending | None:
-        """World rank 0 only: the next strip or ending. Where nothing is here, waits until something is, or `enough()`."""
+        """World rank 0 only: the next chunk or ending. Where nothing is here, waits until something is, or `enough()`."""
         wait_asleep(lambda: self._progress() or enough())
         if not self._here:
             return None
@@ -114,14 +114,14 @@ class Relay:
         self._outgoing.append(self.world.comm.isend(header, dest=0, tag=TAG_HEADER))
 
     def _post_pixels(self, pixels: np.ndarray) -> None:
-        """A message for every strip, out of the part where it lies."""
+        """A message for every chunk, out of the part where it lies."""
         from mpi4py import MPI
         planes, (height, width) = prod(pixels.shape[:-2]), pixels.shape[-2:]
-        for rows in bands(pixels.shape):
-            strip = MPI.FLOAT.Create_vector(planes, len(rows) * width, height * width).Commit()
+        for rows in chunk_rows(pixels.shape):
+            chunk = MPI.FLOAT.Create_vector(planes, len(rows) * width, height * width).Commit()
             first = pixels.reshape(-1)[rows.start * width:]
-            self._outgoing.append(self.world.comm.Isend([first, 1, strip], dest=0, tag=TAG_PIXELS))
-            strip.Free()
+            self._outgoing.append(self.world.comm.Isend([first, 1, chunk], dest=0, tag=TAG_PIXELS))
+            chunk.Free()
 
     def _progress(self) -> bool:
         """Take in what can be; True when there is something to hand out."""
@@ -129,12 +129,12 @@ class Relay:
             self._accept_headers()
         self._ask_for_strips()
         underway = []
-        for strip, request in self._incoming:
+        for chunk, request in self._incoming:
             if request.Test():
-                self._here.append((strip, strip.pixels.nbytes))
+                self._here.append((chunk, chunk.pixels.nbytes))
                 self.num_received += 1
             else:
-                underway.append((strip, request))
+                underway.append((chunk, request))
         self._incoming = underway
         return bool(self._here)
 
@@ -148,9 +148,9 @@ class Relay:
             elif isinstance(header, Ending):
                 self._here.append((header, 0))
             else:
-                image_index, top, left, shape = header
-                announced = [Announced(status.Get_source(), image_index, top + rows.start, left,
-                                       (*shape[:-2], len(rows), shape[-1])) for rows in bands(shape)]
+                shard_index, top, left, shape = header
+                announced = [Announced(status.Get_source(), shard_index, top + rows.start, left,
+                                       (*shape[:-2], len(rows), shape[-1])) for rows in chunk_rows(shape)]
                 self._announced += announced
                 self.num_announced += len(announced)
 
@@ -159,28 +159,28 @@ class Relay:
             num_bytes = prod(self._announced[0].shape) * np.dtype(np.float32).itemsize
             if self.held_bytes and self.held_bytes + num_bytes > IN_FLIGHT_BYTES:
                 return
-            strip = self._announced.popleft()
-            pixels = np.empty(strip.shape, np.float32)
-            request = self.world.comm.Irecv(pixels, source=strip.source, tag=TAG_PIXELS)
-            self._incoming.append((Part(strip.image_index, strip.top, strip.left, pixels), request))
+            chunk = self._announced.popleft()
+            pixels = np.empty(chunk.shape, np.float32)
+            request = self.world.comm.Irecv(pixels, source=chunk.source, tag=TAG_PIXELS)
+            self._incoming.append((Part(chunk.shard_index, chunk.top, chunk.left, pixels), request))
             self.held_bytes += num_bytes
 
 
 @dataclass(frozen=True)
 class Announced:
-    """A strip that waits on the rank `source` until it is asked for."""
+    """A chunk that waits on the rank `source` until it is asked for."""
 
     source: int
-    image_index: int
+    shard_index: int
     top: int
     left: int
     shape: tuple[int, ...]
 
 
-def bands(shape: Sequence[int]) -> list[range]:
-    """The rows of each strip of a float32 part of that shape; none where it is empty."""
+def chunk_rows(shape: Sequence[int]) -> list[range]:
+    """The rows of each chunk of a float32 part of that shape; none where it is empty."""
     height, num_bytes = shape[-2], prod(shape) * np.dtype(np.float32).itemsize
     if not num_bytes:
         return []
-    rows = max(1, STRIP_BYTES * height // num_bytes)
+    rows = max(1, CHUNK_BYTES * height // num_bytes)
     return [range(first, min(first + rows, height)) for first in range(0, height, rows)]

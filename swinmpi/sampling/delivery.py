@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.relay import Ending, Part, Relay, share, strips
+from swinmpi.parallel.relay import Ending, Part, Relay, share, chunks
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput
 from swinmpi.storage.store import ImageStore
@@ -28,7 +28,7 @@ class Delivery(Protocol):
         """Collective; let go of what is open, drained or not."""
 
 
-class Ledger:
+class CompletionTracker:
     """What has come of each image, and so which are complete. An image is over when all its pixels and its figures are
     there, or when it is given up; what comes after that is not wanted."""
 
@@ -39,37 +39,37 @@ class Ledger:
         self._endings: dict[int, Ending] = {}
         self._given_up: set[int] = set()
 
-    def wants(self, image_index: int) -> bool:
-        return image_index not in self._given_up
+    def wants(self, shard_index: int) -> bool:
+        return shard_index not in self._given_up
 
-    def add_pixels(self, image_index: int, num_pixels: int) -> None:
-        if self.wants(image_index):
-            self._missing[image_index] = self._missing.get(image_index, self.num_pixels) - num_pixels
+    def add_pixels(self, shard_index: int, num_pixels: int) -> None:
+        if self.wants(shard_index):
+            self._missing[shard_index] = self._missing.get(shard_index, self.num_pixels) - num_pixels
 
     def add_ending(self, ending: Ending) -> None:
-        self._endings[ending.image_index] = ending
+        self._endings[ending.shard_index] = ending
 
     def over(self) -> list[Ending]:
         """The endings of images that are over since the last call, in the order of their indices."""
         over = [ending for index, ending in sorted(self._endings.items())
                 if ending.given_up or self._missing.get(index, self.num_pixels) == 0]
         for ending in over:
-            del self._endings[ending.image_index]
-            self._missing.pop(ending.image_index, None)
+            del self._endings[ending.shard_index]
+            self._missing.pop(ending.shard_index, None)
             if ending.given_up:
-                self._given_up.add(ending.image_index)
+                self._given_up.add(ending.shard_index)
         return over
 
 
 class GatherDelivery:
     """`output.backend: gather`. Parts travel to rank 0, the only one that opens the file; it never waits for another rank
-    but for strips that were announced a round before, so that what the others keep for it cannot pile up."""
+    but for chunks that were announced a round before, so that what the others keep for it cannot pile up."""
 
     def __init__(self, world: World, output: ImageStore | None, datasets: Mapping[str, np.dtype],
                  num_pixels: int):
         """output: on rank 0."""
         self.world, self.output, self.datasets = world, output, datasets
-        self.relay, self.ledger, self.due = Relay(world), Ledger(num_pixels), 0
+        self.relay, self.tracker, self.due = Relay(world), CompletionTracker(num_pixels), 0
 
     def send(self, item: Part | Ending) -> None:
         self.relay.send(item)
@@ -102,14 +102,14 @@ class GatherDelivery:
 
     def _write(self, item: Part | Ending) -> list[Ending]:
         if isinstance(item, Ending):
-            self.ledger.add_ending(item)
-        elif self.ledger.wants(item.image_index):
+            self.tracker.add_ending(item)
+        elif self.tracker.wants(item.shard_index):
             self.output.write_part(*stored(item, self.datasets))
-            self.ledger.add_pixels(item.image_index, item.num_pixels)
-        over = self.ledger.over()
+            self.tracker.add_pixels(item.shard_index, item.num_pixels)
+        over = self.tracker.over()
         for ending in over:
             if not ending.given_up:
-                self.output.complete(ending.image_index, ending.notes)
+                self.output.complete(ending.shard_index, ending.notes)
         return over
 
 
@@ -120,7 +120,7 @@ class SharedDelivery:
                  num_pixels: int, file: SharedPartial):
         """output: on rank 0, handed over until everything is drained."""
         self.world, self.output, self.datasets, self.file = world, output, datasets, file
-        self.ledger, self.waiting = Ledger(num_pixels), []
+        self.tracker, self.waiting = CompletionTracker(num_pixels), []
 
     def send(self, item: Part | Ending) -> None:
         self.waiting.append(item)
@@ -142,21 +142,21 @@ class SharedDelivery:
 
     def _store_together(self, last: bool) -> tuple[bool, list[Ending]]:
         """Collective; (whether it is the last time for every rank, on rank 0 the endings)."""
-        own = [strip for item in self.waiting if isinstance(item, Part) for strip in strips(item)]
+        own = [chunk for item in self.waiting if isinstance(item, Part) for chunk in chunks(item)]
         endings = [item for item in self.waiting if isinstance(item, Ending)]
         self.waiting = []
-        told = share(self.world, (last, [(strip.image_index, strip.num_pixels) for strip in own], endings))
+        told = share(self.world, (last, [(chunk.shard_index, chunk.num_pixels) for chunk in own], endings))
         with self.world.stopwatch.of("storage"):
             for number in range(max(len(pixels) for _, pixels, _ in told)):
                 self.file.write_part(stored(own[number], self.datasets) if number < len(own) else None)
             # The same on every rank, so that nothing more has to be agreed on.
             for _, pixels, ended in told:
-                for image_index, num_pixels in pixels:
-                    self.ledger.add_pixels(image_index, num_pixels)
+                for shard_index, num_pixels in pixels:
+                    self.tracker.add_pixels(shard_index, num_pixels)
                 for ending in ended:
-                    self.ledger.add_ending(ending)
-            over = self.ledger.over()
-            done = {ending.image_index: ending.notes for ending in over if not ending.given_up}
+                    self.tracker.add_ending(ending)
+            over = self.tracker.over()
+            done = {ending.shard_index: ending.notes for ending in over if not ending.given_up}
             if done:
                 if self.world.is_root:
                     self.output.check_in_place()
@@ -167,4 +167,4 @@ class SharedDelivery:
 def stored(part: Part, datasets: Mapping[str, np.dtype]) -> tuple[int, int, int, dict[str, np.ndarray]]:
     """The arguments of `write_part`: the part in the dtypes of its datasets."""
     arrays = {name: pixels.astype(datasets[name], copy=False) for name, pixels in zip(datasets, part.pixels, strict=True)}
-    return part.image_index, part.top, part.left, arrays
+    return part.shard_index, part.top, part.left, arrays

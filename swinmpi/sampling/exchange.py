@@ -19,7 +19,7 @@ from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.sampling.predictor import Predictor
 from swinmpi.sampling.process import ReverseProcess, Shift
 from swinmpi.windows.grid import WindowGrid
-from swinmpi.windows.moves import Area
+from swinmpi.windows.moves import Rect
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Exchange(State, Protocol):
     """Whether finished images lie in parts on the ranks that made them, each of which then reads the
     LR rows that it needs; else all is read and finished on root."""
     work: Work
-    areas: Sequence[Area]
+    rects: Sequence[Rect]
     """What of the finished images lies here, in px of x_t; disjoint, over all ranks the image."""
     conditions: list[Condition]
     """By image slot; set before the first prediction."""
@@ -99,14 +99,14 @@ class Exchange(State, Protocol):
         """x_T of these images."""
 
     def finish(self) -> list[list[Tensor]]:
-        """x_0 by image slot and place in `areas`, (C, h, w), with `Family.reach_px` more on every
+        """x_0 by image slot and place in `rectangles`, (C, h, w), with `Family.reach_px` more on every
         side; x_t is let go of."""
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
-        """A finished image, given by the samples and, last, the base over each of `areas`, ((K + 1),
+        """A finished image, given by the samples and, last, the base over each of `rectangles`, ((K + 1),
         C, h, w), on the SR grid: this rank's rectangles of it, with the borders that others hold."""
 
 
-def scaled(area: Area, factor: int) -> Area:
-    """An area of x_t on the SR grid."""
-    return Area(area.rank, *(range(line.start * factor, line.stop * factor) for line in (area.rows, area.cols)))
+def scaled(rect: Rect, factor: int) -> Rect:
+    """A rectangle of x_t on the SR grid."""
+    return Rect(rect.rank, *(range(line.start * factor, line.stop * factor) for line in (rect.rows, rect.cols)))

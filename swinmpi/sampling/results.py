@@ -63,13 +63,13 @@ class Results:
         for part in parts:
             self.delivery.send(part)
 
-    def complete(self, image_index: int, figures: Mapping[str, float]) -> None:
+    def complete(self, shard_index: int, figures: Mapping[str, float]) -> None:
         """From the root of a group: the figures of an image whose parts its ranks send. Does not wait."""
-        self.delivery.send(Ending(image_index, figures))
+        self.delivery.send(Ending(shard_index, figures))
 
-    def give_up(self, image_index: int, reason: str) -> None:
+    def give_up(self, shard_index: int, reason: str) -> None:
         """From the root of a group: an image that cannot be made. Does not wait."""
-        self.delivery.send(Ending(image_index, reason))
+        self.delivery.send(Ending(shard_index, reason))
 
     def store(self) -> None:
         """On every rank, once per round: write what is here. Collective with `output.backend: mpio`; with `gather` only
@@ -89,7 +89,7 @@ class Results:
     def _conclude(self, endings: Iterator[Ending]) -> None:
         for ending in endings:
             if ending.given_up:
-                self.failed[ending.image_index] = ending.notes
+                self.failed[ending.shard_index] = ending.notes
                 print(f"swinmpi: {ending.notes}", file=sys.stderr, flush=True)
             self.progress.advance()
 

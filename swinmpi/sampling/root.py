@@ -12,7 +12,7 @@ from swinmpi.sampling.predictor import Item
 from swinmpi.sampling.process import Shift
 from swinmpi.windows.frames import from_frame, to_frame, unpatchify
 from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col, source_index
-from swinmpi.windows.moves import Area, ownership_order
+from swinmpi.windows.moves import Rect, ownership_order
 from swinmpi.windows.shift import crop_shift, uncrop_shift
 
 
@@ -25,8 +25,8 @@ class RootExchange:
         self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
         self.stopwatch, self.channels = work.group.stopwatch, work.family.x_channels
         self.collectives = RootCollectives(work.group)
-        whole = Area(0, range(self.grid.height_px), range(self.grid.width_px))
-        self.areas = [whole] if self.group.is_root else []
+        whole = Rect(0, range(self.grid.height_px), range(self.grid.width_px))
+        self.rects = [whole] if self.group.is_root else []
         self.conditions: list[Condition] = []
         self.x_t: Tensor | None = None
 
@@ -86,8 +86,8 @@ class RootExchange:
         return [[grown(image, self.work.family.reach_px, self.grid)] for image in x_0]
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
-        for area, part in zip(self.areas, parts, strict=True):
-            whole = scaled(area, self.work.factor)
+        for rect, part in zip(self.rects, parts, strict=True):
+            whole = scaled(rect, self.work.factor)
             yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1], part[-1])
 
     def shift(self, stack_index: int, number: int) -> Shift:

@@ -16,8 +16,8 @@ from swinmpi.sampling.exchange import Exchange, FinishedPart, Work, scaled
 from swinmpi.sampling.predictor import Predictor
 from swinmpi.sampling.process import Abandoned, ReverseProcess, sampling_grid
 from swinmpi.sampling.root import RootExchange
-from swinmpi.sampling.torus import TorusExchange, bands, seen_area
-from swinmpi.windows.moves import Area
+from swinmpi.sampling.torus import TorusExchange, row_bands, seen_rect
+from swinmpi.windows.moves import Rect
 
 MAX_UNIT = 1.5
 EXCHANGES: dict[str, Callable[[Work], Exchange]] = {"root": RootExchange, "torus": TorusExchange}
@@ -57,8 +57,8 @@ class SuperResolver:
         if not exchange.in_parts or self.family.needs_whole_lr:
             return [range(height)] * num_images
         scale, work, mine = self.family.config.scale, exchange.work, []
-        for area in exchange.areas:
-            seen = seen_area(scaled(area, work.factor), work.sr_grid, scale)
+        for rect in exchange.rects:
+            seen = seen_rect(scaled(rect, work.factor), work.sr_grid, scale)
             mine += [range(seen.rows.start // scale, -(-seen.rows.stop // scale)),
                      part_needed(height, work.sr_grid.height_px, seen.rows)]
         encoded = self.family.lr_rows(height, width, num_images, work.ownership)
@@ -93,9 +93,9 @@ class SuperResolver:
         conditions, exchange.conditions = exchange.conditions, []
         for slot, image in enumerate(lr):
             condition, conditions[slot] = conditions[slot], None
-            parts = [self.composed(image, scaled(area, exchange.work.factor), condition,
+            parts = [self.composed(image, scaled(rect, exchange.work.factor), condition,
                                    [x_0[slot][k] for x_0 in samples], len(seeds))
-                     for k, area in enumerate(exchange.areas)]
+                     for k, rect in enumerate(exchange.rects)]
             del condition  # features are most of what a rank holds
             yield from exchange.shared(slot, parts)
 
@@ -109,19 +109,19 @@ class SuperResolver:
         with self.group.stopwatch.of("encoder"):
             return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding, residuals)
 
-    def composed(self, lr: LrRows, area: Area, condition: Condition, samples: Sequence[Tensor],
+    def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
-        """Finished samples and, last, their base over an area of the SR image, (K + 1, C, h, w)."""
+        """Finished samples and, last, their base over a rectangle of the SR image, (K + 1, C, h, w)."""
         config = self.family.config
-        parts = torch.empty(num_seeds + 1, config.channels, len(area.rows), len(area.cols))
+        parts = torch.empty(num_seeds + 1, config.channels, len(rect.rows), len(rect.cols))
         base = parts[-1].zero_()
         sr_size = (lr.height * config.scale, lr.width * config.scale)
         if self.family.starts_from_lr:
-            for band in bands(area, config.window_px):
-                rows = slice(band.rows.start - area.rows.start, band.rows.stop - area.rows.start)
+            for band in row_bands(rect, config.window_px):
+                rows = slice(band.rows.start - rect.rows.start, band.rows.stop - rect.rows.start)
                 base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width), sr_size,
                                               (band.rows, band.cols))
-        residual = condition.residual(area)
+        residual = condition.residual(rect)
         if residual is not None:
             base += residual
         if not self.family.takes_steps:

@@ -15,7 +15,7 @@ from swinmpi.sampling.predictor import Item
 from swinmpi.sampling.process import Shift
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, window_span
-from swinmpi.windows.moves import Area, Block, Moves, plan_moves
+from swinmpi.windows.moves import Rect, Block, Moves, plan_moves
 
 BAND_PIXELS = 1 << 18
 
@@ -31,10 +31,10 @@ class TorusExchange:
         self.ownership, self.stopwatch = work.ownership, work.group.stopwatch
         self.channels = work.family.x_channels
         self.all_channels = self.channels * (1 + self.process.sampler.num_kept)
-        inside = [part_inside(area, self.grid) for area in self.ownership.at((0, 0))]
-        self.held = [area for area in inside if area.rows and area.cols]
-        self.places = [place for place, area in enumerate(self.held) if area.rank == self.group.rank]
-        self.areas = [self.held[place] for place in self.places]
+        inside = [part_inside(rect, self.grid) for rect in self.ownership.at((0, 0))]
+        self.held = [rect for rect in inside if rect.rows and rect.cols]
+        self.places = [place for place, rect in enumerate(self.held) if rect.rank == self.group.rank]
+        self.rects = [self.held[place] for place in self.places]
         self.conditions: list[Condition] = []
         self.images: list[list[Canvas]] = []
 
@@ -45,7 +45,7 @@ class TorusExchange:
         return [[owner.moves(*change).num_received for owner in owners] for change in pairwise(shifts)]
 
     def room_for_residuals(self, num_images: int) -> None:
-        """None: every rank has the residual of its own areas among its features."""
+        """None: every rank has the residual of its own rectangles among its features."""
 
     def start(self, stack_indices: Sequence[int], seed: int) -> None:
         self.stack_indices, self.seed = stack_indices, seed
@@ -58,9 +58,9 @@ class TorusExchange:
         canvases = [Canvas.over(block.canvas(self.grid), self.all_channels) for block in self.ownership.own]
         for block, canvas in zip(self.ownership.own, canvases, strict=True):
             for row in block.rows:
-                area = self.row_area(row, block.cols, (0, 0))
+                rect = self.row_rect(row, block.cols, (0, 0))
                 x_T = std * self.noise(row, block.cols, stack_index, X_T_STEP, (0, 0))
-                canvas.view(area.rows, area.cols)[:self.channels] = x_T
+                canvas.view(rect.rows, rect.cols)[:self.channels] = x_T
         return canvases
 
     def predict(self, number: int, t: int) -> list[list[Canvas]]:
@@ -76,7 +76,7 @@ class TorusExchange:
                        for plan, shift in zip(plans, after, strict=True)]
             live = [(slot, position) for slot, shift in enumerate(after) for position in self.ownership.live(shift)]
             items = sorted(live, key=lambda item: (item[1] in waiting[item[0]], item))
-            outputs = [[Canvas.over(block.area(self.grid, shift, 0), self.channels) for block in self.ownership.own]
+            outputs = [[Canvas.over(block.rect(self.grid, shift, 0), self.channels) for block in self.ownership.own]
                        for shift in after]
         with self.stopwatch.of("encoder"):
             for slot, condition in enumerate(self.conditions):
@@ -112,12 +112,12 @@ class TorusExchange:
     def advance_row(self, number: int, slot: int, row: int, cols: range, canvas: Canvas, answer: Canvas) -> None:
         """One row of windows at a time: what is not in the cache is not worth it."""
         sampler, stack_index, shift = self.process.sampler, self.stack_indices[slot], self.before[slot]
-        area, noise = self.row_area(row, cols, shift), None
+        rect, noise = self.row_rect(row, cols, shift), None
         if sampler.needs_noise(number):
             noise = self.noise(row, cols, stack_index, number, shift)[None]
         with self.stopwatch.of("step"):
-            x_t, *kept = canvas.view(area.rows, area.cols)[None].split(self.channels, dim=1)
-            following, keeping = sampler.step(number, x_t, answer.view(area.rows, area.cols)[None], noise, kept)
+            x_t, *kept = canvas.view(rect.rows, rect.cols)[None].split(self.channels, dim=1)
+            following, keeping = sampler.step(number, x_t, answer.view(rect.rows, rect.cols)[None], noise, kept)
             self.process.check_finite(following, stack_index, number)
             x_t.copy_(following)
             for room, tensor in zip(kept, keeping, strict=False):
@@ -126,35 +126,35 @@ class TorusExchange:
     def finish(self) -> list[list[Tensor]]:
         self.work.pieces.run(self.transfers([self.ownership.moves(shift, (0, 0)) for shift in self.before]))
         images, self.images = self.images, []
-        return [self.own_areas(canvases) for canvases in images]
+        return [self.own_rects(canvases) for canvases in images]
 
-    def own_areas(self, canvases: Sequence[Canvas]) -> list[Tensor]:
-        """x_0 over this rank's areas, with what lies around them within the family's reach."""
-        home = [next(canvas for canvas in canvases if canvas.holds(area)) for area in self.areas]
-        x_0 = [canvas.view(area.rows, area.cols)[:self.channels]
-               for canvas, area in zip(home, self.areas, strict=True)]
+    def own_rects(self, canvases: Sequence[Canvas]) -> list[Tensor]:
+        """x_0 over this rank's rectangles, with what lies around them within the family's reach."""
+        home = [next(canvas for canvas in canvases if canvas.holds(rect)) for rect in self.rects]
+        x_0 = [canvas.view(rect.rows, rect.cols)[:self.channels]
+               for canvas, rect in zip(home, self.rects, strict=True)]
         reach = self.work.family.reach_px
         if not reach:
             return x_0
-        needed = [Area(area.rank, *(range(line.start - reach, line.stop + reach) for line in (area.rows, area.cols)))
-                  for area in self.held]
+        needed = [Rect(rect.rank, *(range(line.start - reach, line.stop + reach) for line in (rect.rows, rect.cols)))
+                  for rect in self.held]
         return [canvas.values for canvas in self.bordered(x_0, self.grid, self.held, needed)]
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
         """In bands of windows."""
         grid, scale = self.work.sr_grid, self.work.family.config.scale
         channels = self.work.family.config.channels
-        held = [scaled(area, self.work.factor) for area in self.held]
-        needed = [seen_area(area, grid, scale) for area in held]
+        held = [scaled(rect, self.work.factor) for rect in self.held]
+        needed = [seen_rect(rect, grid, scale) for rect in held]
         flat = [part.flatten(0, 1) for part in parts]
         for place, canvas in zip(self.places, self.bordered(flat, grid, held, needed), strict=True):
-            for band in bands(held[place], grid.window_px):
-                seen = seen_area(band, grid, scale)
+            for band in row_bands(held[place], grid.window_px):
+                seen = seen_rect(band, grid, scale)
                 images = canvas.view(seen.rows, seen.cols).unflatten(0, (-1, channels))
                 yield FinishedPart(slot, band.rows, band.cols, (seen.rows, seen.cols), images[:-1], images[-1])
 
-    def bordered(self, own: Sequence[Tensor], grid: WindowGrid, held: Sequence[Area],
-                 needed: Sequence[Area]) -> list[Canvas]:
+    def bordered(self, own: Sequence[Tensor], grid: WindowGrid, held: Sequence[Rect],
+                 needed: Sequence[Rect]) -> list[Canvas]:
         """What this rank needs of an image whose parts all ranks hold, (channels, h, w) each."""
         channels = max([len(part) for part in own], default=0)
         sources = {place: Canvas(part, held[place].rows.start, held[place].cols.start)
@@ -164,9 +164,9 @@ class TorusExchange:
         self.work.pieces.run([Transfer(moves, sources, targets, channels)])
         return list(targets.values())
 
-    def row_area(self, row: int, cols: range, shift: Shift) -> Area:
+    def row_rect(self, row: int, cols: range, shift: Shift) -> Rect:
         """What a run of windows in one row shows."""
-        return Block(range(row, row + 1), cols).area(self.grid, shift, self.group.rank)
+        return Block(range(row, row + 1), cols).rect(self.grid, shift, self.group.rank)
 
     def noise(self, row: int, cols: range, stack_index: int, number: int, shift: Shift) -> Tensor:
         """N(0, 1) of a row of windows, (C, w, len(cols) * w); zero where nothing is true."""
@@ -204,24 +204,24 @@ class Arrivals:
             self.is_complete = True
 
 
-def part_inside(area: Area, grid: WindowGrid) -> Area:
-    """The part of an area that lies in the image, for shift (0, 0)."""
-    return Area(area.rank, *(range(min(line.start, size), min(line.stop, size))
-                             for line, size in zip((area.rows, area.cols), (grid.height_px, grid.width_px), strict=True)))
+def part_inside(rect: Rect, grid: WindowGrid) -> Rect:
+    """The part of a rectangle that lies in the image, for shift (0, 0)."""
+    return Rect(rect.rank, *(range(min(line.start, size), min(line.stop, size))
+                             for line, size in zip((rect.rows, rect.cols), (grid.height_px, grid.width_px), strict=True)))
 
 
-def seen_area(area: Area, grid: WindowGrid, scale: int) -> Area:
-    """The area with what the figures of its pixels look at: as far as shrinking reaches, in whole LR pixels."""
+def seen_rect(rect: Rect, grid: WindowGrid, scale: int) -> Rect:
+    """The rectangle with what the figures of its pixels look at: as far as shrinking reaches, in whole LR pixels."""
     reach = 3 * scale
     sides = []
-    for line, size in zip((area.rows, area.cols), (grid.height_px, grid.width_px), strict=True):
+    for line, size in zip((rect.rows, rect.cols), (grid.height_px, grid.width_px), strict=True):
         start, stop = (line.start - reach) // scale * scale, -(-(line.stop + reach) // scale) * scale
         sides.append(range(max(0, start), min(size, stop)) if line else range(0))
-    return Area(area.rank, *sides)
+    return Rect(rect.rank, *sides)
 
 
-def bands(area: Area, window_px: int) -> Iterator[Area]:
-    """The area in rows of windows, a few at a time."""
-    height = max(1, BAND_PIXELS // (len(area.cols) * window_px)) * window_px
-    for top in range(area.rows.start, area.rows.stop, height):
-        yield Area(area.rank, range(top, min(top + height, area.rows.stop)), area.cols)
+def row_bands(rect: Rect, window_px: int) -> Iterator[Rect]:
+    """The rectangle in rows of windows, a few at a time."""
+    height = max(1, BAND_PIXELS // (len(rect.cols) * window_px)) * window_px
+    for top in range(rect.rows.start, rect.rows.stop, height):
+        yield Rect(rect.rank, range(top, min(top + height, rect.rows.stop)), rect.cols)

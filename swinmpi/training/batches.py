@@ -62,7 +62,7 @@ class BatchSource:
         return Batch(stack(lr), stack(hr), stack(eps), list(windows), torch.from_numpy(np.concatenate(t)))
 
 
-class Ahead:
+class Prefetched:
     """A BatchSource whose next batch is made by a thread while the device computes on the last. Use as a context manager."""
 
     def __init__(self, source: BatchSource):
@@ -80,7 +80,7 @@ class Ahead:
     def order(self, update: int, micro_step: int) -> Future[Batch]:
         return self.thread.submit(lambda: pinned(self.source.batch(update, micro_step)))
 
-    def __enter__(self) -> "Ahead":
+    def __enter__(self) -> "Prefetched":
         return self
 
     def __exit__(self, *error) -> None:

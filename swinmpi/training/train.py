@@ -18,7 +18,7 @@ from swinmpi.parallel.worker import Worker
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.checkpoint import CheckpointFolder, check_shapes, load_into, load_state, load_weights
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import Ahead, BatchSource, to_device
+from swinmpi.training.batches import Prefetched, BatchSource, to_device
 from swinmpi.training.log import Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
@@ -55,7 +55,7 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
     return folder.root
 
 
-def run_updates(trainer: "Trainer", source: BatchSource | Ahead, pairs: PairReader, folder: CheckpointFolder, log: Log,
+def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: PairReader, folder: CheckpointFolder, log: Log,
                 stop_requested: Callable[[], bool]) -> None:
     """Update after update; log, validate and save where it is due. Collective."""
     settings, worker = trainer.config.train, trainer.worker
@@ -106,7 +106,7 @@ class Trainer:
         if newest is not None:
             worker.root_first(self.load, newest)
 
-    def step(self, source: BatchSource | Ahead) -> dict[str, float]:
+    def step(self, source: BatchSource | Prefetched) -> dict[str, float]:
         """One update; returns its losses. Collective."""
         settings = self.config.train
         epoch = self.update * settings.batch_images // self.images_per_epoch
@@ -119,7 +119,7 @@ class Trainer:
         self.update += 1
         return losses
 
-    def gradient(self, source: BatchSource | Ahead) -> dict[str, float]:
+    def gradient(self, source: BatchSource | Prefetched) -> dict[str, float]:
         """Backpropagate the batch of this update; returns its losses, means over micro steps and ranks. Collective."""
         steps, sums = self.config.train.accumulate, {}
         for micro_step in range(steps):
@@ -202,11 +202,11 @@ def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def batches(trainer: Trainer, pairs: PairReader) -> AbstractContextManager[BatchSource | Ahead]:
+def batches(trainer: Trainer, pairs: PairReader) -> AbstractContextManager[BatchSource | Prefetched]:
     """This rank's batches; made ahead where the device is not the CPU that makes them."""
     worker = trainer.worker
     source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size)
-    return nullcontext(source) if worker.device.type == "cpu" else Ahead(source)
+    return nullcontext(source) if worker.device.type == "cpu" else Prefetched(source)
 
 
 def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder, log: Log) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinmpi.windows.moves import Area, Line, Piece
+from swinmpi.windows.moves import Rect, Line, Piece
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,16 +16,16 @@ class Canvas:
     left: int
 
     @classmethod
-    def over(cls, area: Area, channels: int, device: torch.device | None = None) -> "Canvas":
-        """Zeros over an area."""
-        values = torch.zeros(channels, len(area.rows), len(area.cols), device=device)
-        return cls(values, area.rows.start, area.cols.start)
+    def over(cls, rect: Rect, channels: int, device: torch.device | None = None) -> "Canvas":
+        """Zeros over a rectangle."""
+        values = torch.zeros(channels, len(rect.rows), len(rect.cols), device=device)
+        return cls(values, rect.rows.start, rect.cols.start)
 
-    def holds(self, area: Area) -> bool:
-        """Whether all of an area lies on it."""
+    def holds(self, rect: Rect) -> bool:
+        """Whether all of a rectangle lies on it."""
         height, width = self.values.shape[-2:]
-        return (self.top <= area.rows.start and area.rows.stop <= self.top + height
-                and self.left <= area.cols.start and area.cols.stop <= self.left + width)
+        return (self.top <= rect.rows.start and rect.rows.stop <= self.top + height
+                and self.left <= rect.cols.start and rect.cols.stop <= self.left + width)
 
     def view(self, rows: range, cols: range) -> Tensor:
         """(C, len(rows), len(cols)), writable."""

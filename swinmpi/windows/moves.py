@@ -18,7 +18,7 @@ Line = range | Tensor
 
 
 @dataclass(frozen=True)
-class Area:
+class Rect:
     """The coordinates rows x cols on one rank."""
 
     rank: int
@@ -28,9 +28,9 @@ class Area:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """Pixels that one area holds and another needs, as a product of rows and columns.
+    """Pixels that one rectangle holds and another needs, as a product of rows and columns.
 
-    source, target: places of the areas in their lists. from_*: coordinates in the source, each once. to_*: coordinates
+    source, target: places of the rectangles in their lists. from_*: coordinates in the source, each once. to_*: coordinates
     in the target. pick_*: which of from_* is shown at each of to_* (a mirrored pixel is sent once and shown twice).
     """
 
@@ -71,16 +71,16 @@ class Block:
     rows: range
     cols: range
 
-    def area(self, grid: WindowGrid, shift: tuple[int, int], rank: int) -> Area:
+    def rect(self, grid: WindowGrid, shift: tuple[int, int], rank: int) -> Rect:
         """What its windows show at a shift."""
         spans = [range(windows.start * grid.window_px - by, windows.stop * grid.window_px - by)
                  for windows, by in zip((self.rows, self.cols), shift, strict=True)]
-        return Area(rank, *spans)
+        return Rect(rank, *spans)
 
-    def canvas(self, grid: WindowGrid, rank: int = 0) -> Area:
+    def canvas(self, grid: WindowGrid, rank: int = 0) -> Rect:
         """What its windows show at any shift of the grid."""
-        area = self.area(grid, (0, 0), rank)
-        return Area(rank, *(range(span.start - grid.max_shift_px, span.stop) for span in (area.rows, area.cols)))
+        rect = self.rect(grid, (0, 0), rank)
+        return Rect(rank, *(range(span.start - grid.max_shift_px, span.stop) for span in (rect.rows, rect.cols)))
 
 
 @lru_cache(maxsize=16)
@@ -116,10 +116,10 @@ def blocks_of(positions: Iterable[int], grid: WindowGrid) -> list[Block]:
     return blocks
 
 
-def plan_moves(grid: WindowGrid, held: Sequence[Area], needed: Sequence[Area], rank: int, in_place: bool = False) -> Moves:
-    """What `rank` copies, sends and receives so that every area in `needed` shows its pixels.
+def plan_moves(grid: WindowGrid, held: Sequence[Rect], needed: Sequence[Rect], rank: int, in_place: bool = False) -> Moves:
+    """What `rank` copies, sends and receives so that every rectangle in `needed` shows its pixels.
 
-    held: areas whose true pixels are known; an image pixel is true in at most one of them. The same lists on every rank.
+    held: rectangles whose true pixels are known; an image pixel is true in at most one of them. The same lists on every rank.
     in_place: held[k] and needed[k] are places of the same canvas, so what is already there stays.
     """
     local, sends, receives = [], {}, {}
@@ -137,7 +137,7 @@ def plan_moves(grid: WindowGrid, held: Sequence[Area], needed: Sequence[Area], r
                                  for by_rank in (sends, receives)))
 
 
-def pieces(grid: WindowGrid, held: Area, needed: Area, source: int, target: int, in_place: bool) -> list[Piece]:
+def pieces(grid: WindowGrid, held: Rect, needed: Rect, source: int, target: int, in_place: bool) -> list[Piece]:
     """What `held` has of `needed`, in at most two pieces; nothing where the pixel is in its place already."""
     from_rows, to_rows = matches(held.rows, needed.rows, grid.height_px, grid.window_px, grid.border)
     if not len(from_rows):

@@ -81,8 +81,8 @@ def test_windows_are_told_in_training_what_they_are_told_in_sampling(tmp_path, b
     features, global_vector = module.model.encoder(batch.lr)
     told, grid = [], WindowGrid(32, 32, 16, 4, border)
     whole, = blocks_of(range(grid.num_positions), grid)
-    area = whole.canvas(grid)
-    rows, cols = (source_index(line.start, len(line), 32, 16, border) for line in (area.rows, area.cols))
+    rect = whole.canvas(grid)
+    rows, cols = (source_index(line.start, len(line), 32, 16, border) for line in (rect.rows, rect.cols))
     for image, vector, windows in zip(features, global_vector, batch.windows, strict=True):
         condition = AlignedCondition(Ownership(grid, 1, 0), len(image), 3, torch.device("cpu"))
         condition.features[0].values[:], condition.global_vector = image[:, rows[:, None], cols], vector

@@ -31,7 +31,7 @@ from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import window_origin
-from swinmpi.windows.moves import Area
+from swinmpi.windows.moves import Rect
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class BandsCondition:
         y, x = window_origin(self.grid, shift, position)
         return (cut_at(self.under, y, x, self.grid.window_px, self.grid.border),)
 
-    def residual(self, area: Area) -> None:
+    def residual(self, rect: Rect) -> None:
         """Nothing is added."""
 
 

@@ -12,7 +12,7 @@ from swinmpi.sampling.process import Shift
 from swinmpi.sampling.root import frame_noise, grown
 from swinmpi.windows.frames import from_frame, to_frame, unpatchify
 from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
-from swinmpi.windows.moves import Area, ownership_order
+from swinmpi.windows.moves import Rect, ownership_order
 
 
 class EverywhereExchange:
@@ -22,8 +22,8 @@ class EverywhereExchange:
 
     def __init__(self, work: Work):
         self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
-        whole = Area(0, range(self.grid.height_px), range(self.grid.width_px))
-        self.areas = [whole] if self.group.is_root else []
+        whole = Rect(0, range(self.grid.height_px), range(self.grid.width_px))
+        self.rects = [whole] if self.group.is_root else []
         self.conditions: list[Condition] = []
 
     @staticmethod
@@ -35,7 +35,7 @@ class EverywhereExchange:
         return counted
 
     def room_for_residuals(self, num_images: int) -> list[Tensor]:
-        side = [len(line) * self.work.factor for area in self.areas for line in (area.rows, area.cols)]
+        side = [len(line) * self.work.factor for rect in self.rects for line in (rect.rows, rect.cols)]
         return [torch.zeros(self.work.family.config.channels, *(side or (0, 0))) for _ in range(num_images)]
 
     def start(self, stack_indices: Sequence[int], seed: int) -> None:
@@ -84,9 +84,9 @@ class EverywhereExchange:
 
     def finish(self) -> list[list[Tensor]]:
         reach = self.work.family.reach_px
-        return [[grown(x_0, reach, self.grid) for _ in self.areas] for x_0 in self.x_t]
+        return [[grown(x_0, reach, self.grid) for _ in self.rects] for x_0 in self.x_t]
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
-        for area, part in zip(self.areas, parts, strict=True):
-            whole = scaled(area, self.work.factor)
+        for rect, part in zip(self.rects, parts, strict=True):
+            whole = scaled(rect, self.work.factor)
             yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1], part[-1])

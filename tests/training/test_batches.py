@@ -6,7 +6,7 @@ import torch
 from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import Ahead, BatchSource
+from swinmpi.training.batches import Prefetched, BatchSource
 from tests.support.training import ALIGNED, THESIS, tiny, write_pairs
 
 
@@ -81,7 +81,7 @@ def test_times_belong_to_windows_or_to_images(pairs):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_batches_made_ahead_are_the_same(pairs, accumulate):
     plain = source(pairs, f"train.accumulate={accumulate}")
-    with Ahead(plain) as ahead:
+    with Prefetched(plain) as ahead:
         # Out of turn at the start, as after a resume, and again later.
         for update, micro_step in [(7, 0), *[(u, m) for u in (7, 8, 9) for m in range(accumulate)], (2, 0)]:
             assert_same(joined([ahead.batch(update, micro_step)]), joined([plain.batch(update, micro_step)]))

@@ -8,7 +8,7 @@ from swinmpi.parallel.shares import block_range
 from swinmpi.sampling.traffic import traffic
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, source_index
-from swinmpi.windows.moves import Area, blocks_of, ownership_order, plan_moves
+from swinmpi.windows.moves import Rect, blocks_of, ownership_order, plan_moves
 
 SIDES = st.integers(1, 60)
 
@@ -27,9 +27,9 @@ def share(grid: WindowGrid, num_ranks: int, rank: int) -> list[int]:
     return [ownership_order(grid)[k] for k in block_range(grid.num_positions, num_ranks, rank)]
 
 
-def shown(image: torch.Tensor, grid: WindowGrid, area: Area) -> torch.Tensor:
+def shown(image: torch.Tensor, grid: WindowGrid, rect: Rect) -> torch.Tensor:
     rows, cols = (source_index(line.start, len(line), size, grid.window_px, grid.border)
-                  for line, size in ((area.rows, grid.height_px), (area.cols, grid.width_px)))
+                  for line, size in ((rect.rows, grid.height_px), (rect.cols, grid.width_px)))
     return image[:, rows[:, None], cols]
 
 
@@ -61,21 +61,21 @@ def test_from_frame_to_frame_every_window_shows_what_the_whole_image_would(case)
     canvases = [Canvas.over(block.canvas(grid), 1) for _, block in owned]
     for number, (before, after) in enumerate(zip(shifts, shifts[1:], strict=False)):
         image = numbered(grid, 10000 * number)
-        held, needed = ([block.area(grid, shift, rank) for rank, block in owned] for shift in (before, after))
-        for area, canvas in zip(held, canvases, strict=True):
+        held, needed = ([block.rect(grid, shift, rank) for rank, block in owned] for shift in (before, after))
+        for rect, canvas in zip(held, canvases, strict=True):
             # What is only mirrored is no longer true after a step: spoil it.
-            fresh = shown(image, grid, area)
-            true = shown(torch.ones_like(image), grid, area)
-            for axis, line, size in ((1, area.rows, grid.height_px), (2, area.cols, grid.width_px)):
+            fresh = shown(image, grid, rect)
+            true = shown(torch.ones_like(image), grid, rect)
+            for axis, line, size in ((1, rect.rows, grid.height_px), (2, rect.cols, grid.width_px)):
                 at = torch.arange(line.start, line.stop)
                 if grid.border == "wrap":
                     at = at.remainder(-(-size // grid.window_px) * grid.window_px)
                 inside = ((at >= 0) & (at < size)).float()
                 true = true * inside.view([-1 if dim == axis else 1 for dim in range(3)])
-            canvas.view(area.rows, area.cols)[:] = torch.where(true > 0, fresh, -1.0)
+            canvas.view(rect.rows, rect.cols)[:] = torch.where(true > 0, fresh, -1.0)
         carry_out(grid, held, needed, canvases, canvases, num_ranks, in_place=True)
-        for area, canvas in zip(needed, canvases, strict=True):
-            assert canvas.view(area.rows, area.cols).equal(shown(image, grid, area))
+        for rect, canvas in zip(needed, canvases, strict=True):
+            assert canvas.view(rect.rows, rect.cols).equal(shown(image, grid, rect))
 
 
 @given(frames(), st.data())
@@ -85,15 +85,15 @@ def test_from_blocks_of_an_image_to_any_areas(case, data):
     cuts = [sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=3))})
             for size in (grid.height_px, grid.width_px)]
     rows, cols = ([range(*pair) for pair in zip(line, line[1:], strict=False)] for line in cuts)
-    held = [Area(data.draw(st.integers(0, num_ranks - 1)), down, across) for down in rows for across in cols]
-    needed = [Area(rank, *(range(start, start + data.draw(st.integers(0, 20)))
+    held = [Rect(data.draw(st.integers(0, num_ranks - 1)), down, across) for down in rows for across in cols]
+    needed = [Rect(rank, *(range(start, start + data.draw(st.integers(0, 20)))
                            for start in (data.draw(st.integers(-9, 40)), data.draw(st.integers(-9, 40)))))
               for rank in range(num_ranks)]
     image = numbered(grid)
-    sources = [Canvas(shown(image, grid, area), area.rows.start, area.cols.start) for area in held]
-    targets = [Canvas.over(area, 1) for area in needed]
+    sources = [Canvas(shown(image, grid, rect), rect.rows.start, rect.cols.start) for rect in held]
+    targets = [Canvas.over(rect, 1) for rect in needed]
     carry_out(grid, held, needed, sources, targets, num_ranks)
-    assert all(canvas.values.equal(shown(image, grid, area)) for area, canvas in zip(needed, targets, strict=True))
+    assert all(canvas.values.equal(shown(image, grid, rect)) for rect, canvas in zip(needed, targets, strict=True))
 
 
 @given(frames())

@@ -105,9 +105,9 @@ def torus_demand(grid: WindowGrid, num_ranks: int, before: Shift, after: Shift,
     ownership, reach = Ownership(grid, num_ranks, 0), Reach(grid)
     held, needed = ownership.at(before), ownership.at(after)
     by_rows, own, received = defaultdict(list), defaultdict(list), []
-    for place, area in enumerate(held):
-        by_rows[area.rows].append(place)
-        own[area.rank].append(place)
+    for place, rect in enumerate(held):
+        by_rows[rect.rows].append(place)
+        own[rect.rank].append(place)
     for rank in range(num_ranks):
         wanted = {needed[place].rows for place in own[rank]}
         near = {place for rows, places in by_rows.items()

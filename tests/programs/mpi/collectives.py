@@ -8,11 +8,11 @@ from swinmpi.errors import StackError
 from swinmpi.parallel import relay as relay_module
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.launch import StopFlag, start_mpi
-from swinmpi.parallel.relay import Ending, Part, Relay, bands
+from swinmpi.parallel.relay import Ending, Part, Relay, chunk_rows
 from swinmpi.parallel.root import RootCollectives, plan_step
 from swinmpi.parallel.shares import group_of, images_of_group, split_groups
 
-relay_module.STRIP_BYTES, relay_module.IN_FLIGHT_BYTES = 100_000, 250_000
+relay_module.CHUNK_BYTES, relay_module.IN_FLIGHT_BYTES = 100_000, 250_000
 
 
 def moves_arrays(group):
@@ -74,16 +74,16 @@ def exchanges_windows(group):
 
 
 def relays_parts(world):
-    """Groups of two ranks; every group's root sends its images, the larger ones in strips; rank 0 gets each row once."""
+    """Groups of two ranks; every group's root sends its images, the larger ones in chunks; rank 0 gets each row once."""
     groups = split_groups(world.size, 2)
     group, relay = world.split(groups), Relay(world)
     assert group.size == len(groups[group_of(groups, world.rank)]), "the group's ranks"
     shape, taken = (2, 3, 700, 30), []
-    for image_index in images_of_group(range(11), len(groups), group_of(groups, world.rank)):
+    for shard_index in images_of_group(range(11), len(groups), group_of(groups, world.rank)):
         if group.is_root:
-            pixels = np.full(shape, image_index, np.float32) + np.arange(700, dtype=np.float32)[:, None] / 1000
-            relay.send(Part(image_index, 5, 7, pixels))
-            relay.send(Ending(image_index, {"seam": 0.5}))
+            pixels = np.full(shape, shard_index, np.float32) + np.arange(700, dtype=np.float32)[:, None] / 1000
+            relay.send(Part(shard_index, 5, 7, pixels))
+            relay.send(Ending(shard_index, {"seam": 0.5}))
         while world.is_root and (item := relay.receive(lambda: True)) is not None:
             taken.append(item)
         assert relay.held_bytes <= relay_module.IN_FLIGHT_BYTES, "more than there is room for"
@@ -91,14 +91,14 @@ def relays_parts(world):
     while world.is_root and (item := relay.receive(lambda: relay.is_over)) is not None:
         taken.append(item)
     endings = [item for item in taken if isinstance(item, Ending)]
-    assert sorted(ending.image_index for ending in endings) == (list(range(11)) if world.is_root else []), "each once"
-    assert len(taken) - len(endings) == 11 * len(bands(shape)) * world.is_root, "cut into strips"
+    assert sorted(ending.shard_index for ending in endings) == (list(range(11)) if world.is_root else []), "each once"
+    assert len(taken) - len(endings) == 11 * len(chunk_rows(shape)) * world.is_root, "cut into chunks"
     rows = np.zeros((11, 700), int)
-    for strip in (item for item in taken if isinstance(item, Part)):
-        first = strip.top - 5
-        expected = strip.image_index + np.arange(first, first + strip.pixels.shape[2], dtype=np.float32)[:, None] / 1000
-        assert (strip.left, strip.pixels.shape[:2]) == (7, shape[:2]) and (strip.pixels == expected).all(), "pixels"
-        rows[strip.image_index, first:first + strip.pixels.shape[2]] += 1
+    for chunk in (item for item in taken if isinstance(item, Part)):
+        first = chunk.top - 5
+        expected = chunk.shard_index + np.arange(first, first + chunk.pixels.shape[2], dtype=np.float32)[:, None] / 1000
+        assert (chunk.left, chunk.pixels.shape[:2]) == (7, shape[:2]) and (chunk.pixels == expected).all(), "pixels"
+        rows[chunk.shard_index, first:first + chunk.pixels.shape[2]] += 1
     assert (rows == world.is_root).all(), "each row once"
 
 

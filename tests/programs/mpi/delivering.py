@@ -24,53 +24,53 @@ SERIES = ("whole", "parts", "uneven", "given up")
 DATASETS = ("sr", "regression", "sr_mean", "sr_std")
 
 
-def expected_pixels(image_index: int, channels: int) -> np.ndarray:
+def expected_pixels(shard_index: int, channels: int) -> np.ndarray:
     """(k, C, H, W) float32 that any of the dtypes can hold, every value another one in its image and dataset."""
     size = channels * SIDES[0] * SIDES[1]
-    images = np.arange(size) + 100 * image_index + np.arange(len(DATASETS))[:, None]
+    images = np.arange(size) + 100 * shard_index + np.arange(len(DATASETS))[:, None]
     return images.reshape(len(DATASETS), channels, *SIDES).astype(np.float32)
 
 
-def figures_of(image_index: int) -> dict[str, float]:
-    return {"lr_psnr": 40.0 + image_index, "seam_score": 1.0 / (1 + image_index)}
+def figures_of(shard_index: int) -> dict[str, float]:
+    return {"lr_psnr": 40.0 + shard_index, "seam_score": 1.0 / (1 + shard_index)}
 
 
-def tiles(image_index: int, channels: int) -> list[Part]:
+def tiles(shard_index: int, channels: int) -> list[Part]:
     """An image in 11 parts of unequal sizes, one of them empty."""
-    pixels, rows, columns = expected_pixels(image_index, channels), (0, 1, 20, 52), (0, 17, 18, 38)
-    parts = [Part(image_index, top, left, pixels[..., top:bottom, left:right])
+    pixels, rows, columns = expected_pixels(shard_index, channels), (0, 1, 20, 52), (0, 17, 18, 38)
+    parts = [Part(shard_index, top, left, pixels[..., top:bottom, left:right])
              for top, bottom in zip(rows, rows[1:], strict=False) for left, right in zip(columns, columns[1:], strict=False)]
     last = parts.pop()
-    return [*parts, *(Part(image_index, last.top + first, last.left, last.pixels[..., first:end, :])
+    return [*parts, *(Part(shard_index, last.top + first, last.left, last.pixels[..., first:end, :])
                       for first, end in ((30, 32), (0, 30), (30, 30)))]
 
 
-def send_whole(results, world, image_index, channels):
+def send_whole(results, world, shard_index, channels):
     """One rank has the image."""
-    if image_index % world.size == world.rank:
-        results.send([Part(image_index, 0, 0, expected_pixels(image_index, channels))])
-        results.complete(image_index, figures_of(image_index))
+    if shard_index % world.size == world.rank:
+        results.send([Part(shard_index, 0, 0, expected_pixels(shard_index, channels))])
+        results.complete(shard_index, figures_of(shard_index))
 
 
-def send_parts(results, world, image_index, channels):
+def send_parts(results, world, shard_index, channels):
     """Every rank has some tiles, in an order of its own; the figures come from any of the ranks, before its tiles."""
-    parts = tiles(image_index, channels)
-    order = np.random.default_rng(image_index).permutation(len(parts))
-    if world.rank == image_index % world.size:
-        results.complete(image_index, figures_of(image_index))
+    parts = tiles(shard_index, channels)
+    order = np.random.default_rng(shard_index).permutation(len(parts))
+    if world.rank == shard_index % world.size:
+        results.complete(shard_index, figures_of(shard_index))
     results.send([parts[number] for number in order if number % world.size == world.rank])
 
 
 def deliver(results, world, series, channels):
     """Rounds of two images; `uneven`: the ranks leave after different numbers of rounds, and some send nothing."""
     send = send_whole if series in ("whole", "uneven") else send_parts
-    for position, image_index in enumerate(results.remaining):
-        if series == "given up" and image_index == GIVEN_UP:
-            results.send(tiles(image_index, channels)[world.rank:2 * world.size:world.size])
+    for position, shard_index in enumerate(results.remaining):
+        if series == "given up" and shard_index == GIVEN_UP:
+            results.send(tiles(shard_index, channels)[world.rank:2 * world.size:world.size])
             if world.is_root:
-                results.give_up(image_index, f"image {GIVEN_UP} cannot be made")
+                results.give_up(shard_index, f"image {GIVEN_UP} cannot be made")
         else:
-            send(results, world, image_index, channels)
+            send(results, world, shard_index, channels)
         if position % 2 and (series != "uneven" or position < 2 + 2 * world.rank):
             results.store()
     results.drain()
@@ -130,7 +130,7 @@ def assert_refused(opening):
 if __name__ == "__main__":
     with start_mpi() as world:
         backend, folder, *wanted = sys.argv[1:]
-        relay.STRIP_BYTES, relay.IN_FLIGHT_BYTES = 20_000, 45_000
+        relay.CHUNK_BYTES, relay.IN_FLIGHT_BYTES = 20_000, 45_000
         if wanted == ["killed"]:
             kill_between_pixels_and_flag(backend, world)
         for series in wanted:
