@@ -5,28 +5,33 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 here = Path(__file__).parent
-version = re.search(r'__version__ = "(.+?)"', (here / "swinmpi" / "__init__.py").read_text()).group(1)
+version = re.search(r'__version__ = "(.+?)"', (here / "swinmpi" / "__init__.py").read_text()).group(
+    1)
 commands = ["prepare", "train", "sample", "evaluate", "benchmark", "merge", "info"]
 
 setup(
     name="swinmpi",
     version=version,
-    description="Super-resolution of HDF5 image stacks by diffusion, one image's sampling shared by many MPI ranks",
+    description="Super-resolution of HDF5 image stacks by diffusion, "
+    "one image's sampling shared by many MPI ranks",
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["swinmpi", "swinmpi.*"]),
-    package_data={"swinmpi.benchmarks.network": ["*.sh"], "swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
+    package_data={"swinmpi.benchmarks.network": ["*.sh"],
+                  "swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
     install_requires=[
-        "torch>=2.3", "mpi4py>=4.0", "h5py>=3.10", "numpy>=1.26", "pillow>=10", "lpips>=0.1.4", "pyyaml>=6",
-        "pydantic>=2.5", "safetensors>=0.4", "scikit-image>=0.22", "tqdm>=4.60",
+        "torch>=2.3", "mpi4py>=4.0", "h5py>=3.10", "numpy>=1.26", "pillow>=10", "lpips>=0.1.4",
+        "pyyaml>=6", "pydantic>=2.5", "safetensors>=0.4", "scikit-image>=0.22", "tqdm>=4.60",
     ],
     extras_require={
         "mpi": ["mpich>=4.2"],
         "plot": ["matplotlib>=3.7"],
         "filters": ["hdf5plugin>=4"],
-        "test": ["pytest>=8", "hypothesis>=6.90", "diffusers>=0.30", "matplotlib>=3.7", "mpich>=4.2"],
+        "test": ["pytest>=8", "hypothesis>=6.90", "diffusers>=0.30", "matplotlib>=3.7",
+                 "mpich>=4.2"],
     },
-    entry_points={"console_scripts": [f"swinmpi-{name} = swinmpi.cli.{name}:main" for name in commands]},
+    entry_points={"console_scripts": [f"swinmpi-{name} = swinmpi.cli.{name}:main"
+                                      for name in commands]},
 )

@@ -1,7 +1,9 @@
-"""Whether the work of a job is finished, by its files, not by an exit code: argv is sample|train|evaluate and its arguments.
+"""Whether the work of a job is finished, by its files, not by an exit code: argv
+is sample|train|evaluate and its arguments.
 
-Prints how many images, or updates, are done. Exit 0: all, by this job; 1: not, and a line on stderr tells why. A launcher may
-return 0 although it lost a node, and an older file may lie where the output belongs.
+Prints how many images, or updates, are done. Exit 0: all, by this job; 1: not, and a line on
+stderr tells why. A launcher may return 0 although it lost a node, and an older file may lie where
+the output belongs.
 """
 import os
 import sys
@@ -13,10 +15,12 @@ from swinmpi.cli import evaluate, sample, train
 
 def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
     """(images or updates done, what is missing); None when nothing is."""
-    options = {"sample": sample, "evaluate": evaluate, "train": train}[command].parser().parse_args(arguments)
+    options = {"sample": sample, "evaluate": evaluate,
+               "train": train}[command].parser().parse_args(arguments)
     if options.dry_run:
         return 0, None
-    return {"sample": of_sampling, "evaluate": of_evaluation, "train": of_training}[command](options)
+    return {"sample": of_sampling, "evaluate": of_evaluation,
+            "train": of_training}[command](options)
 
 
 def of_sampling(options: Namespace) -> tuple[int, str | None]:
@@ -39,8 +43,8 @@ def of_evaluation(options: Namespace) -> tuple[int, str | None]:
 
 
 def of_stack(output: Path) -> tuple[int, str | None]:
-    """An output gets its name when it is complete, and tells which job made it: an OUT.partial beside it was only not
-    removed any more."""
+    """An output gets its name when it is complete, and tells which job made it: an OUT.partial
+    beside it was only not removed any more."""
     partial = output.with_name(output.name + ".partial")
     try:
         maker = entry(output, "process/job_id").decode()
@@ -69,8 +73,10 @@ def entry(path: Path, name: str):
 
 def of_training(options: Namespace) -> tuple[int, str | None]:
     settings = train.configured(options).train
-    newest = max((int(state.name.removeprefix("update-")) for state in Path(settings.output).glob("update-*")), default=0)
-    return newest, None if newest >= settings.updates else f"{settings.output}: {newest} of {settings.updates} updates"
+    newest = max((int(state.name.removeprefix("update-"))
+                  for state in Path(settings.output).glob("update-*")), default=0)
+    return (newest, None if newest >= settings.updates else f"{settings.output}: "
+            f"{newest} of {settings.updates} updates")
 
 
 if __name__ == "__main__":

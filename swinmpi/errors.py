@@ -5,7 +5,8 @@ LONGEST_TEXT = 2000
 
 
 class SwinmpiError(Exception):
-    """Base of all expected errors; its text is the one line the user reads, whatever a hostile file put into it."""
+    """Base of all expected errors; its text is the one line the user reads, whatever a hostile
+    file put into it."""
 
     exit_code = 1
 
@@ -40,7 +41,8 @@ class OutputError(SwinmpiError):
 
 
 class LaunchError(SwinmpiError):
-    """The process was started by a launcher that does not fit this MPI, or with an impossible layout of ranks."""
+    """The process was started by a launcher that does not fit this MPI, or with an impossible
+    layout of ranks."""
 
     exit_code = 2
 

@@ -15,21 +15,24 @@ settings.load_profile("shared machine")
 
 @pytest.fixture(scope="session")
 def mpirun():
-    """`mpirun(ranks, script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`, one thread per rank."""
+    """`mpirun(ranks, script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`,
+    one thread per rank."""
     beside_python = Path(sys.executable).with_name("mpirun")
     launcher = str(beside_python) if beside_python.exists() else shutil.which("mpirun")
     if launcher is None:
         pytest.fail(f"no mpirun beside {sys.executable} or on PATH; pip install 'swinmpi[test]'")
 
     def run(ranks: int, *command, timeout_s: float = 180, **environ) -> Finished:
-        return run_program([launcher, "-n", str(ranks), sys.executable, *map(str, command)], timeout_s, environ)
+        return run_program([launcher, "-n", str(ranks), sys.executable, *map(str, command)],
+                           timeout_s, environ)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def alone():
-    """`alone(script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`: the same program without launcher."""
+    """`alone(script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`: the same program
+    without launcher."""
     def run(*command, timeout_s: float = 180, **environ) -> Finished:
         return run_program([sys.executable, *map(str, command)], timeout_s, environ)
 

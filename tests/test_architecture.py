@@ -1,4 +1,5 @@
-"""The shape of the code, checked on its syntax trees: layers, homes of libraries, sizes, and what is not allowed."""
+"""The shape of the code, checked on its syntax trees: layers, homes of libraries, sizes,
+and what is not allowed."""
 import ast
 import sys
 from pathlib import Path
@@ -6,17 +7,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "swinmpi"
-LAYERS = [{"errors", "randomness"}, {"config"}, {"diffusion", "windows", "models", "images"}, {"parallel", "storage"},
-          {"reports", "families"}, {"sampling", "evaluation"}, {"training"}, {"benchmarks"}, {"cli"}]
+LAYERS = [{"errors", "randomness"}, {"config"}, {"diffusion", "windows", "models", "images"},
+          {"parallel", "storage"}, {"reports", "families"}, {"sampling", "evaluation"},
+          {"training"}, {"benchmarks"}, {"cli"}]
 SIBLINGS_THAT_MAY = set()
 PURE = {"diffusion", "windows", "models", "images"}
-HOMES = {"mpi4py": {"parallel"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}, "safetensors": {"storage"},
+HOMES = {"mpi4py": {"parallel"}, "h5py": {"storage"},
+         "hdf5plugin": {"storage"}, "safetensors": {"storage"},
          "yaml": {"config"}, "argparse": {"cli", "benchmarks"}, "pickle": {"parallel"}}
 MAX_LINES = 320
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(), filename=str(path)) for path in MODULES}
 
-every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+every_module = pytest.mark.parametrize("path", MODULES,
+                                       ids=lambda path: str(path.relative_to(PACKAGE)))
 
 
 def room_of(path: Path) -> str:
@@ -25,15 +29,17 @@ def room_of(path: Path) -> str:
 
 
 def imports_of(path: Path) -> list[tuple[str, int]]:
-    """(full module name, line) of everything imported anywhere in a module, inside functions too."""
+    """(full module name, line) of everything imported anywhere in a module,
+    inside functions too."""
     found = []
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
             found += [(alias.name, node.lineno) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: a relative import hides which layer it reaches into"
-            found += [(f"{node.module}.{alias.name}" if node.module == "swinmpi" else node.module, node.lineno)
-                      for alias in node.names]
+            assert node.level == 0, (
+                f"{path}:{node.lineno}: a relative import hides which layer it reaches into")
+            found += [(f"{node.module}.{alias.name}" if node.module == "swinmpi" else node.module,
+                       node.lineno) for alias in node.names]
     return found
 
 
@@ -59,7 +65,8 @@ def test_imports_point_down(path):
 def test_a_library_has_one_home(path):
     for name, line in imports_of(path):
         homes = HOMES.get(name.split(".")[0])
-        assert homes is None or room_of(path) in homes, f"{path}:{line}: {name} belongs into {homes}"
+        assert homes is None or room_of(path) in homes, (
+            f"{path}:{line}: {name} belongs into {homes}")
 
 
 @every_module
@@ -81,10 +88,12 @@ def test_nothing_unwanted_is_called(path):
         assert called != "print" or room_of(path) not in PURE, f"{where}: a pure layer prints"
         assert called not in ("eval", "exec", "os.system"), f"{where}: {called}"
         if called == "torch.load":
-            assert given.get("weights_only") == "True", f"{where}: torch.load needs weights_only=True"
+            assert given.get("weights_only") == "True", (
+                f"{where}: torch.load needs weights_only=True")
         if called in ("yaml.load", "yaml.load_all"):
             assert given.get("Loader") == "StrictLoader", f"{where}: YAML is read by StrictLoader"
-        assert called not in ("yaml.unsafe_load", "yaml.full_load", "yaml.safe_load"), f"{where}: YAML is read by StrictLoader"
+        assert called not in ("yaml.unsafe_load", "yaml.full_load", "yaml.safe_load"), (
+            f"{where}: YAML is read by StrictLoader")
         if called in ("np.load", "numpy.load"):
             assert given.get("allow_pickle", "False") == "False", f"{where}: nothing is unpickled"
         if called.startswith("subprocess."):
@@ -95,7 +104,8 @@ def test_nothing_unwanted_is_called(path):
 def test_the_maths_knows_no_clock_file_or_global_generator(path):
     if room_of(path) not in ("diffusion", "windows"):
         return
-    allowed = {"math", "warnings", "numpy", "torch", "swinmpi", *sys.stdlib_module_names} - {"os", "random", "time", "pathlib"}
+    allowed = ({"math", "warnings", "numpy", "torch", "swinmpi", *sys.stdlib_module_names}
+               - {"os", "random", "time", "pathlib"})
     for name, line in imports_of(path):
         assert name.split(".")[0] in allowed, f"{path}:{line}: {name} in a pure layer"
 
@@ -125,7 +135,9 @@ def test_command_line_imports_nothing_slow_before_parsing():
                 [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 parts = name.split(".")
-                heavy = parts[0] in slow or (parts[0] == "swinmpi" and len(parts) > 1 and parts[1] in
-                                             {"families", "sampling", "training", "evaluation", "benchmarks", "reports", "models",
-                                              "storage", "diffusion", "windows", "images"})
-                assert not heavy, f"{path}:{node.lineno}: {name} is imported before the command line is parsed"
+                heavy = (parts[0] in slow
+                         or (parts[0] == "swinmpi" and len(parts) > 1 and parts[1]
+                             in {"families", "sampling", "training", "evaluation", "benchmarks",
+                                 "reports", "models", "storage", "diffusion", "windows", "images"}))
+                assert not heavy, (
+                    f"{path}:{node.lineno}: {name} is imported before the command line is parsed")

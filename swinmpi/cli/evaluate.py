@@ -71,8 +71,8 @@ def prepare_sampling(options: Namespace):
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
-    request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint, overwrite=True,
-                            new_folder=True, keeps_regression=True)
+    request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
+                            overwrite=True, new_folder=True, keeps_regression=True)
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)

@@ -27,8 +27,8 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def parser() -> ArgumentParser:
-    made = bare_parser("info", "Versions, MPI, HDF5, GPUs, launcher and job; under a launcher a line for every rank.",
-                       "swinmpi-info\n  mpirun -n 4 swinmpi-info --json")
+    made = bare_parser("info", "Versions, MPI, HDF5, GPUs, launcher and job; under a launcher a "
+                       "line for every rank.", "swinmpi-info\n  mpirun -n 4 swinmpi-info --json")
     made.add_argument("--json", action="store_true", help="the same for programs")
     return made
 

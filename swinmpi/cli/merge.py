@@ -26,18 +26,24 @@ def run(argv: Sequence[str] | None) -> None:
     merge.run(plan)
     print(f"written: {options.output}", flush=True)
     if plan.failed:
-        raise SomeImagesFailed(f"{options.output}: written, but images {listed(plan.failed)} could not be read")
+        raise SomeImagesFailed(f"{options.output}: written, "
+                               f"but images {listed(plan.failed)} could not be read")
 
 
 def parser() -> ArgumentParser:
-    made = bare_parser("merge", "Put the files of swinmpi-sample --shard together. The images' bytes are those of one run.",
-                       "swinmpi-merge scan_x2.shard-1-of-2.h5 scan_x2.shard-2-of-2.h5 --output scan_x2.h5")
-    made.add_argument("shards", nargs="+", type=Path, metavar="SHARD", help="all shards of one run, in any order")
-    made.add_argument("--output", required=True, type=Path, metavar="OUT", help="HDF5 file to write")
-    made.add_argument("--virtual", action="store_true", help="refer to the images in the shards, which must stay where they "
-                      "are, instead of copying them; commands of swinmpi read such a file only with --allow-external")
+    made = bare_parser("merge", "Put the files of swinmpi-sample --shard together. "
+                       "The images' bytes are those of one run.", "swinmpi-merge "
+                       "scan_x2.shard-1-of-2.h5 scan_x2.shard-2-of-2.h5 --output scan_x2.h5")
+    made.add_argument("shards", nargs="+", type=Path, metavar="SHARD",
+                      help="all shards of one run, in any order")
+    made.add_argument("--output", required=True, type=Path, metavar="OUT",
+                      help="HDF5 file to write")
+    made.add_argument("--virtual", action="store_true", help="refer to the images in the shards, "
+                      "which must stay where they are, instead of copying them; "
+                      "commands of swinmpi read such a file only with --allow-external")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    made.add_argument("--dry-run", action="store_true", help="validate everything, print the plan, do nothing")
+    made.add_argument("--dry-run", action="store_true",
+                      help="validate everything, print the plan, do nothing")
     return made
 
 

@@ -1,4 +1,5 @@
-"""What every command shares: common options, configuration from them, and errors turned into exit codes."""
+"""What every command shares: common options, configuration from them, and errors turned
+into exit codes."""
 import argparse
 import os
 import signal
@@ -14,21 +15,27 @@ from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import launched_by_torchrun, launcher_rank
 
 
-def make_parser(command: str, purpose: str, example: str, presets: bool = False) -> argparse.ArgumentParser:
-    """A parser with --config, --set, --dry-run, --version (and --preset); `example` closes the --help text."""
+def make_parser(command: str, purpose: str, example: str,
+                presets: bool = False) -> argparse.ArgumentParser:
+    """A parser with --config, --set, --dry-run, --version (and --preset); `example` closes
+    the --help text."""
     parser = bare_parser(command, purpose, example)
-    parser.add_argument("--config", action="append", default=[], metavar="FILE", help="YAML configuration (repeatable)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides",
-                        help="override one setting (repeatable)")
+    parser.add_argument("--config", action="append", default=[], metavar="FILE",
+                        help="YAML configuration (repeatable)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
+                        dest="overrides", help="override one setting (repeatable)")
     if presets:
-        parser.add_argument("--preset", choices=sorted(PRESETS), help="dial between fidelity and detail")
-    parser.add_argument("--dry-run", action="store_true", help="validate everything, print the plan, do nothing")
+        parser.add_argument("--preset", choices=sorted(PRESETS),
+                            help="dial between fidelity and detail")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="validate everything, print the plan, do nothing")
     return parser
 
 
 def bare_parser(command: str, purpose: str, example: str) -> argparse.ArgumentParser:
     """A parser with --version only, for a command without configuration."""
-    parser = argparse.ArgumentParser(prog=f"swinmpi-{command}", description=purpose, epilog=f"example:\n  {example}",
+    parser = argparse.ArgumentParser(prog=f"swinmpi-{command}", description=purpose,
+                                     epilog=f"example:\n  {example}",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"swinmpi {__version__}")
     return parser
@@ -44,10 +51,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 def config_from(options: argparse.Namespace, base: dict | None = None) -> Config:
     """The resolved configuration of a parsed command line."""
-    return load_config(options.config, options.overrides, preset=getattr(options, "preset", None), base=base)
+    return load_config(options.config, options.overrides, preset=getattr(options, "preset", None),
+                       base=base)
 
 
-def run_command(action: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+def run_command(action: Callable[[Sequence[str] | None], int | None],
+                argv: Sequence[str] | None = None) -> int:
     """Call `action`; an expected error becomes one line on stderr and its exit code."""
     try:
         return action(argv) or 0

@@ -13,12 +13,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("prepare", __doc__.partition(": ")[2], "swinmpi-prepare photos/ --output pairs.h5 "
-                       "--set data.scale=2 --set data.crops_per_image=50")
-    made.add_argument("input", metavar="INPUT", help="folder of images (PNG, JPEG, TIFF, WebP), HDF5 stack as "
+    made = make_parser("prepare", __doc__.partition(": ")[2], "swinmpi-prepare photos/ --output "
+                       "pairs.h5 --set data.scale=2 --set data.crops_per_image=50")
+    made.add_argument("input", metavar="INPUT",
+                      help="folder of images (PNG, JPEG, TIFF, WebP), HDF5 stack as "
                       "file.h5::/path, or list .tsv with the columns path, reduce, split")
-    made.add_argument("--output", required=True, type=Path, metavar="FILE", help="HDF5 file to write")
-    made.add_argument("--root", type=Path, metavar="DIR", help="where the paths of a list start (its own folder)")
+    made.add_argument("--output", required=True, type=Path, metavar="FILE",
+                      help="HDF5 file to write")
+    made.add_argument("--root", type=Path, metavar="DIR",
+                      help="where the paths of a list start (its own folder)")
     made.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return made
 
@@ -29,12 +32,14 @@ def prepare_command(argv: Sequence[str] | None) -> None:
 
     # Imported here: torch takes seconds to import; --help must not.
     from swinmpi.training.prepare import PrepareRequest, describe, plan, run
-    made = plan(PrepareRequest(options.input, options.output, options.root, options.overwrite), config)
+    made = plan(PrepareRequest(options.input, options.output, options.root, options.overwrite),
+                config)
     if options.dry_run:
         print(describe(made))
         return
     summary = run(made, stopping=catch_signals())
-    print(f"{options.output}: {summary.num_train} pairs to train, {summary.num_validate} to validate")
+    print(f"{options.output}: {summary.num_train} pairs to train, "
+          f"{summary.num_validate} to validate")
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
 

@@ -1,4 +1,5 @@
-"""swinmpi-sample: super-resolve a stack; without arguments the shipped one, with the shipped model."""
+"""swinmpi-sample: super-resolve a stack; without arguments the shipped one, with
+the shipped model."""
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
@@ -32,18 +33,27 @@ def run(argv: Sequence[str] | None) -> None:
 
 def parser() -> ArgumentParser:
     made = make_parser("sample", "Super-resolve an HDF5 stack; without INPUT the shipped one.",
-                       "mpirun -n 4 swinmpi-sample scan.h5::/entry/data --output scan_x2.h5 --preset faithful", presets=True)
-    made.add_argument("input", nargs="?", metavar="INPUT", help="LR stack, file.h5 or file.h5::/path")
-    made.add_argument("--output", type=Path, metavar="OUT", help="HDF5 file to write (default: INPUT's name with _x2, _x4)")
+                       "mpirun -n 4 swinmpi-sample scan.h5::/entry/data --output scan_x2.h5 "
+                       "--preset faithful", presets=True)
+    made.add_argument("input", nargs="?", metavar="INPUT",
+                      help="LR stack, file.h5 or file.h5::/path")
+    made.add_argument("--output", type=Path, metavar="OUT",
+                      help="HDF5 file to write (default: INPUT's name with _x2, _x4)")
     model = made.add_mutually_exclusive_group()
-    model.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights of swinmpi-train (.safetensors)")
-    model.add_argument("--model", choices=sorted(MODELS), default=DEMO_MODEL, help="a shipped model")
-    made.add_argument("--ranks-per-image", metavar="G", help="split the ranks into groups of G, an image each (or auto, all)")
-    made.add_argument("--ensemble", type=int, default=1, metavar="K", help="also write mean and deviation of K samples")
-    made.add_argument("--shard", type=shard, metavar="I/N", help="only part I (1..N) of the images, into "
+    model.add_argument("--checkpoint", type=Path, metavar="FILE",
+                       help="weights of swinmpi-train (.safetensors)")
+    model.add_argument("--model", choices=sorted(MODELS), default=DEMO_MODEL,
+                       help="a shipped model")
+    made.add_argument("--ranks-per-image", metavar="G",
+                      help="split the ranks into groups of G, an image each (or auto, all)")
+    made.add_argument("--ensemble", type=int, default=1, metavar="K",
+                      help="also write mean and deviation of K samples")
+    made.add_argument("--shard", type=shard, metavar="I/N",
+                      help="only part I (1..N) of the images, into "
                       "OUT.shard-I-of-N.h5, for N jobs without each other; then swinmpi-merge")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
-    made.add_argument("--allow-external", action="store_true", help="follow links into other HDF5 files")
+    made.add_argument("--allow-external", action="store_true",
+                      help="follow links into other HDF5 files")
     return made
 
 
@@ -84,7 +94,8 @@ def request_of(options: Namespace):
     return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input,
                          DEMO_FOLDER / "sr.h5" if in_own_folder else options.output,
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
-                         overwrite=options.overwrite or in_own_folder, allow_external=options.allow_external,
+                         overwrite=options.overwrite or in_own_folder,
+                         allow_external=options.allow_external,
                          new_folder=in_own_folder, shard=options.shard, keeps_regression=demo)
 
 
@@ -98,12 +109,13 @@ def settings_given(options: Namespace):
 
 def check_demo(config: Config, checkpoint: Path) -> None:
     if config.model.scale != DEMO_SCALE:
-        raise ConfigError(f"{checkpoint}: expected a model of scale {DEMO_SCALE} for the shipped stack, got "
-                          f"{config.model.scale}; name an INPUT")
+        raise ConfigError(f"{checkpoint}: expected a model of scale {DEMO_SCALE} for the shipped "
+                          f"stack, got {config.model.scale}; name an INPUT")
 
 
 def conclude(options: Namespace, request, report) -> None:
-    """Tell what was made, of the demo with its figures and picture. On one process. SomeImagesFailed where some did."""
+    """Tell what was made, of the demo with its figures and picture. On one process.
+    SomeImagesFailed where some did."""
     print_table(report)
     written = [request.output]
     if options.input is None and options.shard is None:
@@ -131,7 +143,8 @@ def raise_failed(request, report) -> None:
     from swinmpi.reports.tables import listed
     if report.failed:
         where = "" if request.shard is None else " of this shard"
-        raise SomeImagesFailed(f"{request.output}: written, but images {listed(report.failed)}{where} could not be read")
+        raise SomeImagesFailed(f"{request.output}: written, "
+                               f"but images {listed(report.failed)}{where} could not be read")
 
 
 def show_plan(options: Namespace) -> None:

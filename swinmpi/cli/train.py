@@ -1,4 +1,5 @@
-"""swinmpi-train: train a model on pairs from swinmpi-prepare, started by mpirun, srun, torchrun or alone."""
+"""swinmpi-train: train a model on pairs from swinmpi-prepare, started by mpirun, srun,
+torchrun or alone."""
 import os
 import sys
 import warnings
@@ -43,31 +44,37 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def leave() -> None:
-    """End this process with 0, without the destructors of its libraries: with torch 2.14 a finished run under torchrun was
-    seen to abort there, rarely, for a reason not found. Everything is written and MPI is finalised by now. Does not return.
+    """End this process with 0, without the destructors of its libraries: with torch 2.14
+    a finished run under torchrun was seen to abort there, rarely, for a reason not found.
+    Everything is written and MPI is finalised by now. Does not return.
 
-    Not with another code: MPICH tells its launcher at the very end of a process that all is well, and a launcher that has
-    not heard it takes any other code for a failure, kills the ranks that are not gone yet, and returns 9."""
+    Not with another code: MPICH tells its launcher at the very end of a process that all is well,
+    and a launcher that has not heard it takes any other code for a failure, kills the ranks that
+    are not gone yet, and returns 9."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("train", "Train a model on pairs from swinmpi-prepare.",
-                       "mpirun -n 2 swinmpi-train --config configs/train/photos_x2.yaml --set train.data=pairs.h5")
-    made.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in train.output, if any")
+    made = make_parser(
+        "train", "Train a model on pairs from swinmpi-prepare.",
+        "mpirun -n 2 swinmpi-train --config configs/train/photos_x2.yaml --set train.data=pairs.h5")
+    made.add_argument("--resume", action="store_true",
+                      help="go on from the newest checkpoint in train.output, if any")
     return made
 
 
 def configured(options: Namespace) -> Config:
     config = config_from(options)
     if config.train.data is None:
-        raise ConfigError("train.data: expected the HDF5 file of swinmpi-prepare, got nothing; add --set train.data=FILE")
+        raise ConfigError("train.data: expected the HDF5 file of swinmpi-prepare, got nothing; "
+                          "add --set train.data=FILE")
     return config
 
 
-def train_on(world: World, config: Config, resume: bool, stop_requested: Callable[[], bool]) -> None:
+def train_on(world: World, config: Config, resume: bool,
+             stop_requested: Callable[[], bool]) -> None:
     """Connect torch.distributed and train. Collective."""
     import torch
 
@@ -75,7 +82,8 @@ def train_on(world: World, config: Config, resume: bool, stop_requested: Callabl
     from swinmpi.parallel.worker import Worker, leave_torch_distributed
     from swinmpi.training.plan import plan
     from swinmpi.training.train import run
-    device = torch.device(start_computing(config.parallel.device, config.parallel.threads, world.node))
+    device = torch.device(start_computing(config.parallel.device, config.parallel.threads,
+                                          world.node))
     alone = world.size == 1 and not launched_by_torchrun()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
@@ -84,7 +92,8 @@ def train_on(world: World, config: Config, resume: bool, stop_requested: Callabl
     worker = Worker(rank, size, device)
     folder = run(worker.on_root(plan, config, size, resume), worker, stop_requested)
     if rank == 0:
-        print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}", flush=True)
+        print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}",
+              flush=True)
     if not alone:
         # Only here: ranks that leave by an error do not wait for each other.
         leave_torch_distributed()

@@ -1,4 +1,5 @@
-"""YAML as swinmpi reads it: the safe loader, duplicate keys and aliases refused, 1e-4 a float, no more than a settings file."""
+"""YAML as swinmpi reads it: the safe loader, duplicate keys and aliases refused, 1e-4 a float,
+no more than a settings file."""
 import re
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ def read_yaml(path: Path | str) -> dict:
         with open(path, encoding="utf-8") as file:
             values = parse_yaml(file.read(LONGEST_TEXT + 1))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the configuration: {error.strerror or error}") from None
+        raise ConfigError(f"{path}: cannot read the configuration: "
+                          f"{error.strerror or error}") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: expected sections such as `sampler:`, got {type(values).__name__}")
+        raise ConfigError(f"{path}: expected sections such as `sampler:`, "
+                          f"got {type(values).__name__}")
     return values
 
 
@@ -33,7 +36,8 @@ def parse_override(text: str) -> dict:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or len(parts) < 2 or not all(parts):
-        raise ConfigError(f"--set {text}: expected section.key=value, for example --set sampler.steps=20")
+        raise ConfigError(f"--set {text}: expected section.key=value, "
+                          "for example --set sampler.steps=20")
     try:
         nested: Any = parse_yaml(value)
     except YAMLError as error:
@@ -44,8 +48,8 @@ def parse_override(text: str) -> dict:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """Safe loader that refuses duplicate keys, aliases (a few lines of them can stand for terabytes) and deep nesting, and
-    reads 1e-4 as YAML 1.2 does, as a float."""
+    """Safe loader that refuses duplicate keys, aliases (a few lines of them can stand for
+    terabytes) and deep nesting, and reads 1e-4 as YAML 1.2 does, as a float."""
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -54,10 +58,12 @@ class StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, f"aliases such as *{event.anchor} are not read here; write the value "
-                                              "out", event.start_mark)
+            raise yaml.composer.ComposerError(None, None,
+                                              f"aliases such as *{event.anchor} are not read here; "
+                                              "write the value out", event.start_mark)
         if self.depth >= DEEPEST:
-            raise yaml.composer.ComposerError(None, None, f"more than {DEEPEST} levels of mappings or lists", event.start_mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"more than {DEEPEST} levels of mappings or lists", event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -68,14 +74,17 @@ class StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"expected a name as key, got {key!r}", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"expected a name as key, got {key!r}", key_node.start_mark)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}",
+                                                        key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float",
+                                   re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
                                    list("-+0123456789"))
 
 

@@ -94,10 +94,12 @@ class Sampler:
             if self.clip_x_0 is not None:
                 x_0 = x_0.clamp(-self.clip_x_0, self.clip_x_0)
             following = combine(rule.of_x_t, x_t, rule.of_x_0, x_0)
-            keeping = tuple(x_0 if keep == X_0_ITSELF else
-                            combine(keep.of_x_t, x_t, keep.of_x_0, x_0) for keep in evaluation.keeps)
+            keeping = tuple(x_0 if keep == X_0_ITSELF
+                            else combine(keep.of_x_t, x_t, keep.of_x_0, x_0)
+                            for keep in evaluation.keeps)
         if len(kept) < len(rule.of_kept) or (rule.of_noise != 0 and noise is None):
-            missing = "noise" if len(kept) >= len(rule.of_kept) else f"{len(rule.of_kept)} kept tensors"
+            missing = ("noise" if len(kept) >= len(rule.of_kept)
+                       else f"{len(rule.of_kept)} kept tensors")
             raise ValueError(f"sampler evaluation {number}: expected {missing}, got none")
         terms = [*zip(rule.of_kept, kept, strict=False), (rule.of_noise, noise)]
         for factor, term in terms:
@@ -126,7 +128,8 @@ def timesteps(num_steps: int, schedule_steps: int) -> list[int]:
     Raises ValueError unless 1 <= num_steps <= T.
     """
     if not 1 <= num_steps <= schedule_steps:
-        raise ValueError(f"sampler.steps: expected 1..{schedule_steps} (diffusion.steps), got {num_steps}")
+        raise ValueError(f"sampler.steps: expected 1..{schedule_steps} (diffusion.steps), "
+                         f"got {num_steps}")
     return [round(schedule_steps * (num_steps - i) / num_steps) - 1 for i in range(num_steps)]
 
 
@@ -200,7 +203,8 @@ def heun(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
     return made
 
 
-Method = Callable[[Sequence[int], Sequence[float], SamplerConfig, DiffusionConfig], list[Evaluation]]
+Method = Callable[[Sequence[int], Sequence[float], SamplerConfig, DiffusionConfig],
+                  list[Evaluation]]
 """(t of every step, abar at them and 1 at the end, settings) -> the evaluations."""
 
 METHODS: dict[str, Method] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}

@@ -1,4 +1,5 @@
-"""Noise schedules: how fast the forward process turns an image into noise. Tables are float64 on the CPU."""
+"""Noise schedules: how fast the forward process turns an image into noise. Tables are
+float64 on the CPU."""
 import math
 import warnings
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ MAX_LAST_ALPHAS_CUMPROD = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The tables that follow from betas (T,), float64, 0 < beta < 1; their index t is 0-based (thesis eqs. 1.1, 1.2).
+    """The tables that follow from betas (T,), float64, 0 < beta < 1; their index t is 0-based
+    (thesis eqs. 1.1, 1.2).
 
     Raises ValueError where betas are not such a table.
     """
@@ -22,9 +24,11 @@ class Schedule:
 
     def __post_init__(self):
         if self.betas.dtype != torch.float64 or self.betas.ndim != 1 or not len(self.betas):
-            raise ValueError(f"betas: expected float64 of shape (T,), got {self.betas.dtype} {tuple(self.betas.shape)}")
+            raise ValueError("betas: expected float64 of shape (T,), "
+                             f"got {self.betas.dtype} {tuple(self.betas.shape)}")
         if not bool(((self.betas > 0) & (self.betas < 1)).all()):
-            raise ValueError(f"betas: expected 0 < beta < 1, got {self.betas.min():.3g}..{self.betas.max():.3g}")
+            raise ValueError("betas: expected 0 < beta < 1, "
+                             f"got {self.betas.min():.3g}..{self.betas.max():.3g}")
 
     @property
     def steps(self) -> int:
@@ -48,21 +52,23 @@ class Schedule:
 
 
 def make_schedule(name: str, steps: int) -> Schedule:
-    """The named schedule with T = steps; warns where x_T would still show the image. Names as in `betas`."""
+    """The named schedule with T = steps; warns where x_T would still show the image.
+    Names as in `betas`."""
     schedule = Schedule(betas(name, steps))
     last = schedule.alphas_cumprod[-1].item()
     if last > MAX_LAST_ALPHAS_CUMPROD:
-        warnings.warn(f"schedule {name} with {steps} steps ends at alphas_cumprod {last:.2g}, above "
-                      f"{MAX_LAST_ALPHAS_CUMPROD}: x_T still holds some of the image, so samples start off "
-                      "the training distribution; diffusion.schedule=cosine avoids this", stacklevel=2)
+        warnings.warn(f"schedule {name} with {steps} steps ends at alphas_cumprod {last:.2g}, "
+                      f"above {MAX_LAST_ALPHAS_CUMPROD}: x_T still holds some of the image, "
+                      "so samples start off the training distribution; "
+                      "diffusion.schedule=cosine avoids this", stacklevel=2)
     return schedule
 
 
 def betas(name: str, steps: int) -> Tensor:
     """beta_0..beta_{T-1}, (T,) float64, at most 0.999.
 
-    linear: 1e-4..0.02 for T = 1000 (Ho et al. 2020), scaled by 1000 / T so that x_T is equally noisy for any T.
-    quadratic: the same ends, the square root of beta rises linearly.
+    linear: 1e-4..0.02 for T = 1000 (Ho et al. 2020), scaled by 1000 / T so that x_T is equally
+    noisy for any T. quadratic: the same ends, the square root of beta rises linearly.
     cosine: abar falls as cos^2 (Nichol and Dhariwal 2021, eq. 17).
     thesis64, thesis128: linear 0.007..0.02 and 0.001..0.015 whatever T, as published.
     Raises ValueError for another name or steps < 1.

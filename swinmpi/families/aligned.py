@@ -91,7 +91,8 @@ class Aligned:
         return {"loss": diffusion + objective.regression_weight * regression,
                 "diffusion": diffusion.detach(), "regression": regression.detach()}
 
-    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+    def lr_rows(self, height: int, width: int, num_images: int,
+                ownership: Ownership) -> list[range]:
         return rows_encoded(self.model.encoder, (height, width), num_images, ownership)
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
@@ -107,7 +108,8 @@ class Aligned:
         return made
 
     def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        """told: features and residual (n, F + C, w, w), border channel (n, 1, w, w), vectors (n, G)."""
+        """told: features and residual (n, F + C, w, w), border channel (n, 1, w, w),
+        vectors (n, G)."""
         return self.model.unet(x_t, t, *told)
 
 
@@ -115,13 +117,16 @@ class AlignedCondition:
     """Features, regression residual and border channel of one image, (F + C + 1, h, w) canvases in
     this order over this rank's blocks of windows, and the global vector."""
 
-    def __init__(self, ownership: Ownership, num_features: int, channels: int, device: torch.device):
+    def __init__(self, ownership: Ownership, num_features: int, channels: int,
+                 device: torch.device):
         """num_features: F + C. Features are zero until they are put in."""
         grid, blocks = ownership.grid, ownership.own
         self.grid, self.channels, self.global_vector = grid, channels, torch.empty(0)
         self.whole_residual: Tensor | None = None
-        self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device) for block in blocks]
-        self.features = [Canvas(canvas.values[:-1], canvas.top, canvas.left) for canvas in self.canvases]
+        self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device)
+                         for block in blocks]
+        self.features = [Canvas(canvas.values[:-1], canvas.top, canvas.left)
+                         for canvas in self.canvases]
         for block, canvas in zip(blocks, self.canvases, strict=True):
             rect = block.canvas(grid)
             canvas.values[-1:] = border_channel(rect.rows, rect.cols, grid)
@@ -138,7 +143,8 @@ class AlignedCondition:
     def residual(self, rect: Rect) -> Tensor:
         """Of the whole image where root has it, else of a rectangle inside one of the blocks."""
         if self.whole_residual is not None:
-            return self.whole_residual[:, rect.rows.start:rect.rows.stop, rect.cols.start:rect.cols.stop]
+            return self.whole_residual[:, rect.rows.start:rect.rows.stop,
+                                       rect.cols.start:rect.cols.stop]
         canvas = next(canvas for canvas in self.features if canvas.holds(rect))
         return canvas.view(rect.rows, rect.cols)[-self.channels:].cpu()
 

@@ -18,15 +18,16 @@ from swinmpi.parallel.pieces import Transfer
 from swinmpi.parallel.shares import block_range
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid
-from swinmpi.windows.moves import Rect, Moves, plan_moves
+from swinmpi.windows.moves import Moves, Rect, plan_moves
 
 ENCODER_BLOCK_PX = 128
 LrBlock = tuple[range, range]
 """Rows and columns, LR px."""
 
 
-def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows], features: Sequence[Sequence[Canvas]],
-                     encoding: Encoding, residuals: Sequence[Tensor] | None = None) -> list[Tensor]:
+def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
+                     features: Sequence[Sequence[Canvas]], encoding: Encoding,
+                     residuals: Sequence[Tensor] | None = None) -> list[Tensor]:
     """Fill the features of images of one size; returns their global vectors (G,). Collective.
 
     Every rank gets what its windows see. Sums over blocks are added in the order of blocks, for the
@@ -49,11 +50,14 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows], features
             for slot, block in share[turn:turn + 1]:
                 held = scaled(block, encoder.scale, rank)
                 source = Canvas(made, held.rows.start, held.cols.start)
-                transfers.append(features_transfer(encoding.ownership, held, source, features[slot]))
+                transfers.append(features_transfer(encoding.ownership, held, source,
+                                                   features[slot]))
                 if residuals is not None:
-                    transfers.append(residual_transfer(grid, held, group.rank, source, residuals[slot]))
+                    transfers.append(residual_transfer(grid, held, group.rank, source,
+                                                       residuals[slot]))
         encoding.pieces.run(transfers)
-    everything = torch.from_numpy(group.allgather_arrays(sums.numpy(), [len(share) for share in shares]))
+    everything = torch.from_numpy(group.allgather_arrays(sums.numpy(),
+                                                         [len(share) for share in shares]))
     vectors = []
     for image, of_image in zip(images, everything.split(len(blocks)), strict=True):
         total = torch.zeros(encoder.head.out_channels)
@@ -74,12 +78,13 @@ def rows_encoded(encoder: AlignedEncoder, lr_size: tuple[int, int], num_images: 
 
 def lr_blocks(height: int, width: int) -> list[LrBlock]:
     """The encoder's blocks of an LR image, row by row: a function of its size alone."""
-    rows, cols = ([range(at, min(at + ENCODER_BLOCK_PX, size)) for at in range(0, size, ENCODER_BLOCK_PX)]
-                  for size in (height, width))
+    rows, cols = ([range(at, min(at + ENCODER_BLOCK_PX, size))
+                   for at in range(0, size, ENCODER_BLOCK_PX)] for size in (height, width))
     return [(down, across) for down in rows for across in cols]
 
 
-def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int, rank: int) -> list[tuple[int, LrBlock]]:
+def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int,
+             rank: int) -> list[tuple[int, LrBlock]]:
     """(image slot, block) of all blocks that `rank` encodes."""
     return [(k // len(blocks), blocks[k % len(blocks)])
             for k in block_range(num_images * len(blocks), num_ranks, rank)]
@@ -87,7 +92,8 @@ def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int, rank: i
 
 def rows_seen(encoder: AlignedEncoder, block: LrBlock, height: int) -> range:
     """LR rows that the features of a block depend on."""
-    return range(max(0, block[0].start - encoder.radius_px), min(height, block[0].stop + encoder.radius_px))
+    return range(max(0, block[0].start - encoder.radius_px),
+                 min(height, block[0].stop + encoder.radius_px))
 
 
 def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock,
@@ -111,17 +117,20 @@ def scaled(block: LrBlock, scale: int, rank: int) -> Rect:
     return Rect(rank, *(range(line.start * scale, line.stop * scale) for line in block))
 
 
-def features_transfer(ownership: Ownership, held: Rect, source: Canvas, targets: Sequence[Canvas]) -> Transfer:
+def features_transfer(ownership: Ownership, held: Rect, source: Canvas,
+                      targets: Sequence[Canvas]) -> Transfer:
     """A block's features, to all whose windows see them."""
     moves = moves_of(ownership.grid, held, ownership.canvas_rects, ownership.rank)
     return Transfer(moves, {0: source}, ownership.mine(targets), len(source.values))
 
 
-def residual_transfer(grid: WindowGrid, held: Rect, rank: int, source: Canvas, residual: Tensor) -> Transfer:
+def residual_transfer(grid: WindowGrid, held: Rect, rank: int, source: Canvas,
+                      residual: Tensor) -> Transfer:
     """The residual of a block, which is the last of its features, to root."""
     whole = Rect(0, range(grid.height_px), range(grid.width_px))
     last = Canvas(source.values[-len(residual):], source.top, source.left)
-    return Transfer(moves_of(grid, held, (whole,), rank), {0: last}, {0: Canvas(residual, 0, 0)}, len(residual))
+    return Transfer(moves_of(grid, held, (whole,), rank), {0: last}, {0: Canvas(residual, 0, 0)},
+                    len(residual))
 
 
 @lru_cache(maxsize=1 << 12)

@@ -95,8 +95,8 @@ class Condition(Protocol):
         """The further arguments of `Family.predict` for one window, without the first axis."""
 
     def residual(self, rect: Rect) -> Tensor | None:
-        """What to add to the bicubic image over a rectangle on this rank, (C, h, w) on the CPU; None:
-        nothing."""
+        """What to add to the bicubic image over a rectangle on this rank, (C, h, w) on
+        the CPU; None: nothing."""
 
 
 class Family(Protocol):
@@ -121,7 +121,8 @@ class Family(Protocol):
         """What is diffused, of images (..., C, H, W) in -1..1."""
 
     def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
-        """The inverse of `x_0`: an image around -1..1 over the rectangle of `base`, in `out` if given."""
+        """The inverse of `x_0`: an image around -1..1 over the rectangle of `base`,
+        in `out` if given."""
 
     @property
     def starts_from_lr(self) -> bool:
@@ -133,7 +134,8 @@ class Family(Protocol):
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """`loss`, to be minimised, and its parts, detached."""
 
-    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+    def lr_rows(self, height: int, width: int, num_images: int,
+                ownership: Ownership) -> list[range]:
         """The rows that this rank must be given of each LR image to make the conditions."""
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
@@ -165,8 +167,8 @@ def frame_windows(drawing: Drawing, rng: np.random.Generator) -> list[Window]:
 
 def cut(images: Tensor, windows: list[list[Window]], window_px: int, border: str) -> Tensor:
     """(B, C, H, W) -> (windows of all images, C, w, w)."""
-    return torch.stack([cut_at(image, *window.origin, window_px, border)
-                        for image, chosen in zip(images, windows, strict=True) for window in chosen])
+    return torch.stack([cut_at(image, *window.origin, window_px, border) for image,
+                        chosen in zip(images, windows, strict=True) for window in chosen])
 
 
 def counts_of(batch: Batch) -> Tensor:

@@ -27,8 +27,9 @@ def check_size(config: ModelConfig) -> None:
     with torch.device("meta"):
         num_bytes = 4 * count_parameters(make_family(config).model)
     if 2 * num_bytes > memory_bytes():
-        raise ConfigError(f"model: expected a network that fits this machine's memory of {memory_bytes() / 2**30:.3g} "
-                          f"GiB, got one with {num_bytes / 2**30:.3g} GiB of weights; set fewer blocks or channels")
+        raise ConfigError("model: expected a network that fits this machine's memory of "
+                          f"{memory_bytes() / 2**30:.3g} GiB, got one with {num_bytes / 2**30:.3g} "
+                          "GiB of weights; set fewer blocks or channels")
 
 
 def load_family(checkpoint: Path, config: ModelConfig, takes_steps: bool) -> Family:
@@ -39,6 +40,7 @@ def load_family(checkpoint: Path, config: ModelConfig, takes_steps: bool) -> Fam
     try:
         family = make_family(config, takes_steps)
     except ValueError as error:
-        raise CheckpointError(f"{checkpoint}: its settings make no model ({error}); retrain") from None
+        raise CheckpointError(f"{checkpoint}: its settings make no model "
+                              f"({error}); retrain") from None
     load_into(family.model, tensors, str(checkpoint))
     return family

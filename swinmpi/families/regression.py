@@ -59,7 +59,8 @@ class Regression:
             return self.model.upsample(self.model.trunk(lr))[:, -self.config.channels:]
         return self.model(lr)
 
-    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+    def lr_rows(self, height: int, width: int, num_images: int,
+                ownership: Ownership) -> list[range]:
         return [range(height)] * num_images
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
@@ -88,4 +89,5 @@ class RegressionCondition:
         return ()
 
     def residual(self, rect: Rect) -> Tensor:
-        return self.whole_residual[:, rect.rows.start:rect.rows.stop, rect.cols.start:rect.cols.stop]
+        return self.whole_residual[:, rect.rows.start:rect.rows.stop,
+                                   rect.cols.start:rect.cols.stop]

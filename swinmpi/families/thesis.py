@@ -74,7 +74,8 @@ class Thesis:
         t_image = torch.stack([t[0] for t in batch.t.split(counts.tolist())])
         x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
         wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
-        wanted, windows = (cut(image, batch.windows, grid.window_px, grid.border) for image in (wanted, x_t))
+        wanted, windows = (cut(image, batch.windows, grid.window_px, grid.border)
+                           for image in (wanted, x_t))
         told = self.told(batch, x_t, grid)
         output = self.predict(windows, t_image.repeat_interleave(counts), *told)
         loss = objective.distance(output.float(), wanted)
@@ -85,27 +86,31 @@ class Thesis:
         if self.model.encoder is None:
             return ()
         lr, x_t = self.shrunk(batch.lr), self.shrunk(x_t)
-        masks = torch.cat([self.masks(grid, windows[0].shift, [window.position for window in windows])
-                           for windows in batch.windows]).to(lr.device)
+        masks = torch.cat(
+            [self.masks(grid, windows[0].shift, [window.position for window in windows])
+             for windows in batch.windows]).to(lr.device)
         lr, x_t = (image.repeat_interleave(counts_of(batch), dim=0) for image in (lr, x_t))
         return (self.model.encoder(thesis_condition(self.config, lr, masks, x_t)),)
 
     def shrunk(self, images: Tensor) -> Tensor:
         """Images (n, C, h, w) at the size of a window, where features are added."""
         side = self.config.window_px
-        return imresize_tensor(images, size=(side, side)) if images.shape[-2:] != (side, side) else images
+        return (imresize_tensor(images, size=(side, side)) if images.shape[-2:] != (side, side)
+                else images)
 
     def masks(self, grid: WindowGrid, shift: Shift, positions: Sequence[int]) -> Tensor:
         """(len(positions), 1, w, w) in -1..1."""
         side = self.config.window_px
         return gaussian_masks(grid, shift, positions, self.config.mask_width, side, side)
 
-    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+    def lr_rows(self, height: int, width: int, num_images: int,
+                ownership: Ownership) -> list[range]:
         return [range(height)] * num_images
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list["ThesisCondition"]:
-        return [ThesisCondition(self, image.values.to(encoding.device), encoding) for image in images]
+        return [ThesisCondition(self, image.values.to(encoding.device), encoding)
+                for image in images]
 
     def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
         """told: features (n, unet_channels[0], w, w); nothing without an encoder."""
@@ -131,7 +136,8 @@ class ThesisCondition:
             self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
         if config.sees_whole_x_t:
             self.kept.clear()
-            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2).expand(size, -1, -1, -1)
+            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2).expand(
+                size, -1, -1, -1)
         missing = [position for position in positions if (shift, position) not in self.kept]
         for first in range(0, len(missing), size):
             part = missing[first:first + size]

@@ -1,4 +1,5 @@
-"""MATLAB's imresize: how an HR image becomes its LR image, and how an LR image is enlarged for comparison."""
+"""MATLAB's imresize: how an HR image becomes its LR image, and how an LR image is enlarged
+for comparison."""
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -10,10 +11,12 @@ from torch import Tensor
 
 def imresize(image: np.ndarray, scale: float | None = None, size: Sequence[int] | None = None,
              kernel: str = "bicubic") -> np.ndarray:
-    """Resize (H, W) or (H, W, C) as MATLAB's `imresize(image, scale)` or `imresize(image, size)` does; dtype is kept.
+    """Resize (H, W) or (H, W, C) as MATLAB's `imresize(image, scale)` or `imresize(image, size)`
+    does; dtype is kept.
 
-    Computed in float64. Integers are rounded (halves up) and clipped to their type after each axis, as in MATLAB.
-    `kernel`: "bicubic" (Keys, a = -0.5) or "bilinear"; both widened to antialias when shrinking.
+    Computed in float64. Integers are rounded (halves up) and clipped to their type after
+    each axis, as in MATLAB. `kernel`: "bicubic" (Keys, a = -0.5) or "bilinear"; both widened
+    to antialias when shrinking.
     """
     if image.ndim not in (2, 3):
         raise ValueError(f"imresize: expected (H, W) or (H, W, C), got shape {image.shape}")
@@ -29,47 +32,53 @@ def imresize(image: np.ndarray, scale: float | None = None, size: Sequence[int] 
 
 def imresize_tensor(x: Tensor, scale: float | None = None, size: Sequence[int] | None = None,
                     kernel: str = "bicubic") -> Tensor:
-    """MATLAB's imresize of the last two axes of a float tensor (N, C, H, W), any value range, in its own precision.
+    """MATLAB's imresize of the last two axes of a float tensor (N, C, H, W), any value range,
+    in its own precision.
 
     Elementwise sums in a fixed order: the result of an image does not depend on the batch it is in.
     """
     if not x.is_floating_point():
-        raise ValueError(f"imresize_tensor: expected a float tensor, got {x.dtype}; use imresize for integer images")
+        raise ValueError(f"imresize_tensor: expected a float tensor, got {x.dtype}; "
+                         "use imresize for integer images")
     return resize_axes(x, (x.ndim - 2, x.ndim - 1), scale, size, kernel)
 
 
-def imresize_part(part: Tensor, origin: Sequence[int], old: Sequence[int], new: Sequence[int], wanted: Sequence[range],
-                  axes: Sequence[int] = (-2, -1)) -> Tensor:
-    """The rows and columns `wanted` of a bicubic imresize of an image from size `old` to size `new`, both (height, width),
-    by a part of the image that starts at `origin` and holds all they depend on (`part_needed`): the same bits.
+def imresize_part(part: Tensor, origin: Sequence[int], old: Sequence[int], new: Sequence[int],
+                  wanted: Sequence[range], axes: Sequence[int] = (-2, -1)) -> Tensor:
+    """The rows and columns `wanted` of a bicubic imresize of an image from size `old` to size
+    `new`, both (height, width), by a part of the image that starts at `origin` and holds all they
+    depend on (`part_needed`): the same bits.
     """
-    by_factor = sorted(zip((n / o for n, o in zip(new, old, strict=True)), axes, origin, old, new, wanted, strict=True),
-                       key=lambda axis: axis[0])
+    by_factor = sorted(zip((n / o for n, o in zip(new, old, strict=True)), axes, origin, old, new,
+                           wanted, strict=True), key=lambda axis: axis[0])
     for factor, axis, start, before, after, chosen in by_factor:
         weights, indices = contributions(before, after, factor, "bicubic")
         place = indices[:, chosen.start:chosen.stop] - start
         if place.numel() and not 0 <= place.min() <= place.max() < part.shape[axis]:
-            raise ValueError(f"imresize_part: expected {part_needed(before, after, chosen)} of the image, "
-                             f"got {range(start, start + part.shape[axis])}")
+            raise ValueError(f"imresize_part: expected {part_needed(before, after, chosen)} of the "
+                             f"image, got {range(start, start + part.shape[axis])}")
         part = weighted_sum(part, axis % part.ndim, weights[:, chosen.start:chosen.stop], place)
     return part
 
 
 def part_needed(old: int, new: int, wanted: range) -> range:
-    """The input rows on which the rows `wanted` of a bicubic imresize from `old` to `new` rows depend."""
+    """The input rows on which the rows `wanted` of a bicubic imresize from `old`
+    to `new` rows depend."""
     indices = contributions(old, new, new / old, "bicubic")[1][:, wanted.start:wanted.stop]
     return range(int(indices.min()), int(indices.max()) + 1)
 
 
-def resize_axes(x: Tensor, axes: Sequence[int], scale: float | None, size: Sequence[int] | None, kernel: str,
-                finish: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
-    """Resize one axis after the other, the one that shrinks most first (ties: in the given order); `finish` each."""
+def resize_axes(x: Tensor, axes: Sequence[int], scale: float | None, size: Sequence[int] | None,
+                kernel: str, finish: Callable[[Tensor], Tensor] = lambda y: y) -> Tensor:
+    """Resize one axis after the other, the one that shrinks most first (ties: in the given
+    order); `finish` each."""
     if (scale is None) == (size is None):
         raise ValueError(f"imresize: expected either scale or size, got scale={scale}, size={size}")
     if kernel not in KERNELS:
         raise ValueError(f"imresize: expected kernel {' or '.join(KERNELS)}, got {kernel!r}")
     old = [x.shape[axis] for axis in axes]
-    new = [math.ceil(scale * length) for length in old] if size is None else [int(length) for length in size]
+    new = ([math.ceil(scale * length) for length in old] if size is None
+           else [int(length) for length in size])
     if min(new + old) < 1:
         raise ValueError(f"imresize: expected sizes of at least 1 px, got {old} -> {new}")
     factors = [n / o if scale is None else scale for n, o in zip(new, old, strict=True)]
@@ -79,12 +88,14 @@ def resize_axes(x: Tensor, axes: Sequence[int], scale: float | None, size: Seque
 
 
 def resize_axis(x: Tensor, axis: int, length: int, factor: float, kernel: str) -> Tensor:
-    """Each of `length` output samples is a weighted sum of samples of x along `axis`, tap by tap."""
+    """Each of `length` output samples is a weighted sum of samples of x along
+    `axis`, tap by tap."""
     return weighted_sum(x, axis, *contributions(x.shape[axis], length, factor, kernel))
 
 
 def weighted_sum(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tensor:
-    """Output i along `axis` is the sum over taps of weights[tap, i] * x[indices[tap, i]], tap by tap."""
+    """Output i along `axis` is the sum over taps of weights[tap, i] * x[indices[tap,
+    i]], tap by tap."""
     column = [-1 if dim == axis else 1 for dim in range(x.ndim)]
     result = None
     for weight, index in zip(weights.to(x.device, x.dtype), indices.to(x.device), strict=True):
@@ -95,10 +106,11 @@ def weighted_sum(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tens
 
 @lru_cache(maxsize=64)
 def contributions(old: int, new: int, factor: float, kernel: str) -> tuple[Tensor, Tensor]:
-    """Weights (taps, new) float64, summing to 1 over taps, and indices (taps, new) int64 into 0..old-1.
+    """Weights (taps, new) float64, summing to 1 over taps, and indices (taps, new)
+    int64 into 0..old-1.
 
-    Output sample i lies at (i + 1/2) / factor - 1/2 of the input. Outside, the input is mirrored with its edge sample
-    repeated. When shrinking, the kernel is widened by 1 / factor.
+    Output sample i lies at (i + 1/2) / factor - 1/2 of the input. Outside, the input is mirrored
+    with its edge sample repeated. When shrinking, the kernel is widened by 1 / factor.
     """
     evaluate, width = KERNELS[kernel]
     stretch = min(factor, 1.0)
@@ -126,4 +138,5 @@ def triangle(x: Tensor) -> Tensor:
     return (1 - x.abs()).clamp(min=0)
 
 
-KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {"bicubic": (cubic, 4.0), "bilinear": (triangle, 2.0)}
+KERNELS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {"bicubic": (cubic, 4.0),
+                                                                "bilinear": (triangle, 2.0)}

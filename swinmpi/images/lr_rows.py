@@ -43,4 +43,5 @@ class LrRows:
 def union(*ranges: range) -> range:
     """The shortest range that holds all of them; empty ones count nowhere."""
     filled = [one for one in ranges if one]
-    return range(min(one.start for one in filled), max(one.stop for one in filled)) if filled else range(0)
+    return (range(min(one.start for one in filled), max(one.stop for one in filled)) if filled
+            else range(0))

@@ -1,4 +1,5 @@
-"""Photographs as arrays: decoding at full bit depth, cutting crops shrunk by any factor out of one decoded image."""
+"""Photographs as arrays: decoding at full bit depth, cutting crops shrunk by any factor out
+of one decoded image."""
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from PIL import Image, ImageOps
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 2**29  # Pillow's own limit of 89 Mpx is below large photographs and microscope slides
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as MATLAB's rgb2gray
-# Pillow decodes 16-bit colour to one byte per sample, the high one; with the byte orders exchanged, to the low one.
+# Pillow decodes 16-bit colour to one byte per sample, the high one; with the byte orders
+# exchanged, to the low one.
 OTHER_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A decoded image as Pillow planes, because Pillow can resample any part of them without touching the rest.
+    """A decoded image as Pillow planes, because Pillow can resample any part of them without
+    touching the rest.
 
     8 bit: one plane of mode L or RGB. 16 bit: one plane of mode F for each channel.
     """
@@ -31,51 +34,63 @@ class Photograph:
     def width_px(self) -> int:
         return self.planes[0].width
 
-    def cut(self, top_px: float, left_px: float, reduce: float, height_px: int, width_px: int) -> np.ndarray:
-        """A (height, width, C) part of the image shrunk by `reduce` (Lanczos); the origin is in full-size pixels.
+    def cut(self, top_px: float, left_px: float, reduce: float, height_px: int,
+            width_px: int) -> np.ndarray:
+        """A (height, width, C) part of the image shrunk by `reduce` (Lanczos);
+        the origin is in full-size pixels.
 
-        Equal to shrinking the whole image and then cropping: the filter reads beyond the edges of the part.
+        Equal to shrinking the whole image and then cropping: the filter reads beyond
+        the edges of the part.
         """
         box = (left_px, top_px, left_px + width_px * reduce, top_px + height_px * reduce)
         box = (box[0], box[1], min(box[2], self.width_px), min(box[3], self.height_px))
-        parts = [plane.resize((width_px, height_px), Image.Resampling.LANCZOS, box=box) for plane in self.planes]
+        parts = [plane.resize((width_px, height_px), Image.Resampling.LANCZOS, box=box)
+                 for plane in self.planes]
         return to_dtype(stack_channels([np.asarray(part) for part in parts]), self.dtype)
 
 
 def to_photograph(image: np.ndarray) -> Photograph:
     """Wrap an (H, W, C) array of uint8 or uint16 and 1 or 3 channels."""
     if image.dtype == np.uint8:
-        return Photograph((Image.fromarray(image[..., 0] if image.shape[2] == 1 else image),), image.dtype)
-    planes = [Image.fromarray(np.ascontiguousarray(image[..., c], dtype=np.float32)) for c in range(image.shape[2])]
+        return Photograph((Image.fromarray(image[..., 0] if image.shape[2] == 1 else image),),
+                          image.dtype)
+    planes = [Image.fromarray(np.ascontiguousarray(image[..., c], dtype=np.float32))
+              for c in range(image.shape[2])]
     return Photograph(tuple(planes), image.dtype)
 
 
 def read_photograph(path: Path) -> np.ndarray:
-    """Decode to (H, W, C), uint8 or uint16, C of 1 or 3: EXIF orientation applied, palette resolved, alpha dropped.
+    """Decode to (H, W, C), uint8 or uint16, C of 1 or 3: EXIF orientation applied, palette
+    resolved, alpha dropped.
 
-    Raises whatever the decoder raises for a damaged file, ValueError for a kind of image it cannot keep the depth of.
+    Raises whatever the decoder raises for a damaged file, ValueError for a kind of image it cannot
+    keep the depth of.
     """
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     image, rawmode = load(path)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return np.asarray(image).astype(np.uint16)[..., None]
     if image.mode in ("I", "F") or "32" in rawmode:
-        raise ValueError(f"expected 8 or 16 bit per channel, got {rawmode}; put such images into an HDF5 stack")
+        raise ValueError(f"expected 8 or 16 bit per channel, got {rawmode}; "
+                         "put such images into an HDF5 stack")
     if "16" not in rawmode:
         return colours(image)
     if rawmode.partition(";")[0] not in ("RGB", "RGBA", "RGBX") or rawmode[-3:] not in OTHER_BYTE:
-        raise ValueError(f"16-bit layout {rawmode} would lose its depth; save it as 16-bit grey or RGB")
+        raise ValueError(f"16-bit layout {rawmode} would lose its depth; save it as "
+                         "16-bit grey or RGB")
     low_bytes, _ = load(path, rawmode[:-3] + OTHER_BYTE[rawmode[-3:]])
     return colours(image).astype(np.uint16) * 256 + colours(low_bytes)
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """(H, W, 1 or 3) -> (H, W, channels): grey is copied, colours are weighted to luma; same dtype."""
+    """(H, W, 1 or 3) -> (H, W, channels): grey is copied, colours are weighted
+    to luma; same dtype."""
     if image.shape[2] == channels:
         return image
     if channels == 3:
         return np.repeat(image, 3, axis=2)
-    return to_dtype(np.einsum("hwc,c->hw", image, np.asarray(LUMA, np.float32))[..., None], image.dtype)
+    return to_dtype(np.einsum("hwc,c->hw", image, np.asarray(LUMA, np.float32))[..., None],
+                    image.dtype)
 
 
 def with_depth(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -93,7 +108,8 @@ def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def load(path: Path, rawmode: str | None = None) -> tuple[Image.Image, str]:
-    """The decoded, upright image and how Pillow unpacked its samples; a given `rawmode` replaces Pillow's choice."""
+    """The decoded, upright image and how Pillow unpacked its samples; a given `rawmode` replaces
+    Pillow's choice."""
     with Image.open(path) as image:
         if rawmode is not None:
             image.tile = [with_rawmode(tile, rawmode) for tile in image.tile]
@@ -105,13 +121,16 @@ def load(path: Path, rawmode: str | None = None) -> tuple[Image.Image, str]:
 
 
 def with_rawmode(tile: tuple, rawmode: str) -> tuple:
-    """A Pillow tile (codec, extents, offset, arguments) with another raw mode; arguments are that or start with it."""
+    """A Pillow tile (codec, extents, offset, arguments) with another raw mode; arguments are that
+    or start with it."""
     arguments = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
-    return getattr(tile, "_make", tuple)((*tile[:3], arguments))  # a named tuple in newer versions of Pillow
+    # a named tuple in newer versions of Pillow
+    return getattr(tile, "_make", tuple)((*tile[:3], arguments))
 
 
 def colours(image: Image.Image) -> np.ndarray:
-    """(H, W, 1) of grey or (H, W, 3) of any other Pillow mode with 8 bits per sample; alpha dropped."""
+    """(H, W, 1) of grey or (H, W, 3) of any other Pillow mode with 8 bits per
+    sample; alpha dropped."""
     grey = image.mode in ("1", "L", "LA", "La")
     return stack_channels([np.asarray(image.convert("L" if grey else "RGB"))])
 

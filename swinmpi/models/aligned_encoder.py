@@ -1,4 +1,5 @@
-"""The encoder of the `aligned` family: features on the HR grid, and a regression of the HR image."""
+"""The encoder of the `aligned` family: features on the HR grid, and a regression
+of the HR image."""
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -8,7 +9,8 @@ from swinmpi.config import AlignedModel
 class AlignedEncoder(nn.Module):
     """LR image -> features and regression residual on the HR grid, and the image's global vector.
 
-    EDSR body (Lim et al. 2017, no normalisation) at LR size, then sub-pixel convolution (Shi et al. 2016).
+    EDSR body (Lim et al. 2017, no normalisation) at LR size, then sub-pixel convolution
+    (Shi et al. 2016).
     """
 
     def __init__(self, config: AlignedModel):
@@ -18,7 +20,8 @@ class AlignedEncoder(nn.Module):
         self.head = nn.Conv2d(config.channels, width, 3, padding=1)
         self.body = nn.Sequential(*[EdsrBlock(width) for _ in range(config.encoder_blocks)],
                                   nn.Conv2d(width, width, 3, padding=1))
-        self.tail = nn.Conv2d(width, (config.feature_channels + config.channels) * config.scale**2, 3, padding=1)
+        self.tail = nn.Conv2d(width, (config.feature_channels + config.channels) * config.scale**2,
+                              3, padding=1)
         self.to_global = nn.Linear(width, config.global_channels)
 
     @property
@@ -29,7 +32,8 @@ class AlignedEncoder(nn.Module):
     @property
     def radius_px(self) -> int:
         """How far, in LR px, an output can see: one pixel per 3x3 convolution on the way."""
-        return sum(module.kernel_size[0] // 2 for module in self.modules() if isinstance(module, nn.Conv2d))
+        return sum(module.kernel_size[0] // 2 for module in self.modules()
+                   if isinstance(module, nn.Conv2d))
 
     def trunk(self, lr: Tensor) -> Tensor:
         """lr: (N, C, h, w) in -1..1 -> (N, width, h, w)."""
@@ -37,7 +41,8 @@ class AlignedEncoder(nn.Module):
         return shallow + self.body(shallow)
 
     def upsample(self, trunk: Tensor) -> Tensor:
-        """(N, width, h, w) -> (N, F + C, h * scale, w * scale): F features, then the regression residual."""
+        """(N, width, h, w) -> (N, F + C, h * scale, w * scale): F features, then
+        the regression residual."""
         return functional.pixel_shuffle(self.tail(trunk), self.scale)
 
     def global_vector(self, trunk_mean: Tensor) -> Tensor:

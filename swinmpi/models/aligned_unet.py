@@ -10,17 +10,20 @@ EMBEDDING_CHANNELS = 192
 
 
 class AlignedUNet(nn.Module):
-    """Predicts eps, v or x_0 of a window from x_t, the aligned features, the border channel, t and the global vector.
+    """Predicts eps, v or x_0 of a window from x_t, the aligned features, the border channel,
+    t and the global vector.
 
-    Works on the window unshuffled by 2, one resolution per entry of `unet_channels`, attention at the lowest only.
+    Works on the window unshuffled by 2, one resolution per entry of `unet_channels`, attention
+    at the lowest only.
     """
 
     def __init__(self, config: AlignedModel):
         super().__init__()
         widths = config.unet_channels
         inputs = config.channels + config.feature_channels + config.channels + 1
-        self.embed = nn.Sequential(nn.Linear(EMBEDDING_CHANNELS + config.global_channels, EMBEDDING_CHANNELS),
-                                   nn.SiLU(), nn.Linear(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS), nn.SiLU())
+        self.embed = nn.Sequential(
+            nn.Linear(EMBEDDING_CHANNELS + config.global_channels, EMBEDDING_CHANNELS),
+            nn.SiLU(), nn.Linear(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS), nn.SiLU())
         self.entry = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.encoders = nn.ModuleList(Stage(width, width, config.unet_blocks) for width in widths)
@@ -28,14 +31,18 @@ class AlignedUNet(nn.Module):
         self.attention = SelfAttention(widths[-1], config.attention_heads)
         self.middle = Stage(widths[-1], widths[-1], 2)
         self.ups = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in reversed(pairs))
-        self.decoders = nn.ModuleList(Stage(2 * width, width, config.unet_blocks) for width in reversed(widths))
+        self.decoders = nn.ModuleList(Stage(2 * width, width, config.unet_blocks)
+                                      for width in reversed(widths))
         self.exit = nn.Conv2d(widths[0], 4 * config.channels, 3, padding=1)
         nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.bias)
 
-    def forward(self, x_t: Tensor, t: Tensor, features: Tensor, border: Tensor, global_vector: Tensor) -> Tensor:
-        """x_t: (n, C, w, w); t: (n,) 0-based; features: (n, F + C, w, w); border: (n, 1, w, w); global: (n, G)."""
-        embedding = self.embed(torch.cat([sinusoidal_embedding(t, EMBEDDING_CHANNELS), global_vector], dim=1))
+    def forward(self, x_t: Tensor, t: Tensor, features: Tensor, border: Tensor,
+                global_vector: Tensor) -> Tensor:
+        """x_t: (n, C, w, w); t: (n,) 0-based; features: (n, F + C, w, w); border: (n, 1, w, w);
+        global: (n, G)."""
+        embedding = self.embed(
+            torch.cat([sinusoidal_embedding(t, EMBEDDING_CHANNELS), global_vector], dim=1))
         x = self.entry(functional.pixel_unshuffle(torch.cat([x_t, features, border], dim=1), 2))
         skips = []
         for level, stage in enumerate(self.encoders):
@@ -53,7 +60,8 @@ class Stage(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, blocks: int):
         super().__init__()
-        self.blocks = nn.ModuleList(ModulatedBlock(inputs if i == 0 else outputs, outputs) for i in range(blocks))
+        self.blocks = nn.ModuleList(ModulatedBlock(inputs if i == 0 else outputs, outputs)
+                                    for i in range(blocks))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         for block in self.blocks:
@@ -62,7 +70,8 @@ class Stage(nn.Module):
 
 
 class ModulatedBlock(nn.Module):
-    """Residual double convolution whose normalised middle is scaled and shifted by the embedding (FiLM)."""
+    """Residual double convolution whose normalised middle is scaled and shifted by
+    the embedding (FiLM)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -77,9 +86,10 @@ class ModulatedBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
-        # Under bf16 autocast the CPU normalises twice as fast in float32, the type of the weights, and more exactly.
-        # Writing in place spares the caches.
+        # Under bf16 autocast the CPU normalises twice as fast in float32, the type of the weights,
+        # and more exactly. Writing in place spares the caches.
         exact = self.norm1.weight.dtype
         h = self.conv1(functional.silu(self.norm1(x.to(exact)), inplace=True))
-        h = self.conv2(functional.silu(self.norm2(h.to(exact)).mul_(1 + scale).add_(shift), inplace=True))
+        h = self.conv2(functional.silu(self.norm2(h.to(exact)).mul_(1 + scale).add_(shift),
+                                       inplace=True))
         return self.skip(x) + h

@@ -1,7 +1,8 @@
-"""Building blocks of the networks: time embedding, self-attention, and the residual double convolutions of the thesis.
+"""Building blocks of the networks: time embedding, self-attention, and the residual double
+convolutions of the thesis.
 
-All images are (n, channels, height, width). Every block keeps the memory format it is given (channels_last pays on the
-CPU) and is safe under bf16 autocast; no control flow depends on data.
+All images are (n, channels, height, width). Every block keeps the memory format it is given
+(channels_last pays on the CPU) and is safe under bf16 autocast; no control flow depends on data.
 """
 import math
 
@@ -11,19 +12,22 @@ from torch.nn import functional
 
 
 def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sines, then cosines, of t at dim/2 wavelengths from 2 pi to nearly 20000 pi (Vaswani et al. 2017, section 3.5).
+    """Sines, then cosines, of t at dim/2 wavelengths from 2 pi to nearly 20000 pi
+    (Vaswani et al. 2017, section 3.5).
 
     t: (n,) of any number type -> (n, dim) float32 in -1..1. ValueError when `dim` is odd.
     """
     if dim % 2:
-        raise ValueError(f"the time embedding is half sines, half cosines: expected an even dim, got {dim}")
+        raise ValueError("the time embedding is half sines, half cosines: "
+                         f"expected an even dim, got {dim}")
     fraction = torch.arange(0, dim, 2, device=t.device, dtype=torch.float32) / dim
     angle = t.float()[:, None] * torch.exp(-math.log(10000) * fraction)
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
 def set_fused_attention(module: nn.Module, fused: bool) -> None:
-    """Switch every SelfAttention inside `module` to scaled_dot_product_attention, or to the explicit softmax."""
+    """Switch every SelfAttention inside `module` to scaled_dot_product_attention,
+    or to the explicit softmax."""
     for part in module.modules():
         if isinstance(part, SelfAttention):
             part.fused = fused
@@ -35,46 +39,53 @@ def count_parameters(module: nn.Module) -> int:
 
 
 class SelfAttention(nn.Module):
-    """Every pixel attends to every pixel (LayerNorm, heads, residual), then a small feed-forward (residual).
+    """Every pixel attends to every pixel (LayerNorm, heads, residual), then a small
+    feed-forward (residual).
 
-    x: (n, channels, h, w) -> the same shape. `fused` chooses how, never what: both ways agree to rounding.
+    x: (n, channels, h, w) -> the same shape. `fused` chooses how, never what: both ways
+    agree to rounding.
     ValueError when `heads` does not divide `channels`.
     """
 
     def __init__(self, channels: int, heads: int, fused: bool = True):
         super().__init__()
         if channels % heads:
-            raise ValueError(f"expected channels that {heads} attention heads divide, got {channels}")
+            raise ValueError(f"expected channels that {heads} attention heads divide, "
+                             f"got {channels}")
         self.heads, self.fused = heads, fused
         self.norm = nn.LayerNorm(channels)
         self.to_qkv = nn.Linear(channels, 3 * channels)
         self.join_heads = nn.Linear(channels, channels)
-        self.feed_forward = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels), nn.GELU(),
-                                          nn.Linear(channels, channels))
+        self.feed_forward = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels),
+                                          nn.GELU(), nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
         q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2)
                    for part in self.to_qkv(self.norm(tokens)).chunk(3, dim=2))
-        mixed = functional.scaled_dot_product_attention(q, k, v) if self.fused else explicit_attention(q, k, v)
+        mixed = (functional.scaled_dot_product_attention(q, k, v) if self.fused
+                 else explicit_attention(q, k, v))
         tokens = tokens + self.join_heads(mixed.transpose(1, 2).flatten(2))
         tokens = tokens + self.feed_forward(tokens)
         return tokens.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1), each (n, heads, tokens, d); holds tokens^2 weights."""
+    """softmax(q k^T / sqrt(d)) v (Vaswani et al. 2017, eq. 1), each (n, heads, tokens, d);
+    holds tokens^2 weights."""
     weights = torch.softmax(q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1]), dim=-1)
     return weights.to(v.dtype) @ v
 
 
 class DoubleConv(nn.Sequential):
-    """conv, norm, GELU, conv, norm; (n, inputs, h, w) -> (n, outputs, h, w). The norm is over the whole image."""
+    """conv, norm, GELU, conv, norm; (n, inputs, h, w) -> (n, outputs, h, w). The norm is over
+    the whole image."""
 
     def __init__(self, inputs: int, outputs: int, middle: int | None = None):
         middle = middle or outputs
-        super().__init__(nn.Conv2d(inputs, middle, 3, padding=1, bias=False), nn.GroupNorm(1, middle), nn.GELU(),
-                         nn.Conv2d(middle, outputs, 3, padding=1, bias=False), nn.GroupNorm(1, outputs))
+        super().__init__(
+            nn.Conv2d(inputs, middle, 3, padding=1, bias=False), nn.GroupNorm(1, middle), nn.GELU(),
+            nn.Conv2d(middle, outputs, 3, padding=1, bias=False), nn.GroupNorm(1, outputs))
 
 
 class ResidualDoubleConv(nn.Module):
@@ -104,7 +115,8 @@ class Down(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, embedding_channels: int):
         super().__init__()
-        self.convs = nn.Sequential(nn.MaxPool2d(2), ResidualDoubleConv(inputs), DoubleConv(inputs, outputs))
+        self.convs = nn.Sequential(nn.MaxPool2d(2), ResidualDoubleConv(inputs),
+                                   DoubleConv(inputs, outputs))
         self.time = TimeShift(embedding_channels, outputs)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -114,13 +126,15 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Twice the size, joined with the skip of that size.
 
-    x: (n, coarse, h, w), skip: (n, fine, 2 h, 2 w), embedding: (n, embedding_channels) -> (n, outputs, 2 h, 2 w).
+    x: (n, coarse, h, w), skip: (n, fine, 2 h, 2 w), embedding: (n, embedding_channels) ->
+    (n, outputs, 2 h, 2 w).
     """
 
     def __init__(self, coarse: int, fine: int, outputs: int, embedding_channels: int):
         super().__init__()
         joined = coarse + fine
-        self.convs = nn.Sequential(ResidualDoubleConv(joined), DoubleConv(joined, outputs, middle=joined // 2))
+        self.convs = nn.Sequential(ResidualDoubleConv(joined),
+                                   DoubleConv(joined, outputs, middle=joined // 2))
         self.time = TimeShift(embedding_channels, outputs)
 
     def forward(self, x: Tensor, skip: Tensor, embedding: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ class Diffuser(nn.Module):
         self.encoder, self.unet = encoder, unet
 
 
-def prepare(model: nn.Module, device: torch.device, channels_last: bool, fused_attention: bool) -> nn.Module:
+def prepare(model: nn.Module, device: torch.device, channels_last: bool,
+            fused_attention: bool) -> nn.Module:
     """Move a network to where and how it will be evaluated; returns it in eval mode."""
     set_fused_attention(model, fused_attention)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format

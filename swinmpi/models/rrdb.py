@@ -1,4 +1,5 @@
-"""ESRGAN's residual-in-residual dense blocks (Wang et al. 2018): the trunk, and the trunk as a super-resolver alone."""
+"""ESRGAN's residual-in-residual dense blocks (Wang et al. 2018): the trunk, and the trunk as
+a super-resolver alone."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,7 +12,8 @@ UPSAMPLING_STAGES = {2: (2,), 3: (3,), 4: (2, 2)}
 
 
 class RRDB(nn.Module):
-    """The trunk: a first convolution, then blocks; the outputs of all blocks, concatenated, are the features."""
+    """The trunk: a first convolution, then blocks; the outputs of all blocks, concatenated,
+    are the features."""
 
     def __init__(self, image_channels: int, channels: int, growth: int, num_blocks: int):
         super().__init__()
@@ -21,7 +23,8 @@ class RRDB(nn.Module):
     def forward(self, image: Tensor, joined: Tensor | float = 0.0) -> Tensor:
         """image: (n, image_channels, h, w) in -1..1 -> (n, num_blocks * channels, h, w).
 
-        `joined`, (n, channels, h, w), is added to the first convolution: how an encoder tells the trunk more.
+        `joined`, (n, channels, h, w), is added to the first convolution: how an encoder
+        tells the trunk more.
         """
         x = self.first(image) + joined
         outputs = []
@@ -47,7 +50,8 @@ class DenseBlock(nn.Module):
 
     def __init__(self, channels: int, growth: int):
         super().__init__()
-        self.grow = nn.ModuleList(nn.Conv2d(channels + i * growth, growth, 3, padding=1) for i in range(4))
+        self.grow = nn.ModuleList(nn.Conv2d(channels + i * growth, growth, 3, padding=1)
+                                  for i in range(4))
         self.close = nn.Conv2d(channels + 4 * growth, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +64,8 @@ class DenseBlock(nn.Module):
 class RRDBSuperResolver(nn.Module):
     """The trunk used alone: LR image -> the residual HR - bicubic(LR), by L1 regression.
 
-    The pre-training of the thesis: its `trunk` fits into RRDBEncoder. It starts as bicubic, its residual being 0.
+    The pre-training of the thesis: its `trunk` fits into RRDBEncoder. It starts as bicubic,
+    its residual being 0.
     """
 
     def __init__(self, config: ThesisModel):
@@ -77,7 +82,8 @@ class RRDBSuperResolver(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, lr: Tensor) -> Tensor:
-        """lr: (n, C, h, w) in -1..1 -> (n, C, h * scale, w * scale), the residual on the same scale of values."""
+        """lr: (n, C, h, w) in -1..1 -> (n, C, h * scale, w * scale), the residual on the same
+        scale of values."""
         x = self.fuse(self.trunk(lr))
         for factor, conv in zip(self.stages, self.upsample, strict=True):
             x = leaky(conv(functional.interpolate(x, scale_factor=factor, mode="nearest")))

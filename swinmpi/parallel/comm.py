@@ -1,7 +1,9 @@
-"""What pipelines need of a communicator: pixels without pickling, shared failures, waiting that spares the cores.
+"""What pipelines need of a communicator: pixels without pickling, shared failures, waiting
+that spares the cores.
 
 A `Group` without communicator is one process on its own; the same program runs without any MPI.
-"Collective" means: called by every rank of the group, in the same order, outside of branches on the rank.
+"Collective" means: called by every rank of the group, in the same order, outside
+of branches on the rank.
 What is unpickled here was pickled by a rank of the same job; nothing of a file ever is.
 """
 import os
@@ -15,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from swinmpi.parallel.failure import abort_all, die_unless_over_in, exit_code, is_echo, pickled_failure, raised_by_all, tell
+from swinmpi.parallel.failure import (
+    abort_all,
+    die_unless_over_in,
+    exit_code,
+    is_echo,
+    pickled_failure,
+    raised_by_all,
+    tell,
+)
 from swinmpi.parallel.shares import group_of
 from swinmpi.parallel.stopwatch import Stopwatch
 
@@ -26,7 +36,8 @@ LEAVE_PATIENCE_S = 600
 
 @dataclass(frozen=True)
 class Node:
-    """A rank's place on its machine: node-local rank, ranks on the node, cores all of them together may use."""
+    """A rank's place on its machine: node-local rank, ranks on the node, cores all of them
+    together may use."""
 
     rank: int
     ranks: int
@@ -42,7 +53,8 @@ class Stats:
 
 
 class Group:
-    """The ranks that work on one image at a time. `polite`: wait asleep, because ranks outnumber cores."""
+    """The ranks that work on one image at a time. `polite`: wait asleep, because ranks
+    outnumber cores."""
 
     is_world = False
 
@@ -73,17 +85,20 @@ class Group:
         return value if self.is_root else pickle.loads(payload)
 
     def bcast_array(self, array: np.ndarray) -> np.ndarray:
-        """Collective; fill `array` (contiguous, same shape and dtype everywhere) with root's values and return it."""
+        """Collective; fill `array` (contiguous, same shape and dtype everywhere) with root's
+        values and return it."""
         if self.size > 1:
             sent, received = (array.nbytes, 0) if self.is_root else (0, array.nbytes)
             with self.counted(sent, received):
                 self.comm.Bcast(array, root=0)
         return array
 
-    def gather_arrays(self, own: np.ndarray, counts: Sequence[int], out: np.ndarray | None = None) -> np.ndarray | None:
+    def gather_arrays(self, own: np.ndarray, counts: Sequence[int],
+                      out: np.ndarray | None = None) -> np.ndarray | None:
         """Collective; root gets (sum(counts), ...) in rank order, the others None.
 
-        own: (counts[rank], ...), same trailing shape and dtype everywhere. counts: known to all. out: filled if given.
+        own: (counts[rank], ...), same trailing shape and dtype everywhere. counts: known to all.
+        out: filled if given.
         """
         own = self._checked(own, counts)
         if self.size == 1:
@@ -97,7 +112,8 @@ class Group:
             self.comm.Gatherv(own, [out, _counts_and_offsets(own, counts)], root=0)
         return out
 
-    def allgather_arrays(self, own: np.ndarray, counts: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+    def allgather_arrays(self, own: np.ndarray, counts: Sequence[int],
+                         out: np.ndarray | None = None) -> np.ndarray:
         """Collective; like `gather_arrays`, but every rank gets all of it."""
         own = self._checked(own, counts)
         if self.size == 1:
@@ -112,7 +128,8 @@ class Group:
         return bool(self.allgather_arrays(np.array([flag], np.uint8), [1] * self.size).any())
 
     def on_root(self, action: Callable[[], Any]) -> Any:
-        """Collective; run `action` on root and share its result (small, picklable) or its exception with every rank."""
+        """Collective; run `action` on root and share its result (small, picklable) or its exception
+        with every rank."""
         if self.size == 1:
             return action()
         failure = result = None
@@ -133,7 +150,8 @@ class Group:
 
     @contextmanager
     def counted(self, sent: int = 0, received: int = 0, meet: bool = True) -> Iterator[None]:
-        """Count the communication inside. meet: it is a collective call, before which polite ranks wait asleep."""
+        """Count the communication inside. meet: it is a collective call, before which polite
+        ranks wait asleep."""
         with self.stopwatch.of("exchange"):
             if self.polite and meet:
                 self._meet()
@@ -143,25 +161,28 @@ class Group:
 
     def _bcast_bytes(self, payload: bytes) -> bytes:
         length = self.bcast_array(np.array([len(payload)], np.int64))
-        buffer = np.frombuffer(payload, np.uint8).copy() if self.is_root else np.empty(length[0], np.uint8)
+        buffer = (np.frombuffer(payload, np.uint8).copy() if self.is_root
+                  else np.empty(length[0], np.uint8))
         return self.bcast_array(buffer).tobytes()
 
     def _checked(self, own: np.ndarray, counts: Sequence[int]) -> np.ndarray:
         if len(counts) != self.size or len(own) != counts[self.rank]:
-            raise ValueError(f"rank {self.rank} of {self.size}: expected counts of every rank and own items to match, "
-                             f"got counts {list(counts)} and {len(own)} items")
+            raise ValueError(f"rank {self.rank} of {self.size}: expected counts of every rank and "
+                             f"own items to match, got counts {list(counts)} and {len(own)} items")
         return np.ascontiguousarray(own)
 
     def _meet(self) -> None:
         """Wait asleep until every rank is here, so that the blocking call after it is short.
 
-        The obvious way, a non-blocking collective polled between naps, moves large data a few KiB per poll (mpich over
-        shared memory: 1.5 s instead of 20 ms for 12 MB), and MPI_Ibarrier needs several naps in a row.
+        The obvious way, a non-blocking collective polled between naps, moves large data a few KiB
+        per poll (mpich over shared memory: 1.5 s instead of 20 ms for 12 MB), and MPI_Ibarrier
+        needs several naps in a row.
         """
         nothing = np.empty(0, np.uint8)
         if self.is_root:
             others = range(1, self.size)
-            complete_asleep([self.comm.Irecv(nothing, source=rank, tag=TAG_ARRIVED) for rank in others])
+            complete_asleep([self.comm.Irecv(nothing, source=rank, tag=TAG_ARRIVED)
+                             for rank in others])
             complete_asleep([self.comm.Isend(nothing, dest=rank, tag=TAG_GO) for rank in others])
         else:
             complete_asleep([self.comm.Isend(nothing, dest=0, tag=TAG_ARRIVED),
@@ -169,9 +190,11 @@ class Group:
 
 
 class World(Group):
-    """All ranks of the run. `with start_mpi() as world:` ends every rank when one leaves the block by an exception.
+    """All ranks of the run. `with start_mpi() as world:` ends every rank when one leaves
+    the block by an exception.
 
-    Stopped, SomeImagesFailed and what `on_root` shares must be raised on every rank; any other exception may come on one.
+    Stopped, SomeImagesFailed and what `on_root` shares must be raised on every rank;
+    any other exception may come on one.
     """
 
     is_world = True
@@ -184,7 +207,8 @@ class World(Group):
         """Collective; this rank's group out of `split_groups`."""
         if self.size == 1:
             return Group(stopwatch=self.stopwatch)
-        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite, self.stopwatch)
+        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite,
+                     self.stopwatch)
 
     def __enter__(self) -> "World":
         return self
@@ -202,7 +226,8 @@ class World(Group):
         MPI.Finalize()
 
     def fail(self, error: BaseException) -> None:
-        """End all ranks with this rank's message and exit code; alone, raise `error`. Never returns."""
+        """End all ranks with this rank's message and exit code; alone, raise
+        `error`. Never returns."""
         if self.size == 1:
             raise error
         from mpi4py import MPI
@@ -213,7 +238,8 @@ class World(Group):
         abort_all(error, self.rank)
 
     def _leave_by(self, error: BaseException) -> None:
-        """Collective; root tells, then every rank ends by itself: nobody is cut off, and no launcher loses the exit code."""
+        """Collective; root tells, then every rank ends by itself: nobody is cut off, and no
+        launcher loses the exit code."""
         if self.is_root:
             tell(error, self.rank)
         error.echo = True
@@ -223,7 +249,8 @@ class World(Group):
 
 
 def wait_asleep(done: Callable[[], bool]) -> None:
-    """Return when `done()`; nap between polls, the longer the longer it took so far, so that others can compute."""
+    """Return when `done()`; nap between polls, the longer the longer it took so far, so that
+    others can compute."""
     started = time.perf_counter()
     while not done():
         waited = time.perf_counter() - started

@@ -20,12 +20,13 @@ class Computing:
 
 
 def choose_device(device: str, local_rank: int) -> str:
-    """`cpu` or `cuda:i` for the setting auto | cpu | cuda; ranks of a node take its devices in turn."""
+    """`cpu` or `cuda:i` for the setting auto | cpu | cuda; ranks of a node take its
+    devices in turn."""
     import torch
     num_devices = torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0
     if device == "cuda" and not num_devices:
-        raise LaunchError(f"parallel.device: expected a CUDA device on {socket.gethostname()}, found none; "
-                          "ask the scheduler for one or set parallel.device=cpu")
+        raise LaunchError(f"parallel.device: expected a CUDA device on {socket.gethostname()}, "
+                          "found none; ask the scheduler for one or set parallel.device=cpu")
     return f"cuda:{local_rank % num_devices}" if num_devices else "cpu"
 
 
@@ -37,7 +38,8 @@ def planned_device(device: str) -> str:
 
 
 def choose_threads(setting: int | str, node: Node, environ: Mapping[str, str] = os.environ) -> int:
-    """Threads per rank: the setting, else OMP_NUM_THREADS, else the node's cores shared out evenly (at least 1)."""
+    """Threads per rank: the setting, else OMP_NUM_THREADS, else the node's cores shared out
+    evenly (at least 1)."""
     if setting != "auto":
         return int(setting)
     wish = environ.get("OMP_NUM_THREADS", "").split(",")[0]

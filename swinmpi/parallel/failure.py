@@ -1,4 +1,5 @@
-"""How the failure of one rank becomes the end of all: one message, one exit code, nothing that hangs (promise 8)."""
+"""How the failure of one rank becomes the end of all: one message, one exit code, nothing that
+hangs (promise 8)."""
 import ctypes
 import fcntl
 import os
@@ -34,7 +35,8 @@ def is_echo(error: BaseException) -> bool:
 
 
 def raised_by_all(error: BaseException) -> bool:
-    """True where every rank leaves by the same exception: shared by `World.on_root`, or agreed on by its nature."""
+    """True where every rank leaves by the same exception: shared by `World.on_root`, or agreed
+    on by its nature."""
     return getattr(error, "shared", False) or isinstance(error, RAISED_BY_ALL)
 
 
@@ -47,7 +49,8 @@ def tell(error: BaseException, rank: int) -> None:
 def abort_all(error: BaseException, rank: int) -> None:
     """Tell `error` and end every rank with its exit code. Does not return."""
     if rank:
-        # What all ranks meet is told by root alone: it gets a head start, and for what it shared all its time.
+        # What all ranks meet is told by root alone: it gets a head start, and for what it
+        # shared all its time.
         time.sleep(ECHO_PATIENCE_S if is_echo(error) else HEAD_START_S)
     tell(error, rank)
     # All is said; what MPI adds to stderr about its own abort would only hide it.
@@ -58,16 +61,18 @@ def abort_all(error: BaseException, rank: int) -> None:
 
 
 def die_unless_over_in(seconds: int) -> None:
-    """Whatever launcher does not act on an abort or an exit: death by a signal is what none can overlook."""
+    """Whatever launcher does not act on an abort or an exit: death by a signal is what
+    none can overlook."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(seconds)
 
 
 def die_with_parent() -> None:
-    """From now on the kernel (Linux) kills this process when the one that started it dies; does nothing elsewhere.
+    """From now on the kernel (Linux) kills this process when the one that started it dies;
+    does nothing elsewhere.
 
-    Without their launcher's daemon mpich's ranks would finish their work unseen, or wait for ever in MPI_Init or
-    MPI_Finalize, where no thread of Python runs that could watch.
+    Without their launcher's daemon mpich's ranks would finish their work unseen, or wait for ever
+    in MPI_Init or MPI_Finalize, where no thread of Python runs that could watch.
     """
     with suppress(AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -95,7 +100,8 @@ def text_of(error: BaseException) -> str:
 
 
 def hand_over_output() -> None:
-    """Flush, and wait until the launcher has read it: on abort mpich's drops what is still in its pipes."""
+    """Flush, and wait until the launcher has read it: on abort mpich's drops what
+    is still in its pipes."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -1,6 +1,8 @@
-"""Who am I: from a launcher's environment to a World, its device and threads, signals, and torch.distributed.
+"""Who am I: from a launcher's environment to a World, its device and threads, signals,
+and torch.distributed.
 
-Nothing here imports MPI or torch before it is needed, so that the command line answers without either.
+Nothing here imports MPI or torch before it is needed, so that the command line
+answers without either.
 """
 import os
 import signal
@@ -20,10 +22,12 @@ RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
 
 
 def start_mpi(allow_torchrun: bool = False) -> World:
-    """Join the other ranks. Collective; use it as `with start_mpi() as world:`, around everything that may fail.
+    """Join the other ranks. Collective; use it as `with start_mpi() as world:`, around
+    everything that may fail.
 
-    Without launcher and without MPI library: a serial World. `allow_torchrun`: also where torchrun started the
-    processes, which `init_torch_distributed` then connects. LaunchError where the ranks cannot find each other.
+    Without launcher and without MPI library: a serial World. `allow_torchrun`: also where torchrun
+    started the processes, which `init_torch_distributed` then connects. LaunchError where the ranks
+    cannot find each other.
     """
     if launcher_size() is not None or launched_by_torchrun():
         die_with_parent()
@@ -55,7 +59,8 @@ def launcher_size(environ: Mapping[str, str] = os.environ) -> int | None:
 
 
 def launcher_rank(environ: Mapping[str, str] = os.environ) -> int | None:
-    """Rank by the launcher's word, good enough to choose who prints before MPI is up; None without launcher."""
+    """Rank by the launcher's word, good enough to choose who prints before MPI is up;
+    None without launcher."""
     return launcher_value(environ, RANK_VARIABLES, "SLURM_PROCID")
 
 
@@ -65,10 +70,11 @@ def launched_by_torchrun(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def init_torch_distributed(backend: str, world: World) -> tuple[int, int]:
-    """Collective; connect torch.distributed (`gloo` on the CPU, `nccl` on CUDA) and return (rank, size).
+    """Collective; connect torch.distributed (`gloo` on the CPU, `nccl` on CUDA) and
+    return (rank, size).
 
-    The same under torchrun (its own rendezvous), mpirun and srun (rank 0's store, its address sent by MPI), and alone
-    (a group of one). End with `torch.distributed.destroy_process_group()`.
+    The same under torchrun (its own rendezvous), mpirun and srun (rank 0's store, its address sent
+    by MPI), and alone (a group of one). End with `torch.distributed.destroy_process_group()`.
     """
     import torch.distributed as dist
     if launched_by_torchrun():
@@ -76,12 +82,14 @@ def init_torch_distributed(backend: str, world: World) -> tuple[int, int]:
     elif world.size == 1:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     else:
-        dist.init_process_group(backend, store=shared_store(world), rank=world.rank, world_size=world.size)
+        dist.init_process_group(backend, store=shared_store(world), rank=world.rank,
+                                world_size=world.size)
     return dist.get_rank(), dist.get_world_size()
 
 
 class StopFlag:
-    """`with StopFlag() as stop:` USR2 and TERM only set a flag; ranks agree on it where they all are (promise 9)."""
+    """`with StopFlag() as stop:` USR2 and TERM only set a flag; ranks agree on it where they all
+    are (promise 9)."""
 
     signals = (signal.SIGUSR2, signal.SIGTERM)
 
@@ -104,8 +112,10 @@ class StopFlag:
         self.is_set = True
 
 
-def launcher_value(environ: Mapping[str, str], names: tuple[str, ...], slurm_name: str) -> int | None:
-    """The launcher's own variable; Slurm's only in a step without mpirun, whose daemons are a step as well."""
+def launcher_value(environ: Mapping[str, str], names: tuple[str, ...],
+                   slurm_name: str) -> int | None:
+    """The launcher's own variable; Slurm's only in a step without mpirun, whose daemons are
+    a step as well."""
     values = [int(environ[name]) for name in names if environ.get(name, "").isdigit()]
     if values:
         return max(values)
@@ -114,7 +124,8 @@ def launcher_value(environ: Mapping[str, str], names: tuple[str, ...], slurm_nam
 
 
 def initialised_mpi(expected_ranks: int):
-    """The module mpi4py.MPI, ready; None where no library can be loaded and no other ranks are expected."""
+    """The module mpi4py.MPI, ready; None where no library can be loaded and no other
+    ranks are expected."""
     try:
         import mpi4py
         mpi4py.rc(initialize=False, finalize=True)
@@ -123,7 +134,8 @@ def initialised_mpi(expected_ranks: int):
         if expected_ranks == 1:
             return None
         reason = str(error).splitlines()[0]
-        raise told_once(f"a launcher started {expected_ranks} processes, but no MPI library can be loaded ({reason}); "
+        raise told_once(f"a launcher started {expected_ranks} processes, but no "
+                        f"MPI library can be loaded ({reason}); "
                         "pip install 'swinmpi[mpi]' or load the MPI module") from None
     library = MPI.Get_library_version()
     # MPICH under Open MPI's launcher ends the process inside MPI_Init, so this is found out before.
@@ -134,14 +146,16 @@ def initialised_mpi(expected_ranks: int):
             MPI.Init_thread()
     if expected_ranks > 1 and (doomed or MPI.COMM_WORLD.size == 1):
         name = "MPICH" if "MPICH" in library else library.split(",")[0]
-        raise told_once(f"a launcher started {expected_ranks} processes, but each is alone: it does not fit the MPI library "
-                        f"({name}); use the mpirun of that library (beside python for pip install 'swinmpi[mpi]'), "
+        raise told_once(f"a launcher started {expected_ranks} processes, but each is alone: "
+                        f"it does not fit the MPI library ({name}); use the mpirun of "
+                        "that library (beside python for pip install 'swinmpi[mpi]'), "
                         "or srun --mpi=pmix for Open MPI, srun --mpi=pmi2 for MPICH")
     return MPI
 
 
 def told_once(message: str) -> LaunchError:
-    """An error that every process meets on its own; the launcher's first process gets a head start to tell it."""
+    """An error that every process meets on its own; the launcher's first process gets a head
+    start to tell it."""
     error = LaunchError(message)
     if launcher_rank():
         time.sleep(HEAD_START_S)
@@ -152,7 +166,8 @@ def told_once(message: str) -> LaunchError:
 def torchrun_world(allowed: bool) -> World:
     if not allowed:
         raise told_once("torchrun is for swinmpi-train only; start this with mpirun -n N or srun")
-    node = Node(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]), cores_of(allowed_cpus()))
+    node = Node(int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]),
+                cores_of(allowed_cpus()))
     return World(node=node)
 
 
@@ -160,7 +175,8 @@ def find_node(comm) -> Node:
     """Collective; this rank's place on its machine."""
     from mpi4py import MPI
     on_node = comm.Split_type(MPI.COMM_TYPE_SHARED, comm.rank)
-    # A launcher that binds ranks to cores shows each rank only its own: the node's are all of them together.
+    # A launcher that binds ranks to cores shows each rank only its own: the node's are
+    # all of them together.
     cpus = set().union(*on_node.allgather(allowed_cpus()))
     node = Node(on_node.rank, on_node.size, cores_of(cpus))
     on_node.Free()
@@ -169,7 +185,8 @@ def find_node(comm) -> Node:
 
 def allowed_cpus() -> set[int]:
     """The CPUs this process may run on."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    return (os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity")
+            else set(range(os.cpu_count() or 1)))
 
 
 def cores_of(cpus: set[int]) -> int:
@@ -177,16 +194,20 @@ def cores_of(cpus: set[int]) -> int:
     return max(1, int(min(len(cpus), quota_cores())))
 
 
-def quota_cores(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float:
-    """CPU quota of this process's control group and those above it, in cores; infinite without one."""
+def quota_cores(cgroups: Path = Path("/sys/fs/cgroup"),
+                membership: Path = Path("/proc/self/cgroup")) -> float:
+    """CPU quota of this process's control group and those above it, in cores;
+    infinite without one."""
     quotas = [float("inf")]
     for line in membership.read_text().splitlines() if membership.exists() else []:
         _, controllers, group = line.split(":", 2)
-        mount = cgroups if not controllers else cgroups / "cpu" if "cpu" in controllers.split(",") else None
+        mount = (cgroups if not controllers else cgroups / "cpu" if "cpu" in controllers.split(",")
+                 else None)
         if mount is None:
             continue
         own = mount / group.lstrip("/")
-        quotas += [quota_of(folder) for folder in (own, *own.parents) if folder.is_relative_to(mount)]
+        quotas += [quota_of(folder) for folder in (own, *own.parents)
+                   if folder.is_relative_to(mount)]
     return min(quotas)
 
 
@@ -196,7 +217,8 @@ def quota_of(folder: Path) -> float:
         quota, period = (folder / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip() for name in ("quota", "period"))
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text().strip()
+                             for name in ("quota", "period"))
         except OSError:
             return float("inf")
     return float("inf") if quota in ("max", "-1") else int(quota) / int(period)
@@ -214,13 +236,15 @@ def shared_store(world: World):
 
 
 def address_for(hostnames: list[str]) -> str:
-    """The address under which this host, the first, is seen by the others; loopback when they are all on it."""
+    """The address under which this host, the first, is seen by the others; loopback when
+    they are all on it."""
     elsewhere = [name for name in hostnames if name != hostnames[0]]
     if not elsewhere:
         return "127.0.0.1"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            # No packet leaves: connecting only asks the routing table, where our own name may mean loopback.
+            # No packet leaves: connecting only asks the routing table, where our own name
+            # may mean loopback.
             probe.connect((elsewhere[0], 9))
             return probe.getsockname()[0]
         except OSError:

@@ -5,7 +5,15 @@ from typing import TypeVar
 from swinmpi.parallel.shares import block_range
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, live_positions
-from swinmpi.windows.moves import Rect, Block, Moves, blocks_of, coordinates, ownership_order, plan_moves
+from swinmpi.windows.moves import (
+    Block,
+    Moves,
+    Rect,
+    blocks_of,
+    coordinates,
+    ownership_order,
+    plan_moves,
+)
 
 Shift = tuple[int, int]
 KEPT_PLANS = 16
@@ -21,7 +29,8 @@ class Ownership:
     def __init__(self, grid: WindowGrid, num_ranks: int, rank: int):
         self.grid, self.rank, self.num_ranks = grid, rank, num_ranks
         order = ownership_order(grid)
-        shares = [[order[k] for k in block_range(len(order), num_ranks, r)] for r in range(num_ranks)]
+        shares = [[order[k] for k in block_range(len(order), num_ranks, r)]
+                  for r in range(num_ranks)]
         self.by_rank = [blocks_of(share, grid) for share in shares]
         self.own = self.by_rank[rank]
         self.first_own = sum(map(len, self.by_rank[:rank]))
@@ -52,7 +61,8 @@ class Ownership:
 
     def live(self, shift: Shift) -> frozenset[int]:
         """Own window positions that need a prediction at a shift."""
-        return kept(self._live, shift, lambda: self.positions.intersection(live_positions(self.grid, shift)))
+        return kept(self._live, shift,
+                    lambda: self.positions.intersection(live_positions(self.grid, shift)))
 
     def waiting_for_others(self, moves: Moves, shift: Shift) -> set[int]:
         """Own window positions that show what other ranks send."""

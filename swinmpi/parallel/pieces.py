@@ -14,7 +14,8 @@ TAG_PIECES = 5
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """Moves between canvases of one image: this rank's sources and targets by their place in the lists of rectangles."""
+    """Moves between canvases of one image: this rank's sources and targets by their place in
+    the lists of rectangles."""
 
     moves: Moves
     sources: Mapping[int, Canvas]
@@ -23,18 +24,21 @@ class Transfer:
 
 
 class PieceExchange:
-    """Sends pieces between the ranks of a group. Messages of one rank to another arrive in order."""
+    """Sends pieces between the ranks of a group. Messages of one rank to another
+    arrive in order."""
 
     def __init__(self, group: Group):
         self.group = group
 
     def start(self, transfers: Sequence[Transfer]) -> "Underway":
-        """Collective; send what others need, copy what moves at home, and go on computing while the rest arrives."""
+        """Collective; send what others need, copy what moves at home, and go on computing while
+        the rest arrives."""
         with self.group.counted(meet=False):
             underway = Underway(self, transfers)
         for transfer in transfers:
             for piece in transfer.moves.local:
-                transfer.targets[piece.target].put(piece, transfer.sources[piece.source].take(piece))
+                transfer.targets[piece.target].put(piece,
+                                                   transfer.sources[piece.source].take(piece))
         return underway
 
     def run(self, transfers: Sequence[Transfer]) -> None:
@@ -49,9 +53,12 @@ class Underway:
         self.group, self.transfers, comm = exchange.group, transfers, exchange.group.comm
         senders = sorted({rank for transfer in transfers for rank in transfer.moves.receives})
         receivers = sorted({rank for transfer in transfers for rank in transfer.moves.sends})
-        self.arriving = {rank: np.empty(sum(transfer.channels * piece.num_pixels for transfer in transfers
-                                            for piece in transfer.moves.receives.get(rank, ())), np.float32) for rank in senders}
-        self.requests = [comm.Irecv(buffer, source=rank, tag=TAG_PIECES) for rank, buffer in self.arriving.items()]
+        self.arriving = {
+            rank: np.empty(sum(transfer.channels * piece.num_pixels for transfer in transfers
+                               for piece in transfer.moves.receives.get(rank, ())), np.float32)
+            for rank in senders}
+        self.requests = [comm.Irecv(buffer, source=rank,
+                                    tag=TAG_PIECES) for rank, buffer in self.arriving.items()]
         self.leaving = [packed(transfers, rank) for rank in receivers]
         self.requests += [comm.Isend(buffer, dest=rank, tag=TAG_PIECES)
                           for rank, buffer in zip(receivers, self.leaving, strict=True)]
@@ -63,7 +70,8 @@ class Underway:
 
     def finish(self) -> None:
         """Return when everything has arrived and is in its place."""
-        sent, received = (sum(buffer.nbytes for buffer in buffers) for buffers in (self.leaving, self.arriving.values()))
+        sent, received = (sum(buffer.nbytes for buffer in buffers)
+                          for buffers in (self.leaving, self.arriving.values()))
         with self.group.counted(sent, received, meet=False):
             if self.group.polite:
                 complete_asleep(self.requests)
@@ -77,7 +85,8 @@ class Underway:
         for transfer in self.transfers:
             for piece in transfer.moves.receives.get(rank, ()):
                 count = transfer.channels * piece.num_pixels
-                transfer.targets[piece.target].put(piece, buffer[first:first + count].view(shape_of(transfer, piece)))
+                transfer.targets[piece.target].put(
+                    piece, buffer[first:first + count].view(shape_of(transfer, piece)))
                 first += count
 
 

@@ -1,4 +1,5 @@
-"""How finished pixels travel to world rank 0: parts of images, in chunks, and never more at once than it has room for."""
+"""How finished pixels travel to world rank 0: parts of images, in chunks, and never more at once
+than it has room for."""
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ IN_FLIGHT_BYTES = 2 * CHUNK_BYTES
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Pixels (k, C, h, w) float32, raw values, at (top, left) of an SR image: k datasets of the output have them there.
+    """Pixels (k, C, h, w) float32, raw values, at (top, left) of an SR image: k datasets
+    of the output have them there.
 
-    The parts of an image are disjoint and cover it; any rank may own some. Pixels must not change once they are sent.
+    The parts of an image are disjoint and cover it; any rank may own some. Pixels must not change
+    once they are sent.
     """
 
     shard_index: int
@@ -45,13 +48,16 @@ class Ending:
 
 
 def chunks(part: Part) -> list[Part]:
-    """The part in chunks of at most CHUNK_BYTES (at least one row), from its top to its bottom; views of its pixels."""
-    return [Part(part.shard_index, part.top + rows.start, part.left, part.pixels[..., rows.start:rows.stop, :])
+    """The part in chunks of at most CHUNK_BYTES (at least one row), from its top to its bottom;
+    views of its pixels."""
+    return [Part(part.shard_index, part.top + rows.start, part.left,
+                 part.pixels[..., rows.start:rows.stop, :])
             for rows in chunk_rows(part.pixels.shape)]
 
 
 def share(world: World, own: Any) -> list:
-    """Collective; what every rank has to say (small, picklable), in the order of ranks, on every rank."""
+    """Collective; what every rank has to say (small, picklable), in the order
+    of ranks, on every rank."""
     if world.size == 1:
         return [own]
     world.barrier()  # the way to wait for the slowest rank without taking its core
@@ -59,10 +65,11 @@ def share(world: World, own: Any) -> list:
 
 
 class Relay:
-    """Parts and endings on their way to world rank 0. `send` never waits; rank 0 waits in `receive` as long as it likes.
+    """Parts and endings on their way to world rank 0. `send` never waits; rank 0 waits in `receive`
+    as long as it likes.
 
-    Rank 0 asks for chunks one by one: at most IN_FLIGHT_BYTES are under way or wait there, the rest stays where it was
-    made. Strips of one rank arrive in their order.
+    Rank 0 asks for chunks one by one: at most IN_FLIGHT_BYTES are under way or wait there, the rest
+    stays where it was made. Strips of one rank arrive in their order.
     """
 
     def __init__(self, world: World):
@@ -91,13 +98,15 @@ class Relay:
         self._outgoing = [request for request in self._outgoing if not request.Test()]
 
     def close(self) -> None:
-        """Every rank, after its last `send`; those that are not world rank 0 wait until all of theirs is taken."""
+        """Every rank, after its last `send`; those that are not world rank 0 wait until all
+        of theirs is taken."""
         if not self.world.is_root:
             self._post(None)
             complete_asleep(self._outgoing)
 
     def receive(self, enough: Callable[[], bool]) -> Part | Ending | None:
-        """World rank 0 only: the next chunk or ending. Where nothing is here, waits until something is, or `enough()`."""
+        """World rank 0 only: the next chunk or ending. Where nothing is here, waits until something
+        is, or `enough()`."""
         wait_asleep(lambda: self._progress() or enough())
         if not self._here:
             return None
@@ -149,8 +158,9 @@ class Relay:
                 self._here.append((header, 0))
             else:
                 shard_index, top, left, shape = header
-                announced = [Announced(status.Get_source(), shard_index, top + rows.start, left,
-                                       (*shape[:-2], len(rows), shape[-1])) for rows in chunk_rows(shape)]
+                announced = [Announced(status.Get_source(), shard_index, top + rows.start,
+                                       left, (*shape[:-2], len(rows), shape[-1]))
+                             for rows in chunk_rows(shape)]
                 self._announced += announced
                 self.num_announced += len(announced)
 

@@ -13,9 +13,9 @@ from swinmpi.parallel.shares import block_range
 class StepPlan:
     """Who predicts what in one step; the same value on every rank.
 
-    items: (image slot of the step, window position) of all windows to predict, in the order in which positions are dealt
-    out, then by slot. A rank owns a run of them, so its items are a run too, and their order does not depend on the number
-    of ranks.
+    items: (image slot of the step, window position) of all windows to predict, in the order in
+    which positions are dealt out, then by slot. A rank owns a run of them, so its items are a run
+    too, and their order does not depend on the number of ranks.
     counts, offsets: windows of every rank, and where they start in `items`.
     """
 
@@ -29,8 +29,8 @@ class StepPlan:
 
 
 def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]]) -> StepPlan:
-    """Share out one step. order: all window positions as they are dealt out. live: for every image slot, the positions
-    that need a prediction at that image's shift."""
+    """Share out one step. order: all window positions as they are dealt out. live: for every image
+    slot, the positions that need a prediction at that image's shift."""
     if unknown := set().union(*live).difference(order):
         raise ValueError(f"expected window positions of 0..{len(order) - 1}, got {sorted(unknown)}")
     wanted = [frozenset(positions) for positions in live]
@@ -45,15 +45,16 @@ def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[in
 
 
 class RootCollectives:
-    """Frames from root to all, predictions back to root (promise 2). Buffers are kept between steps,
-    so an array returned by a method holds until its next call."""
+    """Frames from root to all, predictions back to root (promise 2). Buffers are kept between
+    steps, so an array returned by a method holds until its next call."""
 
     def __init__(self, group: Group):
         self.group = group
         self._frames = self._gathered = np.empty(0, np.float32)
 
     def broadcast(self, frames: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
-        """Collective; root's `frames` (n_images, C, FH, FW), contiguous float32, on every rank. shape: known to all."""
+        """Collective; root's `frames` (n_images, C, FH, FW), contiguous float32, on every rank.
+        shape: known to all."""
         if self.group.is_root:
             _check(frames, shape)
         else:
@@ -62,7 +63,8 @@ class RootCollectives:
         return self.group.bcast_array(frames)
 
     def gather(self, own: np.ndarray, plan: StepPlan) -> np.ndarray | None:
-        """Collective; root gets (len(plan.items), C, w, w) float32 in the order of `plan.items`, the others None.
+        """Collective; root gets (len(plan.items), C, w, w) float32 in the order
+        of `plan.items`, the others None.
 
         own: (n_own, C, w, w) float32, contiguous, in the order of `plan.own(rank)`.
         """
@@ -76,7 +78,8 @@ class RootCollectives:
 
 def _check(array: np.ndarray, shape: Sequence[int]) -> None:
     if array.dtype != np.float32 or array.shape != tuple(shape) or not array.flags.c_contiguous:
-        raise ValueError(f"expected contiguous float32 of shape {tuple(shape)}, got {array.dtype} of {array.shape}"
+        raise ValueError(f"expected contiguous float32 of shape {tuple(shape)}, "
+                         f"got {array.dtype} of {array.shape}"
                          f"{'' if array.flags.c_contiguous else ', not contiguous'}")
 
 

@@ -1,10 +1,12 @@
-"""Who owns what: window positions over the ranks of a group, ranks over groups, images over groups. Pure arithmetic."""
+"""Who owns what: window positions over the ranks of a group, ranks over groups, images over groups.
+Pure arithmetic."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 def block_range(num_items: int, num_ranks: int, rank: int) -> range:
-    """Contiguous share of `rank` (0 <= rank < num_ranks); earlier ranks take one leftover item each."""
+    """Contiguous share of `rank` (0 <= rank < num_ranks); earlier ranks take one
+    leftover item each."""
     share, extra = divmod(num_items, num_ranks)
     start = rank * share + min(rank, extra)
     return range(start, start + share + (rank < extra))
@@ -12,7 +14,8 @@ def block_range(num_items: int, num_ranks: int, rank: int) -> range:
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `number` (1..of) of a stack whose images are shared by `of` jobs that know nothing of each other."""
+    """Part `number` (1..of) of a stack whose images are shared by `of` jobs that know
+    nothing of each other."""
 
     number: int
     of: int
@@ -30,9 +33,11 @@ class Shard:
 
 
 def split_groups(num_ranks: int, ranks_per_image: int) -> list[range]:
-    """World ranks of every group: as many groups as have `ranks_per_image` ranks, leftover ranks spread one by one.
+    """World ranks of every group: as many groups as have `ranks_per_image` ranks, leftover ranks
+    spread one by one.
 
-    7 ranks, 2 per image: [0..2], [3..4], [5..6]. Fewer ranks than `ranks_per_image`: one group of all.
+    7 ranks, 2 per image: [0..2], [3..4], [5..6]. Fewer ranks than
+    `ranks_per_image`: one group of all.
     """
     if ranks_per_image < 1:
         raise ValueError(f"expected at least 1 rank per image, got {ranks_per_image}")
@@ -46,15 +51,18 @@ def group_of(groups: Sequence[range], rank: int) -> int:
 
 
 def images_of_group(image_indices: Sequence[int], num_groups: int, group: int) -> list[int]:
-    """The image indices that `group` works on, dealt in turn so that every group starts near the front of the stack."""
+    """The image indices that `group` works on, dealt in turn so that every group starts near
+    the front of the stack."""
     return list(image_indices[group::num_groups])
 
 
 def auto_ranks_per_image(num_images: int, num_ranks: int) -> tuple[int, str]:
-    """(ranks per image, the reason in words). Few ranks per image exchange least, so throughput is best with the fewest
-    that still keep every rank busy: one when there are images enough, else the ranks divided by the images."""
+    """(ranks per image, the reason in words). Few ranks per image exchange least, so throughput
+    is best with the fewest that still keep every rank busy: one when there are images enough,
+    else the ranks divided by the images."""
     if num_images >= num_ranks:
-        return 1, f"{num_images} images for {num_ranks} ranks: one rank per image, so that nothing is exchanged"
+        return (1, f"{num_images} images for {num_ranks} ranks: one rank per image, "
+                "so that nothing is exchanged")
     ranks_per_image = num_ranks // max(1, num_images)
-    return ranks_per_image, (f"{num_images} images for {num_ranks} ranks: {ranks_per_image} ranks per image, "
-                             "so that all images are worked on at once")
+    return ranks_per_image, (f"{num_images} images for {num_ranks} ranks: {ranks_per_image} ranks "
+                             "per image, so that all images are worked on at once")

@@ -9,8 +9,9 @@ class Stopwatch:
     """Seconds by phase since it was made. Phases exclude each other: an inner one interrupts the
     outer one, so they add up to at most the time that has passed.
 
-    exchange: communication and waiting for other ranks; storage: files; network: the U-Net; encoder;
-    noise: drawing it; step: the reverse step; windows: rolling, cutting and joining windows.
+    exchange: communication and waiting for other ranks; storage: files; network: the U-Net;
+    encoder; noise: drawing it; step: the reverse step; windows: rolling, cutting
+    and joining windows.
     """
 
     def __init__(self):

@@ -14,7 +14,8 @@ from swinmpi.errors import SwinmpiError
 class Worker:
     """This process's place in the training group; alone (size 1) it needs no torch.distributed.
 
-    Every method but `told_once` is collective: all ranks call it, in the same order, outside of branches on the rank.
+    Every method but `told_once` is collective: all ranks call it, in the same order, outside
+    of branches on the rank.
     """
 
     rank: int
@@ -30,7 +31,8 @@ class Worker:
         return bool(self.mean([torch.tensor(float(flag), device=self.device)])[0])
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:
-        """Mean over the ranks of each of these scalars on the worker's device; a NaN of one rank is everyone's."""
+        """Mean over the ranks of each of these scalars on the worker's device; a NaN of one
+        rank is everyone's."""
         sums = torch.stack([value.detach().double() for value in values])
         if self.size > 1:
             dist.all_reduce(sums)
@@ -45,7 +47,8 @@ class Worker:
         return [row for part in parts for row in part]
 
     def on_root(self, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Rank 0 acts; its result (small, picklable) is everyone's. If it fails, all ranks fail, and one tells."""
+        """Rank 0 acts; its result (small, picklable) is everyone's. If it fails, all ranks
+        fail, and one tells."""
         failure: Exception | None = None
         outcome: list = [None, None]
         if self.is_root:
@@ -53,7 +56,8 @@ class Worker:
                 outcome[0] = action(*arguments)
             except Exception as error:
                 failure = error
-                outcome[1] = error if isinstance(error, SwinmpiError) else SwinmpiError(f"rank 0 failed: {error}")
+                outcome[1] = (error if isinstance(error, SwinmpiError)
+                              else SwinmpiError(f"rank 0 failed: {error}"))
         if self.size > 1:
             dist.broadcast_object_list(outcome, src=0)
         if failure is not None:

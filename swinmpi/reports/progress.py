@@ -8,13 +8,15 @@ LOG_SECONDS = 30
 
 
 class Progress:
-    """Counts `total` units; used by one rank, the others pass enabled=False. Use as a context manager."""
+    """Counts `total` units; used by one rank, the others pass enabled=False.
+    Use as a context manager."""
 
     def __init__(self, total: int, unit: str, start: int = 0, enabled: bool = True):
         self.total, self.unit, self.done, self.enabled = total, unit, start, enabled
         self.first, self.began, self.logged = start, time.monotonic(), time.monotonic()
         terminal = enabled and sys.stderr.isatty()
-        self.bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True) if terminal else None
+        self.bar = (tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True) if terminal
+                    else None)
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count; `note` (such as the current loss) stands behind the figures."""
@@ -30,8 +32,8 @@ class Progress:
         elapsed = time.monotonic() - self.began
         rate = (self.done - self.first) / elapsed if elapsed > 0 else 0.0
         remaining = (self.total - self.done) / rate if rate else float("inf")
-        return (f"{self.done}/{self.total} {self.unit}, {rate:.3g}/s, {clock(elapsed)} so far, about {clock(remaining)} to go"
-                f"{', ' + note if note else ''}")
+        return (f"{self.done}/{self.total} {self.unit}, {rate:.3g}/s, {clock(elapsed)} so far, "
+                f"about {clock(remaining)} to go{', ' + note if note else ''}")
 
     def __enter__(self) -> "Progress":
         return self

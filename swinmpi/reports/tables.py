@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 MOST_NAMED = 8
 
 
-def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
-    """Columns as wide as their widest cell, the first `text_columns` to the left, the others to the right, a rule under
-    the header.
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]],
+                 text_columns: int = 1) -> str:
+    """Columns as wide as their widest cell, the first `text_columns` to the left, the others
+    to the right, a rule under the header.
 
     >>> print(format_table(["image", "PSNR"], [["0", "28.19"], ["mean", "9.5"]]))
     image   PSNR
@@ -16,9 +17,10 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], text_colu
     """
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [header, ["-" * width for width in widths], *rows]
-    return "\n".join("  ".join(cell.ljust(width) if column < text_columns else cell.rjust(width)
-                               for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-                     for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(width) if column < text_columns else cell.rjust(width)
+                  for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines)
 
 
 def listed(image_indices: Iterable[int]) -> str:

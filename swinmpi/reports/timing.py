@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from swinmpi.reports.tables import format_table
 
-SHARES = {"unet": "U-Net", "encoder": "encoder", "exchange": "exchange", "storage": "I/O", "other": "other"}
+SHARES = {"unet": "U-Net", "encoder": "encoder", "exchange": "exchange", "storage": "I/O",
+          "other": "other"}
 PHASES = {"unet": "network", "encoder": "encoder", "exchange": "exchange", "storage": "storage"}
 """The phases of a Stopwatch by their names in a report; `other` is starting up, noise, the reverse
 step, windows and composition."""
@@ -12,8 +13,8 @@ step, windows and composition."""
 
 @dataclass(frozen=True)
 class RunReport:
-    """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names of SHARES, adding up to 1;
-    failed: reason by shard index."""
+    """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names
+    of SHARES, adding up to 1; failed: reason by shard index."""
 
     num_images: int
     seconds: float

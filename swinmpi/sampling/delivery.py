@@ -1,19 +1,20 @@
-"""How parts of finished images get into OUT.partial: gathered and written by rank 0, or written by all ranks."""
+"""How parts of finished images get into OUT.partial: gathered and written by rank 0,
+or written by all ranks."""
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
 
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.relay import Ending, Part, Relay, share, chunks
+from swinmpi.parallel.relay import Ending, Part, Relay, chunks, share
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput
 from swinmpi.storage.store import ImageStore
 
 
 class Delivery(Protocol):
-    """One way to the output. The endings that are handed out, on rank 0 only, are those of images that are done on the
-    disk, and of those given up."""
+    """One way to the output. The endings that are handed out, on rank 0 only, are those of images
+    that are done on the disk, and of those given up."""
 
     def send(self, item: Part | Ending) -> None:
         """On any rank; does not wait."""
@@ -29,8 +30,8 @@ class Delivery(Protocol):
 
 
 class CompletionTracker:
-    """What has come of each image, and so which are complete. An image is over when all its pixels and its figures are
-    there, or when it is given up; what comes after that is not wanted."""
+    """What has come of each image, and so which are complete. An image is over when all its pixels
+    and its figures are there, or when it is given up; what comes after that is not wanted."""
 
     def __init__(self, num_pixels: int):
         """num_pixels: of one image."""
@@ -44,13 +45,15 @@ class CompletionTracker:
 
     def add_pixels(self, shard_index: int, num_pixels: int) -> None:
         if self.wants(shard_index):
-            self._missing[shard_index] = self._missing.get(shard_index, self.num_pixels) - num_pixels
+            self._missing[shard_index] = (self._missing.get(shard_index, self.num_pixels)
+                                          - num_pixels)
 
     def add_ending(self, ending: Ending) -> None:
         self._endings[ending.shard_index] = ending
 
     def over(self) -> list[Ending]:
-        """The endings of images that are over since the last call, in the order of their indices."""
+        """The endings of images that are over since the last call, in the order
+        of their indices."""
         over = [ending for index, ending in sorted(self._endings.items())
                 if ending.given_up or self._missing.get(index, self.num_pixels) == 0]
         for ending in over:
@@ -62,8 +65,9 @@ class CompletionTracker:
 
 
 class GatherDelivery:
-    """`output.backend: gather`. Parts travel to rank 0, the only one that opens the file; it never waits for another rank
-    but for chunks that were announced a round before, so that what the others keep for it cannot pile up."""
+    """`output.backend: gather`. Parts travel to rank 0, the only one that opens the file;
+    it never waits for another rank but for chunks that were announced a round before, so that what
+    the others keep for it cannot pile up."""
 
     def __init__(self, world: World, output: ImageStore | None, datasets: Mapping[str, np.dtype],
                  num_pixels: int):
@@ -114,7 +118,8 @@ class GatherDelivery:
 
 
 class SharedDelivery:
-    """`output.backend: mpio`. Every rank writes its own parts, all ranks together, once per round."""
+    """`output.backend: mpio`. Every rank writes its own parts, all ranks together,
+    once per round."""
 
     def __init__(self, world: World, output: StackOutput | None, datasets: Mapping[str, np.dtype],
                  num_pixels: int, file: SharedPartial):
@@ -145,10 +150,12 @@ class SharedDelivery:
         own = [chunk for item in self.waiting if isinstance(item, Part) for chunk in chunks(item)]
         endings = [item for item in self.waiting if isinstance(item, Ending)]
         self.waiting = []
-        told = share(self.world, (last, [(chunk.shard_index, chunk.num_pixels) for chunk in own], endings))
+        told = share(self.world,
+                     (last, [(chunk.shard_index, chunk.num_pixels) for chunk in own], endings))
         with self.world.stopwatch.of("storage"):
             for number in range(max(len(pixels) for _, pixels, _ in told)):
-                self.file.write_part(stored(own[number], self.datasets) if number < len(own) else None)
+                self.file.write_part(stored(own[number], self.datasets) if number < len(own)
+                                     else None)
             # The same on every rank, so that nothing more has to be agreed on.
             for _, pixels, ended in told:
                 for shard_index, num_pixels in pixels:
@@ -164,7 +171,9 @@ class SharedDelivery:
         return all(rank_is_last for rank_is_last, _, _ in told), over if self.world.is_root else []
 
 
-def stored(part: Part, datasets: Mapping[str, np.dtype]) -> tuple[int, int, int, dict[str, np.ndarray]]:
+def stored(part: Part,
+           datasets: Mapping[str, np.dtype]) -> tuple[int, int, int, dict[str, np.ndarray]]:
     """The arguments of `write_part`: the part in the dtypes of its datasets."""
-    arrays = {name: pixels.astype(datasets[name], copy=False) for name, pixels in zip(datasets, part.pixels, strict=True)}
+    arrays = {name: pixels.astype(datasets[name], copy=False)
+              for name, pixels in zip(datasets, part.pixels, strict=True)}
     return part.shard_index, part.top, part.left, arrays

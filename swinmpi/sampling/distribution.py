@@ -1,4 +1,5 @@
-"""How a run is distributed over the ranks: groups, images at a time, windows per call. Arithmetic."""
+"""How a run is distributed over the ranks: groups, images at a time, windows per
+call. Arithmetic."""
 import math
 from dataclasses import dataclass
 
@@ -32,7 +33,8 @@ class Distribution:
         return sum(map(len, self.groups))
 
     def idle_ranks(self, num_images: int) -> int:
-        """Ranks without work: more in their group than window positions, or in a group without an image."""
+        """Ranks without work: more in their group than window positions, or in a group
+        without an image."""
         return sum(max(0, len(ranks) - self.num_positions) if group < num_images else len(ranks)
                    for group, ranks in enumerate(self.groups))
 
@@ -46,15 +48,18 @@ def distribute(parallel: ParallelConfig, num_positions: int, num_images: int, nu
     images_per_step = parallel.images_per_step
     if images_per_step == "auto":
         wanted = math.ceil(WINDOWS_PER_RANK * len(groups[0]) / num_positions)
-        images_per_step = max(1, min(MAX_IMAGES_PER_STEP, wanted, math.ceil(num_images / len(groups))))
+        images_per_step = max(1,
+                              min(MAX_IMAGES_PER_STEP, wanted, math.ceil(num_images / len(groups))))
     return Distribution(tuple(groups), reason, images_per_step, parallel.micro_batch, num_positions)
 
 
 def settled_micro_batch(parallel: ParallelConfig, num_positions: int, device: str) -> int:
-    """Windows per call of the network on `cpu` or `cuda`: as set, else by the windows of an image."""
+    """Windows per call of the network on `cpu` or `cuda`: as set, else by
+    the windows of an image."""
     if parallel.micro_batch != "auto":
         return parallel.micro_batch
-    return LARGE_MICRO_BATCH if device == "cpu" and num_positions >= MANY_WINDOWS else MICRO_BATCH[device]
+    return (LARGE_MICRO_BATCH if device == "cpu" and num_positions >= MANY_WINDOWS
+            else MICRO_BATCH[device])
 
 
 def choose_ranks_per_image(parallel: ParallelConfig, num_images: int, num_ranks: int,
@@ -75,8 +80,9 @@ def describe_idle(distribution: Distribution, num_images: int) -> str | None:
     idle, groups = distribution.idle_ranks(num_images), distribution.groups
     if not idle or not num_images:
         return None
-    reason = (f"{num_images} images for {len(groups)} groups of ranks" if num_images < len(groups) else
-              f"an image has {distribution.num_positions} windows for the {len(groups[0])} ranks of a group")
+    reason = (f"{num_images} images for {len(groups)} groups of ranks" if num_images < len(groups)
+              else f"an image has {distribution.num_positions} windows for the {len(groups[0])} "
+              "ranks of a group")
     return f"{idle} of {distribution.num_ranks} ranks stay idle: {reason}"
 
 

@@ -26,9 +26,9 @@ from swinmpi.windows.moves import Rect
 class FinishedPart:
     """A rectangle of a finished image on the rank that made it, values around -1..1.
 
-    slot: which of the images; rows, cols: the SR pixels it stands for; seen: rows and columns of the
-    tensors, more by the border that its figures look at. samples (K, C, h, w), one per seed; base
-    (C, h, w): what they add detail to.
+    slot: which of the images; rows, cols: the SR pixels it stands for; seen: rows and columns
+    of the tensors, more by the border that its figures look at. samples (K, C, h, w), one per seed;
+    base (C, h, w): what they add detail to.
     """
 
     slot: int
@@ -76,8 +76,8 @@ class Exchange(State, Protocol):
     iterating over `shared`, are collective."""
 
     in_parts: bool
-    """Whether finished images lie in parts on the ranks that made them, each of which then reads the
-    LR rows that it needs; else all is read and finished on root."""
+    """Whether finished images lie in parts on the ranks that made them, each of which then reads
+    the LR rows that it needs; else all is read and finished on root."""
     work: Work
     rects: Sequence[Rect]
     """What of the finished images lies here, in px of x_t; disjoint, over all ranks the image."""
@@ -88,7 +88,8 @@ class Exchange(State, Protocol):
         """For any number of images of one size, one after the other."""
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int,
+                        shifts: Sequence[Shift]) -> list[list[int]]:
         """Pixels of x_t that travel to each rank, by change from one of `shifts` to the next. Pure
         arithmetic."""
 
@@ -99,14 +100,16 @@ class Exchange(State, Protocol):
         """x_T of these images."""
 
     def finish(self) -> list[list[Tensor]]:
-        """x_0 by image slot and place in `rectangles`, (C, h, w), with `Family.reach_px` more on every
-        side; x_t is let go of."""
+        """x_0 by image slot and place in `rectangles`, (C, h, w), with `Family.reach_px` more on
+        every side; x_t is let go of."""
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
-        """A finished image, given by the samples and, last, the base over each of `rectangles`, ((K + 1),
-        C, h, w), on the SR grid: this rank's rectangles of it, with the borders that others hold."""
+        """A finished image, given by the samples and, last, the base over each of `rectangles`,
+        ((K + 1), C, h, w), on the SR grid: this rank's rectangles of it, with the borders
+        that others hold."""
 
 
 def scaled(rect: Rect, factor: int) -> Rect:
     """A rectangle of x_t on the SR grid."""
-    return Rect(rect.rank, *(range(line.start * factor, line.stop * factor) for line in (rect.rows, rect.cols)))
+    return Rect(rect.rank, *(range(line.start * factor, line.stop * factor)
+                             for line in (rect.rows, rect.cols)))

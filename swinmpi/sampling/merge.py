@@ -1,4 +1,5 @@
-"""Shards in, one stack out: are they all there, are they of one run, and what the whole tells about its making."""
+"""Shards in, one stack out: are they all there, are they of one run, and what the whole tells
+about its making."""
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,8 +38,10 @@ class MergePlan:
         return sum(shard.path.stat().st_size for shard in self.shards)
 
 
-def plan(paths: Sequence[Path], output: Path, virtual: bool = False, overwrite: bool = False) -> MergePlan:
-    """Validate shards (in any order) and output, without reading pixels. StackError, OutputError. One process."""
+def plan(paths: Sequence[Path], output: Path, virtual: bool = False,
+         overwrite: bool = False) -> MergePlan:
+    """Validate shards (in any order) and output, without reading pixels. StackError,
+    OutputError. One process."""
     inspect_shards(paths)
     shards = sorted(map(read_shard, paths), key=lambda shard: shard.number)
     check_complete(shards)
@@ -47,15 +50,17 @@ def plan(paths: Sequence[Path], output: Path, virtual: bool = False, overwrite: 
     made = MergePlan(tuple(shards), path, virtual)
     free = shutil.disk_usage(path.parent).free
     if not virtual and made.bytes > free:
-        raise OutputError(f"{output}: needs about {made.bytes / MIB:.0f} MiB, the disk has {free / MIB:.0f} MiB free; make "
-                          "room, choose another --output, or only refer to the shards with --virtual")
+        raise OutputError(f"{output}: needs about {made.bytes / MIB:.0f} MiB, "
+                          f"the disk has {free / MIB:.0f} MiB free; make room, "
+                          "choose another --output, or only refer to the shards with --virtual")
     return made
 
 
 def run(plan: MergePlan) -> None:
     """Write the merged file, whole or not at all. OutputError. One process."""
     process = common_process([shard.process for shard in plan.shards])
-    merged_by = {"command": " ".join(sys.argv), "version": swinmpi.__version__, "shards": plan.shards[0].of,
+    merged_by = {"command": " ".join(sys.argv),
+                 "version": swinmpi.__version__, "shards": plan.shards[0].of,
                  "date": datetime.now().astimezone().isoformat(timespec="seconds")}
     merge_files(plan.shards, plan.output, process | {"merge": merged_by}, plan.virtual)
 
@@ -63,42 +68,49 @@ def run(plan: MergePlan) -> None:
 def describe(plan: MergePlan) -> str:
     """What a merge would do, in a few lines."""
     first, size = plan.shards[0], f"{plan.bytes / MIB:.1f} MiB"
-    datasets = [f"{name} {' x '.join(map(str, shape))} {dtype}" for name, (shape, dtype, _) in first.pixels.items()]
-    done = f"{size} in the shards, which it refers to" if plan.virtual else f"about {size}, chunks copied as they are"
-    return "\n".join([f"shards      all {first.of}, {first.total} images, {len(plan.failed)} of them could not be read",
+    datasets = [f"{name} {' x '.join(map(str, shape))} {dtype}"
+                for name, (shape, dtype, _) in first.pixels.items()]
+    done = (f"{size} in the shards, which it refers to" if plan.virtual
+            else f"about {size}, chunks copied as they are")
+    return "\n".join([f"shards      all {first.of}, {first.total} images, "
+                      f"{len(plan.failed)} of them could not be read",
                       f"datasets    {', '.join(datasets)}", f"output      {plan.output}: {done}"])
 
 
 def check_complete(shards: Sequence[ShardFile]) -> None:
-    """StackError unless the shards are of one run and each is there once; those without images may be left out."""
+    """StackError unless the shards are of one run and each is there once; those without images
+    may be left out."""
     first = shards[0]
     for before, shard in zip(shards, shards[1:], strict=False):
         differing = difference(first, shard)
         if differing is not None:
-            raise StackError(f"{shard.path}: is of another run than {first.path} ({differing} differ); give the shards of one "
-                             "run")
+            raise StackError(f"{shard.path}: is of another run than {first.path} ({differing} "
+                             "differ); give the shards of one run")
         if shard.number == before.number:
-            raise StackError(f"{shard.path}: shard {shard.number} of {shard.of} is given twice, also as {before.path}; leave "
-                             "one out")
+            raise StackError(f"{shard.path}: shard {shard.number} of {shard.of} is given twice, "
+                             f"also as {before.path}; leave one out")
     given = {shard.number for shard in shards}
     missing = [number for number in range(1, first.of + 1)
                if number not in given and Shard(number, first.of).images(first.total)]
     if missing:
         more = f" and {len(missing) - NAMED_SHARDS} more" if len(missing) > NAMED_SHARDS else ""
-        raise StackError(f"shards missing of {first.of}: {', '.join(map(str, missing[:NAMED_SHARDS]))}{more}; give them too, "
+        raise StackError(f"shards missing of {first.of}: "
+                         f"{', '.join(map(str, missing[:NAMED_SHARDS]))}{more}; give them too, "
                          f"or make them with swinmpi-sample --shard {missing[0]}/{first.of}")
     for shard in shards:
         if shard.images != Shard(shard.number, shard.of).images(shard.total):
-            raise StackError(f"{shard.path}: holds other images than shard {shard.number} of {shard.of}; make it again")
+            raise StackError(f"{shard.path}: holds other images than shard {shard.number} of "
+                             f"{shard.of}; make it again")
 
 
 def common_process(processes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One entry where all shards say the same, else a list in their order; failed images joined, timings added up, the
-    date is the latest."""
+    """One entry where all shards say the same, else a list in their order; failed images joined,
+    timings added up, the date is the latest."""
     names = dict.fromkeys(name for process in processes for name in process)
     common = {name: same_or_list([process.get(name) for process in processes]) for name in names}
     failed = [line for process in processes for line in process.get("failed_images", [])]
-    return common | {"failed_images": failed or None, "date": max(process["date"] for process in processes),
+    return common | {"failed_images": failed or None,
+                     "date": max(process["date"] for process in processes),
                      "timings": added_up([process["timings"] for process in processes])}
 
 
@@ -115,4 +127,5 @@ def added_up(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     seconds = sum(timing["seconds"] for timing in timings)
     share = {name: sum(timing["share"][name] * timing["seconds"] for timing in timings) / seconds
              for name in timings[0]["share"]}
-    return {"seconds": seconds, "images": sum(timing["images"] for timing in timings), "share": share}
+    return {"seconds": seconds, "images": sum(timing["images"] for timing in timings),
+            "share": share}

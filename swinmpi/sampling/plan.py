@@ -1,4 +1,5 @@
-"""What a run of swinmpi-sample will do: settled before it starts, printed by a dry run, recorded."""
+"""What a run of swinmpi-sample will do: settled before it starts, printed by
+a dry run, recorded."""
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,8 +43,8 @@ class SamplingPlan:
     """A run as it will be, the same value on every rank.
 
     config: with device (`cpu` or `cuda`) and micro-batch settled, both decide the last bits of the
-    pixels. takes_steps: False for an encoder alone. grid: the windows of one SR image. num_remaining:
-    images not done before.
+    pixels. takes_steps: False for an encoder alone. grid: the windows of one SR image.
+    num_remaining: images not done before.
     """
 
     request: SampleRequest
@@ -56,18 +57,19 @@ class SamplingPlan:
 
     def continued(self, num_remaining: int) -> "SamplingPlan":
         """The plan of a run that finds so many images still to do."""
-        distribution = distribute(self.config.parallel, self.distribution.num_positions, num_remaining,
-                                  self.distribution.num_ranks, self.takes_steps)
+        distribution = distribute(self.config.parallel, self.distribution.num_positions,
+                                  num_remaining, self.distribution.num_ranks, self.takes_steps)
         return replace(self, num_remaining=num_remaining, distribution=distribution)
 
 
 def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan:
     """For a validated request. On one process; nothing is computed or written."""
     with open_stack(request) as stack:
-        facts = StackFacts(str(stack.address), stack.num_images, stack.height, stack.width, stack.channels,
-                           stack.layout, stack.dtype)
+        facts = StackFacts(str(stack.address), stack.num_images, stack.height, stack.width,
+                           stack.channels, stack.layout, stack.dtype)
     steps, model = takes_steps(read_header(request.checkpoint)), config.model
-    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale, facts.width * model.scale)
+    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale,
+                         facts.width * model.scale)
     num_positions = grid.num_positions if steps else 1
     device = planned_device(config.parallel.device)
     micro_batch = settled_micro_batch(config.parallel, num_positions, device)
@@ -79,15 +81,16 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
 def describe(plan: SamplingPlan) -> str:
     """What the run will do, in a few lines; bytes are before compression."""
     request, model, stack = plan.request, plan.config.model, plan.stack
-    lines = [f"input       {stack.address}: {stack.num_images} images of {stack.height} x {stack.width} px, "
-             f"{stack.layout}, {stack.dtype}",
-             f"output      {request.output}: {stack.height * model.scale} x {stack.width * model.scale} px, "
-             f"{output_mib(plan):.1f} MiB",
+    lines = [f"input       {stack.address}: {stack.num_images} images of {stack.height} x "
+             f"{stack.width} px, {stack.layout}, {stack.dtype}",
+             f"output      {request.output}: {stack.height * model.scale} x "
+             f"{stack.width * model.scale} px, {output_mib(plan):.1f} MiB",
              f"checkpoint  {request.checkpoint}: {model.family}, scale {model.scale}",
              f"per image   {describe_work(plan)}",
              f"ranks       {plan.distribution.num_ranks}, {plan.distribution.reason}",
-             f"device      {plan.config.parallel.device}, {plan.config.parallel.precision}, at least "
-             f"{memory_mib(plan):.0f} MiB a rank for images and features, the network's buffers not counted",
+             f"device      {plan.config.parallel.device}, {plan.config.parallel.precision}, "
+             f"at least {memory_mib(plan):.0f} MiB a rank for images and features, "
+             "the network's buffers not counted",
              *describe_step(plan)]
     if request.shard is not None:
         lines.append(describe_shard(request))
@@ -101,7 +104,8 @@ def describe_work(plan: SamplingPlan) -> str:
 
 def describe_steps(config: Config, grid: WindowGrid) -> str:
     """Windows and steps of an image, in words."""
-    return f"{grid.num_positions} windows of {grid.window_px} px, {config.sampler.steps} steps ({config.sampler.method})"
+    return (f"{grid.num_positions} windows of {grid.window_px} px, "
+            f"{config.sampler.steps} steps ({config.sampler.method})")
 
 
 def describe_step(plan: SamplingPlan) -> list[str]:
@@ -111,7 +115,8 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     config, distribution = plan.config, plan.distribution
     images, ranks = distribution.images_per_step, len(distribution.groups[0])
     idle = describe_idle(distribution, plan.stack.num_images)
-    return [f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on the ranks of a group",
+    return [f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on the "
+            "ranks of a group",
             f"step        {images} images, micro-batches of {distribution.micro_batch} windows, "
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
@@ -125,7 +130,8 @@ def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) 
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
     strips = traffic_of(config.parallel.exchange, grid, ranks, channels)
-    return f"{strips.mean / MIB:.2f} MiB of strips to a rank, {strips.most / MIB:.2f} to the one that needs most"
+    return (f"{strips.mean / MIB:.2f} MiB of strips to a rank, "
+            f"{strips.most / MIB:.2f} to the one that needs most")
 
 
 def holds_whole_images(config: Config) -> bool:
@@ -138,7 +144,8 @@ def output_mib(plan: SamplingPlan) -> float:
     stack, scale = plan.stack, plan.config.model.scale
     datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
     pixel_bytes = sum(dtype.itemsize for dtype in datasets.values())
-    return stack.num_images * stack.channels * stack.height * stack.width * scale**2 * pixel_bytes / MIB
+    return (stack.num_images * stack.channels * stack.height * stack.width * scale**2 * pixel_bytes
+            / MIB)
 
 
 def memory_mib(plan: SamplingPlan) -> float:
@@ -150,4 +157,5 @@ def memory_mib(plan: SamplingPlan) -> float:
     whole = holds_whole_images(plan.config)
     features = getattr(model, "feature_channels", 0) + model.channels + 1
     state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)
-    return FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks)) / MIB
+    return (FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks))
+            / MIB)

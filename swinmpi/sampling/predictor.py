@@ -16,8 +16,8 @@ Item = tuple[int, int]
 
 
 class Predictor:
-    """Calls the network. It always sees micro-batches of one size, the last one padded: a prediction
-    then does not depend on how many windows a rank owns."""
+    """Calls the network. It always sees micro-batches of one size, the last one padded:
+    a prediction then does not depend on how many windows a rank owns."""
 
     def __init__(self, family: Family, computing: Computing, stopwatch: Stopwatch):
         self.family, self.stopwatch = family, stopwatch
@@ -29,8 +29,9 @@ class Predictor:
                  before: Callable[[Sequence[Item]], None] = lambda part: None) -> None:
         """Predict every item once, in order.
 
-        inputs: what the U-Net is told, x_t (C, w, w) first. store: takes a micro-batch's predictions, (m, C, w, w) float32
-        on the CPU. before: called with the items of a micro-batch before its inputs are taken.
+        inputs: what the U-Net is told, x_t (C, w, w) first. store: takes a micro-batch's
+        predictions, (m, C, w, w) float32 on the CPU. before: called with the items of a micro-batch
+        before its inputs are taken.
         """
         first = 0
         while first < len(items):
@@ -65,13 +66,14 @@ class Predictor:
     def halve(self, error: RuntimeError) -> None:
         """Go on with half the micro-batch; SwinmpiError where there is no half."""
         if self.micro_batch == 1:
-            raise SwinmpiError("out of memory with one window at a time; use fewer ranks per node, parallel.images_per_step=1, "
-                               "or parallel.exchange=torus") from error
+            raise SwinmpiError("out of memory with one window at a time; use fewer ranks per node, "
+                               "parallel.images_per_step=1, or parallel.exchange=torus") from error
         self.micro_batch //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        print(f"swinmpi: out of memory: going on with micro-batches of {self.micro_batch} windows; the last digits may differ "
-              f"from a run that had enough (set parallel.micro_batch={self.micro_batch} to repeat this one)",
+        print(f"swinmpi: out of memory: going on with micro-batches of {self.micro_batch} windows; "
+              "the last digits may differ from a run that had enough (set "
+              f"parallel.micro_batch={self.micro_batch} to repeat this one)",
               file=sys.stderr, flush=True)
 
 

@@ -42,25 +42,30 @@ class ReverseProcess:
         max_px = max_shift_of(self.shift, self.window_px)
         if self.shift.pattern == "circular":
             return circular_shift(number, max_px)
-        return random_shift(seed, stack_index, number, max_px) if self.shift.pattern == "random" else (0, 0)
+        return (random_shift(seed, stack_index, number, max_px) if self.shift.pattern == "random"
+                else (0, 0))
 
     def check_finite(self, x_t: Tensor, stack_index: int, number: int) -> None:
         """SwinmpiError where the result of an evaluation is not all numbers."""
         # A sum takes one pass over the memory, the exact question five; only a sum of huge numbers
         # needs to be asked again.
         if not torch.isfinite(x_t.sum()) and not torch.isfinite(x_t).all():
-            raise SwinmpiError(f"the network's answer is not finite in image {stack_index}, step {number + 1} of "
-                               f"{self.num_evaluations}: expected numbers; try parallel.precision=fp32, else the "
-                               "checkpoint is damaged")
+            raise SwinmpiError(f"the network's answer is not finite in image {stack_index}, "
+                               f"step {number + 1} of {self.num_evaluations}: expected numbers; "
+                               "try parallel.precision=fp32, else the checkpoint is damaged")
 
 
-def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig, window_px: int) -> ReverseProcess:
+def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
+                 window_px: int) -> ReverseProcess:
     """The reverse process of a configuration; ValueError for more steps than the schedule has."""
     schedule = make_schedule(diffusion.schedule, diffusion.steps)
-    return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale, sampler.shift, window_px)
+    return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale,
+                          sampler.shift, window_px)
 
 
 def sampling_grid(shift: ShiftConfig, window_px: int, height_px: int, width_px: int) -> WindowGrid:
-    """The windows over an image; the crop shifts of the thesis's first attempt move nothing outside."""
+    """The windows over an image; the crop shifts of the thesis's first attempt move
+    nothing outside."""
     moves = shift.pattern != "none" and shift.edge == "roll"
-    return WindowGrid(height_px, width_px, window_px, max_shift_of(shift, window_px) if moves else 0, shift.border)
+    return WindowGrid(height_px, width_px, window_px,
+                      max_shift_of(shift, window_px) if moves else 0, shift.border)

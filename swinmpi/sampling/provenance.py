@@ -1,4 +1,5 @@
-"""What an output remembers: the fingerprint that decides whether a run may go on, and where its pixels came from."""
+"""What an output remembers: the fingerprint that decides whether a run may go on, and where its
+pixels came from."""
 import json
 import os
 import sys
@@ -15,31 +16,41 @@ from swinmpi.storage.values import ValueRange
 DECIDING = {"device", "precision", "micro_batch", "channels_last", "fused_attention"}
 
 
-def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str, value_range: ValueRange) -> dict:
-    """All that decides the pixels, as JSON values: an output begun with another one cannot be continued."""
+def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
+                value_range: ValueRange) -> dict:
+    """All that decides the pixels, as JSON values: an output begun with another one
+    cannot be continued."""
     config = plan.config
-    return {"input": stack.identity(), "checkpoint": checkpoint_sha256, "ensemble": plan.request.ensemble,
-            "value_range": [value_range.low, value_range.high],
-            **config.model_dump(include={"model", "diffusion", "sampler"}), **config.parallel.model_dump(include=DECIDING)}
+    return {"input": stack.identity(), "checkpoint": checkpoint_sha256,
+            "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
+            **config.model_dump(include={"model", "diffusion", "sampler"}),
+            **config.parallel.model_dump(include=DECIDING)}
 
 
 def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: dict) -> dict:
     """What the finished file tells about its making; `deciding` is its fingerprint."""
     request, config, distribution = plan.request, plan.config, plan.distribution
-    failed = [f"{stack.first_image + index}: {reason}" for index, reason in sorted(report.failed.items())]
-    return {"git_revision": git_revision(), "command": " ".join(sys.argv), "input": str(stack.address),
+    failed = [
+        f"{stack.first_image + index}: {reason}" for index, reason in sorted(report.failed.items())]
+    return {"git_revision": git_revision(),
+            "command": " ".join(sys.argv), "input": str(stack.address),
             "checkpoint": str(request.checkpoint), "checkpoint_sha256": deciding["checkpoint"],
-            "configuration": dump_yaml(config), "seed": config.sampler.seed, "ensemble": request.ensemble,
+            "configuration": dump_yaml(config),
+            "seed": config.sampler.seed, "ensemble": request.ensemble,
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
-            "ranks_per_image": len(distribution.groups[0]), "images_per_step": distribution.images_per_step,
+            "ranks_per_image": len(distribution.groups[0]),
+            "images_per_step": distribution.images_per_step,
             "micro_batch": distribution.micro_batch, "mpi_library": library_version(),
             "job_id": os.environ.get("SLURM_JOB_ID"),
-            "timings": {"seconds": report.seconds, "images": report.num_images, "share": dict(report.share)},
-            "failed_images": failed or None, "shard": request.shard and shard_entries(request.shard, stack, deciding)}
+            "timings": {"seconds": report.seconds, "images": report.num_images,
+                        "share": dict(report.share)}, "failed_images": failed or None,
+            "shard": request.shard and shard_entries(request.shard, stack, deciding)}
 
 
 def shard_entries(shard: Shard, stack: Stack, deciding: dict) -> dict:
-    """What the merging of shards must know; shards of one run have the same `fingerprint` (JSON)."""
+    """What the merging of shards must know; shards of one run have the same
+    `fingerprint` (JSON)."""
     whole = {name: value for name, value in deciding["input"].items() if name != "images"}
-    return {"number": shard.number, "of": shard.of, "first_image": stack.first_image, "total": stack.whole.num_images,
+    return {"number": shard.number, "of": shard.of,
+            "first_image": stack.first_image, "total": stack.whole.num_images,
             "fingerprint": json.dumps(deciding | {"input": whole}, sort_keys=True)}

@@ -1,4 +1,5 @@
-"""What swinmpi-sample was asked to read and write, and whether it may; told within a second, because torch is not needed."""
+"""What swinmpi-sample was asked to read and write, and whether it may; told within a second,
+because torch is not needed."""
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +38,11 @@ class SampleRequest:
 
 
 def open_stack(request: SampleRequest) -> Stack:
-    """The images to do: the stack, or the shard's part of it. On any process; StackError where it cannot be used."""
+    """The images to do: the stack, or the shard's part of it. On any process; StackError where it
+    cannot be used."""
     stack = Stack.open(request.stack, request.allow_external)
-    return stack if request.shard is None else stack.narrowed(request.shard.images(stack.num_images))
+    return (stack if request.shard is None
+            else stack.narrowed(request.shard.images(stack.num_images)))
 
 
 def shard_path(output: Path, shard: Shard) -> Path:
@@ -56,17 +59,20 @@ def describe_shard(request: SampleRequest) -> str:
     """Which images the shard does, in words. On one process."""
     with open_stack(request) as stack:
         total, done = stack.whole.num_images, stack.images
-    told = f"images {done.start} to {done.stop - 1} of {total}" if done else f"none of {total} images, its file will be empty"
+    told = (f"images {done.start} to {done.stop - 1} of {total}" if done
+            else f"none of {total} images, its file will be empty")
     return f"{request.shard}: {told}"
 
 
 def check_stack(request: SampleRequest) -> None:
-    """StackError unless the input is a stack of images that can be read without harm to the ranks. On one process."""
+    """StackError unless the input is a stack of images that can be read without harm to the ranks.
+    On one process."""
     inspect_stacks([request.stack], request.allow_external)
 
 
 def check_destination(request: SampleRequest) -> None:
-    """OutputError unless the output may be written where it was asked for. Leaves nothing behind. On one process."""
+    """OutputError unless the output may be written where it was asked for. Leaves nothing behind.
+    On one process."""
     folder = Path(os.path.realpath(request.output)).parent
     if request.new_folder and not folder.exists():
         while not folder.exists():
@@ -78,39 +84,48 @@ def check_destination(request: SampleRequest) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputError(f"{request.output}: cannot write into the folder {folder} ({error.strerror}); "
-                          "choose another --output") from None
+        raise OutputError(f"{request.output}: cannot write into the folder {folder} "
+                          f"({error.strerror}); choose another --output") from None
 
 
 def check_fit(request: SampleRequest, config: Config) -> None:
-    """ConfigError, StackError or OutputError where request, stack, model and disk do not fit. On one process."""
+    """ConfigError, StackError or OutputError where request, stack, model and disk do not fit.
+    On one process."""
     model, shift = config.model, config.sampler.shift
     if not 1 <= request.ensemble <= MOST_SAMPLES:
-        raise ConfigError(f"--ensemble: expected 1 to {MOST_SAMPLES} samples, got {request.ensemble}")
+        raise ConfigError(f"--ensemble: expected 1 to {MOST_SAMPLES} samples, "
+                          f"got {request.ensemble}")
     with open_stack(request) as stack:
         if stack.channels > model.channels:
-            raise StackError(f"{stack.address}: expected images of one channel, as the model has, got {stack.channels}")
+            raise StackError(f"{stack.address}: expected images of one channel, as the model has, "
+                             f"got {stack.channels}")
         size_px = min(stack.height, stack.width) * model.scale
         if shift.edge != "roll" and size_px <= max(model.window_px, shift.max_px or 0):
-            raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off SR images of {size_px} px; use roll")
+            raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off SR images "
+                              f"of {size_px} px; use roll")
         partial = beside(Path(os.path.realpath(request.output)), ".partial")
         if partial.parent.is_dir() and not partial.exists():
-            check_room(partial, stack, model.scale, pixel_datasets(output_plan(request, config), stack.dtype))
+            check_room(partial, stack, model.scale,
+                       pixel_datasets(output_plan(request, config), stack.dtype))
 
 
 def check_reference(request: SampleRequest, config: Config, reference: str) -> None:
-    """StackError unless the HR stack at `reference` is what the output can be compared with. On one process."""
+    """StackError unless the HR stack at `reference` is what the output can be compared with.
+    On one process."""
     inspect_stacks([reference])
     with Stack.open(request.stack, request.allow_external) as lr, Stack.open(reference) as hr:
         scale = config.model.scale
-        wanted = (lr.num_images, lr.channels, lr.height * scale, lr.width * scale, lr.dtype.newbyteorder("="))
+        wanted = (lr.num_images, lr.channels, lr.height * scale, lr.width * scale,
+                  lr.dtype.newbyteorder("="))
         came = (hr.num_images, hr.channels, hr.height, hr.width, hr.dtype.newbyteorder("="))
         if came != wanted:
-            told = ["{} images of {} channels, {} x {} px, {}".format(*facts) for facts in (wanted, came)]
-            raise StackError(f"{hr.address}: expected {told[0]}, {scale} times {lr.address}, got {told[1]}; name the HR stack "
-                             "that belongs to it")
+            told = ["{} images of {} channels, {} x {} px, {}".format(*facts)
+                    for facts in (wanted, came)]
+            raise StackError(f"{hr.address}: expected {told[0]}, {scale} times {lr.address}, "
+                             f"got {told[1]}; name the HR stack that belongs to it")
 
 
 def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
     """What the output will hold."""
-    return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression, config.output.compression)
+    return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
+                      config.output.compression)

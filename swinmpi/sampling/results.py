@@ -1,4 +1,5 @@
-"""What becomes of finished images: part by part they get into OUT.partial, which rank 0 packs in the end."""
+"""What becomes of finished images: part by part they get into OUT.partial, which rank 0
+packs in the end."""
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +23,9 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. value_range and remaining (image indices still to do) are
-    the same on every rank. The file is open on rank 0, with `output.backend: mpio` on all until `drain`.
+    datasets: names and dtypes of what is stored of every image. value_range and remaining
+    (image indices still to do) are the same on every rank. The file is open on rank 0, with
+    `output.backend: mpio` on all until `drain`.
     """
 
     def __init__(self, plan: SamplingPlan, world: World, stack: Stack):
@@ -34,7 +36,8 @@ class Results:
         self.failed: dict[int, str] = {}
         self.value_range, self.remaining, partial = world.on_root(self._open)
         self.delivery = self._delivery(partial)
-        self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining), world.is_root)
+        self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
+                                 world.is_root)
 
     def _open(self) -> tuple[ValueRange, list[int], Path]:
         request, config, stack = self.plan.request, self.plan.config, self.stack
@@ -43,10 +46,13 @@ class Results:
                 request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
             # To measure it is to read the whole stack: not once more after every interruption.
-            value_range = ValueRange(*given) if given else (measured_before(request.output, stack.identity()) or stack.range())
-            self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint), value_range)
-            self.output = StackOutput.open(request.output, stack, output_plan(request, config), self.fingerprint,
-                                           request.overwrite, range_is_measured=not given)
+            value_range = ValueRange(*given) if given else (
+                measured_before(request.output, stack.identity()) or stack.range())
+            self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint),
+                                           value_range)
+            self.output = StackOutput.open(request.output, stack, output_plan(request, config),
+                                           self.fingerprint, request.overwrite,
+                                           range_is_measured=not given)
             return value_range, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:
@@ -56,15 +62,18 @@ class Results:
             return GatherDelivery(*to_output)
         if self.world.is_root:
             self.output.hand_over()
-        return SharedDelivery(*to_output, SharedPartial(partial, stack.layout, list(self.datasets), self.world.comm))
+        return SharedDelivery(*to_output, SharedPartial(partial, stack.layout, list(self.datasets),
+                                                        self.world.comm))
 
     def send(self, parts: Sequence[Part]) -> None:
-        """From any rank, pixels (k, C, h, w) in the order of `datasets`; they must not change any more. Does not wait."""
+        """From any rank, pixels (k, C, h, w) in the order of `datasets`; they must not change any
+        more. Does not wait."""
         for part in parts:
             self.delivery.send(part)
 
     def complete(self, shard_index: int, figures: Mapping[str, float]) -> None:
-        """From the root of a group: the figures of an image whose parts its ranks send. Does not wait."""
+        """From the root of a group: the figures of an image whose parts its ranks
+        send. Does not wait."""
         self.delivery.send(Ending(shard_index, figures))
 
     def give_up(self, shard_index: int, reason: str) -> None:
@@ -72,8 +81,8 @@ class Results:
         self.delivery.send(Ending(shard_index, reason))
 
     def store(self) -> None:
-        """On every rank, once per round: write what is here. Collective with `output.backend: mpio`; with `gather` only
-        rank 0 ever waits, and only for what was sent a round before."""
+        """On every rank, once per round: write what is here. Collective with `output.backend:
+        mpio`; with `gather` only rank 0 ever waits, and only for what was sent a round before."""
         self._conclude(self.delivery.store())
 
     def drain(self) -> None:
@@ -84,7 +93,8 @@ class Results:
         """On rank 0: pack the output, with the plan as it was carried out."""
         if self.world.is_root:
             with self.world.stopwatch.of("storage"):
-                self.output.finish(provenance(plan, self.stack, report, self.fingerprint), self.failed)
+                self.output.finish(provenance(plan, self.stack, report, self.fingerprint),
+                                   self.failed)
 
     def _conclude(self, endings: Iterator[Ending]) -> None:
         for ending in endings:

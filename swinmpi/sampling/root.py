@@ -1,4 +1,5 @@
-"""Exchange `root`, the reference: rank 0 holds the image, sends every frame, gathers predictions."""
+"""Exchange `root`, the reference: rank 0 holds the image, sends every frame,
+gathers predictions."""
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -17,7 +18,8 @@ from swinmpi.windows.shift import crop_shift, uncrop_shift
 
 
 class RootExchange:
-    """See sampling/exchange.py. x_t lives on root; a prediction is made where its window is owned."""
+    """See sampling/exchange.py. x_t lives on root; a prediction is made where its
+    window is owned."""
 
     in_parts = False
 
@@ -31,7 +33,8 @@ class RootExchange:
         self.x_t: Tensor | None = None
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int,
+                        shifts: Sequence[Shift]) -> list[list[int]]:
         """Root gets the windows of the others, they get the whole frame."""
         frame, counted = grid.frame_height_px * grid.frame_width_px, []
         for shift in shifts[1:]:
@@ -54,7 +57,8 @@ class RootExchange:
         """On whole images, (N, C, height, width), on root; None elsewhere."""
         grid, shifts = self.grid, [self.shift(i, number) for i in self.stack_indices]
         with self.stopwatch.of("windows"):
-            live = [live_positions(grid, shift if self.process.rolls else (0, 0)) for shift in shifts]
+            live = [live_positions(grid, shift if self.process.rolls else (0, 0))
+                    for shift in shifts]
             plan = plan_step(ownership_order(grid), self.group.size, live)
             frames = None
             if self.x_t is not None:
@@ -88,7 +92,8 @@ class RootExchange:
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
         for rect, part in zip(self.rects, parts, strict=True):
             whole = scaled(rect, self.work.factor)
-            yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1], part[-1])
+            yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1],
+                               part[-1])
 
     def shift(self, stack_index: int, number: int) -> Shift:
         return self.process.shift_at(self.seed, stack_index, number)
@@ -98,21 +103,25 @@ class RootExchange:
         rolls = number != X_T_STEP and self.process.rolls
         with self.stopwatch.of("noise"):
             return torch.stack([frame_noise(self.seed, i, number, self.channels, self.grid,
-                                            self.shift(i, number) if rolls else (0, 0)) for i in self.stack_indices])
+                                            self.shift(i, number) if rolls else (0, 0))
+                                for i in self.stack_indices])
 
-    def evaluate(self, frames: Tensor, own: Sequence[Item], t: int, shifts: Sequence[Shift]) -> Tensor:
+    def evaluate(self, frames: Tensor, own: Sequence[Item], t: int,
+                 shifts: Sequence[Shift]) -> Tensor:
         """The network on windows (slot, position): (len(own), C, w, w) float32 on the CPU."""
         seen = [shift if self.process.rolls else (-shift[0], -shift[1]) for shift in shifts]
         with self.stopwatch.of("encoder"):
             for slot, condition in enumerate(self.conditions):
                 mine = [position for at, position in own if at == slot]
                 condition.prepare(seen[slot], mine, self.state_of(frames[slot], shifts[slot]))
-        predictions = torch.empty(len(own), frames.shape[1], self.grid.window_px, self.grid.window_px)
+        predictions = torch.empty(len(own), frames.shape[1], self.grid.window_px,
+                                  self.grid.window_px)
         place = {item: at for at, item in enumerate(own)}
 
         def inputs(item: Item) -> tuple[Tensor, ...]:
             slot, position = item
-            return self.window(frames[slot], position), *self.conditions[slot].inputs(seen[slot], position)
+            return (self.window(frames[slot], position),
+                    *self.conditions[slot].inputs(seen[slot], position))
 
         def store(items: Sequence[Item], answer: Tensor) -> None:
             predictions[place[items[0]]:place[items[0]] + len(items)] = answer
@@ -150,12 +159,15 @@ class RootExchange:
         """Windows (len(items), C, w, w) of (slot, position) -> images (N, C, height, width)."""
         grid, per_image = self.grid, self.grid.num_positions
         places = torch.tensor([slot * per_image + position for slot, position in items])
-        tiles = windows.new_zeros(len(shifts) * per_image, *windows.shape[1:]).index_copy_(0, places, windows)
+        tiles = windows.new_zeros(len(shifts) * per_image, *windows.shape[1:]).index_copy_(
+            0, places, windows)
         frames = unpatchify(tiles.unflatten(0, (len(shifts), per_image)), grid.rows, grid.cols)
-        return torch.stack([self.image_of(frame, shift) for frame, shift in zip(frames, shifts, strict=True)])
+        return torch.stack(
+            [self.image_of(frame, shift) for frame, shift in zip(frames, shifts, strict=True)])
 
 
-def frame_noise(seed: int, stack_index: int, number: int, channels: int, grid: WindowGrid, shift: Shift) -> Tensor:
+def frame_noise(seed: int, stack_index: int, number: int, channels: int, grid: WindowGrid,
+                shift: Shift) -> Tensor:
     """N(0, 1) on the image, (C, H, W), drawn window by window of the frame of an evaluation."""
     side = grid.window_px
     frame = torch.zeros(channels, grid.frame_height_px, grid.frame_width_px)

@@ -1,4 +1,5 @@
-"""A stack in, its super-resolved stack out, on all ranks of an MPI job; resumable image by image."""
+"""A stack in, its super-resolved stack out, on all ranks of an MPI job; resumable
+image by image."""
 import math
 import time
 from collections.abc import Sequence
@@ -47,7 +48,8 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
             print(announcement(plan), flush=True)
         resolver = resolver_for(world.split(distribution.groups))
         work = GroupWork(plan, stack, results, resolver, stop)
-        for shard_indices in rounds(results.remaining, distribution, group_of(distribution.groups, world.rank)):
+        for shard_indices in rounds(results.remaining, distribution,
+                                    group_of(distribution.groups, world.rank)):
             if stop.agreed(world):
                 raise_stopped(results)
             try:
@@ -62,7 +64,8 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
         def report() -> RunReport:
             seconds = time.perf_counter() - started
             shares = shares_of(world.stopwatch.since(spent), seconds)
-            return RunReport(len(results.remaining) - len(results.failed), seconds, shares, results.failed)
+            return RunReport(len(results.remaining) - len(results.failed), seconds, shares,
+                             results.failed)
 
         results.finish(plan, report())
         return report()
@@ -110,7 +113,8 @@ class GroupWork:
         when a signal asks for an end."""
         if not shard_indices:
             return
-        read = self.read_own_rows if self.resolver.reads_parts(self.stack.height, self.stack.width) else self.read_on_root
+        read = (self.read_own_rows if self.resolver.reads_parts(self.stack.height, self.stack.width)
+                else self.read_on_root)
         good, lr = read(shard_indices)
         if not good:
             return
@@ -119,7 +123,8 @@ class GroupWork:
         seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
-            pixels, figures = from_network(part, lr[part.slot], results.value_range, results.datasets, config.model)
+            pixels, figures = from_network(part, lr[part.slot], results.value_range,
+                                           results.datasets, config.model)
             sums[part.slot] += figures
             results.send([Part(good[part.slot], part.rows.start, part.cols.start, pixels)])
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
@@ -138,7 +143,8 @@ class GroupWork:
                 except StackError as error:
                     self.results.give_up(shard_index, str(error))
         good = group.bcast_object(list(raw))
-        unit = np.empty((len(good), self.plan.config.model.channels, stack.height, stack.width), np.float32)
+        unit = np.empty((len(good), self.plan.config.model.channels, stack.height, stack.width),
+                        np.float32)
         for slot, image in enumerate(raw.values()):
             unit[slot] = self.unit(image)
         group.bcast_array(unit)
@@ -146,7 +152,8 @@ class GroupWork:
                       for image, shard_index in zip(unit, good, strict=True)]
 
     def read_own_rows(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
-        """As `read_on_root`, but every rank reads the rows that it needs. Collective in the group."""
+        """As `read_on_root`, but every rank reads the rows that it needs.
+        Collective in the group."""
         group, stack, lr, good = self.group, self.stack, [], []
         needed = self.resolver.lr_rows(stack.height, stack.width, len(shard_indices))
         for shard_index, rows in zip(shard_indices, needed, strict=True):
@@ -156,7 +163,8 @@ class GroupWork:
                 raw = None
             if group.any(raw is None):
                 if group.is_root:
-                    self.results.give_up(shard_index, f"{stack.address}: image {stack.first_image + shard_index} "
+                    self.results.give_up(shard_index, f"{stack.address}: "
+                                         f"image {stack.first_image + shard_index} "
                                          "cannot be read; the file is damaged, write it again")
                 continue
             if group.any(not np.isfinite(raw).all()):
@@ -175,7 +183,8 @@ class GroupWork:
 
     def unit(self, raw: np.ndarray) -> Tensor:
         """Raw values as the network wants them."""
-        return torch.from_numpy(to_network(raw, self.results.value_range, self.plan.config.model.channels).copy())
+        return torch.from_numpy(
+            to_network(raw, self.results.value_range, self.plan.config.model.channels).copy())
 
 
 def raise_stopped(results: Results) -> None:
@@ -192,8 +201,9 @@ def announcement(plan: SamplingPlan) -> str:
     done = stack.num_images - plan.num_remaining
     sizes = f"{stack.height} x {stack.width} px to {stack.height * scale} x {stack.width * scale}"
     before = f", {done} of them done before" if done else ""
-    lines = [f"{stack.num_images} images of {sizes}{before}; {describe_work(plan)}; {distribution.num_ranks} ranks x "
-             f"{torch.get_num_threads()} threads on {plan.config.parallel.device}, {distribution.reason}, "
+    lines = [f"{stack.num_images} images of {sizes}{before}; {describe_work(plan)}; "
+             f"{distribution.num_ranks} ranks x {torch.get_num_threads()} "
+             f"threads on {plan.config.parallel.device}, {distribution.reason}, "
              f"{distribution.images_per_step} images per step",
              describe_idle(distribution, plan.num_remaining)]
     return "\n".join(filter(None, lines))

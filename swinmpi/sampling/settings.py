@@ -1,4 +1,5 @@
-"""The settings of a run with a trained model: what its checkpoint recommends, what may be changed, what cannot be."""
+"""The settings of a run with a trained model: what its checkpoint recommends, what may be changed,
+what cannot be."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -15,8 +16,8 @@ FREE = ("model.window_px", "diffusion.variance")
 
 
 def settings_of(header: Mapping) -> dict:
-    """The settings a checkpoint recommends: its model, its forward process, the sampler it was validated with, and
-    whether it is a diffuser or an encoder alone."""
+    """The settings a checkpoint recommends: its model, its forward process, the sampler it was
+    validated with, and whether it is a diffuser or an encoder alone."""
     settings = {name: header[name] for name in ("model", "diffusion", "sampler") if name in header}
     return settings | {"train": {"target": header.get("target", "diffuser")}}
 
@@ -26,24 +27,27 @@ def takes_steps(header: Mapping) -> bool:
     return header.get("target", "diffuser") == "diffuser"
 
 
-def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str], overrides: Sequence[str],
-                   preset: str | None) -> Config:
-    """The configuration of a run with this checkpoint. CheckpointError when its own settings are not known here, or when
-    others ask for another model than it is."""
+def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str],
+                   overrides: Sequence[str], preset: str | None) -> Config:
+    """The configuration of a run with this checkpoint. CheckpointError when its own settings are
+    not known here, or when others ask for another model than it is."""
     try:
         trained = load_config(base=settings_of(header))
     except ConfigError as error:
-        raise CheckpointError(f"{checkpoint}: holds settings this version does not know ({error}); retrain or update") from None
+        raise CheckpointError(f"{checkpoint}: holds settings this version does not know ({error}); "
+                              "retrain or update") from None
     config = load_config(files, overrides, preset, settings_of(header))
     wanted, own = (flat(settings.model_dump(include=MEANING)) for settings in (config, trained))
     for name in sorted(wanted, key=lambda name: name != "model.family"):
         if name not in FREE and wanted[name] != own.get(name):
-            raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, as configured, but it was "
-                                  f"trained with {own.get(name)}; remove that setting or choose another --checkpoint")
+            raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "
+                                  f"as configured, but it was trained with {own.get(name)}; "
+                                  "remove that setting or choose another --checkpoint")
     return config
 
 
-def check_settings(files: Sequence[Path | str], overrides: Sequence[str], preset: str | None) -> None:
+def check_settings(files: Sequence[Path | str], overrides: Sequence[str],
+                   preset: str | None) -> None:
     """ConfigError for settings that are wrong whatever family of model the checkpoint holds."""
     try:
         load_config(files, overrides, preset)
@@ -56,21 +60,26 @@ def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
     if sampler.steps > config.diffusion.steps:
-        raise ConfigError(f"sampler.steps: expected at most diffusion.steps = {config.diffusion.steps}, got {sampler.steps}")
+        raise ConfigError("sampler.steps: expected at most diffusion.steps = "
+                          f"{config.diffusion.steps}, got {sampler.steps}")
     if sampler.shift.edge != "roll" and not (model.may_crop and sampler.shift.border == "wrap"):
-        raise ConfigError(f"sampler.shift.edge: {sampler.shift.edge} is the thesis's first attempt, for model.family thesis "
-                          f"and sampler.shift.border wrap, got {model.family} and {sampler.shift.border}; use roll")
-    if config.parallel.exchange != "root" and (sampler.shift.edge != "roll" or model.sees_whole_x_t):
-        raise ConfigError(f"parallel.exchange: {config.parallel.exchange} keeps every image in parts, but this model or "
-                          "shift looks at whole images (sampler.shift.edge crop_*, model.condition_on with x_t); use root")
+        raise ConfigError(f"sampler.shift.edge: {sampler.shift.edge} is the thesis's first "
+                          "attempt, for model.family thesis and sampler.shift.border wrap, "
+                          f"got {model.family} and {sampler.shift.border}; use roll")
+    if (config.parallel.exchange != "root"
+            and (sampler.shift.edge != "roll" or model.sees_whole_x_t)):
+        raise ConfigError(f"parallel.exchange: {config.parallel.exchange} keeps every "
+                          "image in parts, but this model or shift looks at whole images "
+                          "(sampler.shift.edge crop_*, model.condition_on with x_t); use root")
     if config.output.value_range is not None:
         ValueRange(*config.output.value_range)
     check_backend(config.output.backend)
     if config.output.regression and not model.regresses:
-        raise ConfigError("output.regression: expected a model of family aligned, whose encoder regresses, got "
-                          f"{model.family}; set it to false")
+        raise ConfigError("output.regression: expected a model of family aligned, "
+                          f"whose encoder regresses, got {model.family}; set it to false")
 
 
 def flat(settings: Mapping) -> dict:
     """{"model": {"scale": 2}} -> {"model.scale": 2}."""
-    return {f"{section}.{key}": value for section, values in settings.items() for key, value in values.items()}
+    return {f"{section}.{key}": value for section, values in settings.items()
+            for key, value in values.items()}

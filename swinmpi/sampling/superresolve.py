@@ -24,7 +24,8 @@ EXCHANGES: dict[str, Callable[[Work], Exchange]] = {"root": RootExchange, "torus
 
 
 class SuperResolver:
-    """A family and everything needed to sample with it; the same arguments on every rank of `group`.
+    """A family and everything needed to sample with it; the same arguments on
+    every rank of `group`.
 
     Its network is ready to be evaluated on `computing.device`.
     """
@@ -41,7 +42,8 @@ class SuperResolver:
         """Of LR images of a size; kept while the size stays."""
         if self._exchange is None or self._exchange[0] != (height, width):
             px = self.family.x_px_per_lr_px
-            grid = sampling_grid(self.process.shift, self.process.window_px, height * px, width * px)
+            grid = sampling_grid(self.process.shift, self.process.window_px, height * px,
+                                 width * px)
             ownership = Ownership(grid, self.group.size, self.group.rank)
             work = Work(self.family, self.process, ownership, self.pieces, self.predictor)
             self._exchange = (height, width), self.make_exchange(work)
@@ -107,11 +109,13 @@ class SuperResolver:
                             self.computing.precision, self.predictor.micro_batch,
                             self.process.shift.pattern != "random")
         with self.group.stopwatch.of("encoder"):
-            return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding, residuals)
+            return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding,
+                                          residuals)
 
     def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
-        """Finished samples and, last, their base over a rectangle of the SR image, (K + 1, C, h, w)."""
+        """Finished samples and, last, their base over a rectangle of the SR image,
+        (K + 1, C, h, w)."""
         config = self.family.config
         parts = torch.empty(num_seeds + 1, config.channels, len(rect.rows), len(rect.cols))
         base = parts[-1].zero_()
@@ -119,8 +123,8 @@ class SuperResolver:
         if self.family.starts_from_lr:
             for band in row_bands(rect, config.window_px):
                 rows = slice(band.rows.start - rect.rows.start, band.rows.stop - rect.rows.start)
-                base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width), sr_size,
-                                              (band.rows, band.cols))
+                base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width),
+                                              sr_size, (band.rows, band.cols))
         residual = condition.residual(rect)
         if residual is not None:
             base += residual

@@ -15,7 +15,7 @@ from swinmpi.sampling.predictor import Item
 from swinmpi.sampling.process import Shift
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, window_span
-from swinmpi.windows.moves import Rect, Block, Moves, plan_moves
+from swinmpi.windows.moves import Block, Moves, Rect, plan_moves
 
 BAND_PIXELS = 1 << 18
 
@@ -33,16 +33,19 @@ class TorusExchange:
         self.all_channels = self.channels * (1 + self.process.sampler.num_kept)
         inside = [part_inside(rect, self.grid) for rect in self.ownership.at((0, 0))]
         self.held = [rect for rect in inside if rect.rows and rect.cols]
-        self.places = [place for place, rect in enumerate(self.held) if rect.rank == self.group.rank]
+        self.places = [
+            place for place, rect in enumerate(self.held) if rect.rank == self.group.rank]
         self.rects = [self.held[place] for place in self.places]
         self.conditions: list[Condition] = []
         self.images: list[list[Canvas]] = []
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int,
+                        shifts: Sequence[Shift]) -> list[list[int]]:
         """The pieces that come from others."""
         owners = [Ownership(grid, num_ranks, rank) for rank in range(num_ranks)]
-        return [[owner.moves(*change).num_received for owner in owners] for change in pairwise(shifts)]
+        return [[owner.moves(*change).num_received for owner in owners]
+                for change in pairwise(shifts)]
 
     def room_for_residuals(self, num_images: int) -> None:
         """None: every rank has the residual of its own rectangles among its features."""
@@ -55,7 +58,8 @@ class TorusExchange:
     def x_T(self, stack_index: int) -> list[Canvas]:
         """By own block; below it room for what is kept."""
         std = self.process.sampler.initial_std * self.process.noise_scale
-        canvases = [Canvas.over(block.canvas(self.grid), self.all_channels) for block in self.ownership.own]
+        canvases = [Canvas.over(block.canvas(self.grid), self.all_channels)
+                    for block in self.ownership.own]
         for block, canvas in zip(self.ownership.own, canvases, strict=True):
             for row in block.rows:
                 rect = self.row_rect(row, block.cols, (0, 0))
@@ -74,57 +78,66 @@ class TorusExchange:
         with self.stopwatch.of("windows"):
             waiting = [self.ownership.waiting_for_others(plan, shift)
                        for plan, shift in zip(plans, after, strict=True)]
-            live = [(slot, position) for slot, shift in enumerate(after) for position in self.ownership.live(shift)]
+            live = [(slot, position) for slot, shift in enumerate(after)
+                    for position in self.ownership.live(shift)]
             items = sorted(live, key=lambda item: (item[1] in waiting[item[0]], item))
-            outputs = [[Canvas.over(block.rect(self.grid, shift, 0), self.channels) for block in self.ownership.own]
-                       for shift in after]
+            outputs = [[Canvas.over(block.rect(self.grid, shift, 0), self.channels)
+                        for block in self.ownership.own] for shift in after]
         with self.stopwatch.of("encoder"):
             for slot, condition in enumerate(self.conditions):
-                condition.prepare(after[slot], [position for at, position in items if at == slot], lambda: None)
+                condition.prepare(after[slot], [position for at, position in items if at == slot],
+                                  lambda: None)
         self.evaluate(items, t, after, outputs, Arrivals(underway, waiting))
         self.before = after
         return outputs
 
-    def evaluate(self, items: Sequence[Item], t: int, shifts: Sequence[Shift], outputs: Sequence[list[Canvas]],
-                 arrivals: "Arrivals") -> None:
+    def evaluate(self, items: Sequence[Item], t: int, shifts: Sequence[Shift],
+                 outputs: Sequence[list[Canvas]], arrivals: "Arrivals") -> None:
         """Fill `outputs` with the network's answers to windows (slot, position)."""
         states, answers = ([self.ownership.by_position(canvases) for canvases in which]
                            for which in (self.images, outputs))
 
         def inputs(item: Item) -> tuple[Tensor, ...]:
             slot, position = item
-            seen = states[slot][position].view(*window_span(self.grid, shifts[slot], position))[:self.channels]
+            seen = states[slot][position].view(
+                *window_span(self.grid, shifts[slot], position))[:self.channels]
             return seen, *self.conditions[slot].inputs(shifts[slot], position)
 
         def store(part: Sequence[Item], predictions: Tensor) -> None:
             for (slot, position), prediction in zip(part, predictions, strict=True):
-                answers[slot][position].view(*window_span(self.grid, shifts[slot], position)).copy_(prediction)
+                answers[slot][position].view(*window_span(self.grid, shifts[slot], position)).copy_(
+                    prediction)
 
         self.work.predictor(items, t, inputs, store, arrivals.before)
         arrivals.complete()
 
     def advance(self, number: int, output: list[list[Canvas]]) -> None:
         for slot, canvases in enumerate(output):
-            for block, canvas, answer in zip(self.ownership.own, self.images[slot], canvases, strict=True):
+            for block, canvas, answer in zip(self.ownership.own, self.images[slot], canvases,
+                                             strict=True):
                 for row in block.rows:
                     self.advance_row(number, slot, row, block.cols, canvas, answer)
 
-    def advance_row(self, number: int, slot: int, row: int, cols: range, canvas: Canvas, answer: Canvas) -> None:
+    def advance_row(self, number: int, slot: int, row: int, cols: range, canvas: Canvas,
+                    answer: Canvas) -> None:
         """One row of windows at a time: what is not in the cache is not worth it."""
-        sampler, stack_index, shift = self.process.sampler, self.stack_indices[slot], self.before[slot]
+        sampler, stack_index, shift = (self.process.sampler, self.stack_indices[slot],
+                                       self.before[slot])
         rect, noise = self.row_rect(row, cols, shift), None
         if sampler.needs_noise(number):
             noise = self.noise(row, cols, stack_index, number, shift)[None]
         with self.stopwatch.of("step"):
             x_t, *kept = canvas.view(rect.rows, rect.cols)[None].split(self.channels, dim=1)
-            following, keeping = sampler.step(number, x_t, answer.view(rect.rows, rect.cols)[None], noise, kept)
+            following, keeping = sampler.step(number, x_t, answer.view(rect.rows, rect.cols)[None],
+                                              noise, kept)
             self.process.check_finite(following, stack_index, number)
             x_t.copy_(following)
             for room, tensor in zip(kept, keeping, strict=False):
                 room.copy_(tensor)
 
     def finish(self) -> list[list[Tensor]]:
-        self.work.pieces.run(self.transfers([self.ownership.moves(shift, (0, 0)) for shift in self.before]))
+        self.work.pieces.run(
+            self.transfers([self.ownership.moves(shift, (0, 0)) for shift in self.before]))
         images, self.images = self.images, []
         return [self.own_rects(canvases) for canvases in images]
 
@@ -136,8 +149,8 @@ class TorusExchange:
         reach = self.work.family.reach_px
         if not reach:
             return x_0
-        needed = [Rect(rect.rank, *(range(line.start - reach, line.stop + reach) for line in (rect.rows, rect.cols)))
-                  for rect in self.held]
+        needed = [Rect(rect.rank, *(range(line.start - reach, line.stop + reach)
+                                    for line in (rect.rows, rect.cols))) for rect in self.held]
         return [canvas.values for canvas in self.bordered(x_0, self.grid, self.held, needed)]
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
@@ -151,7 +164,8 @@ class TorusExchange:
             for band in row_bands(held[place], grid.window_px):
                 seen = seen_rect(band, grid, scale)
                 images = canvas.view(seen.rows, seen.cols).unflatten(0, (-1, channels))
-                yield FinishedPart(slot, band.rows, band.cols, (seen.rows, seen.cols), images[:-1], images[-1])
+                yield FinishedPart(slot, band.rows, band.cols, (seen.rows, seen.cols), images[:-1],
+                                   images[-1])
 
     def bordered(self, own: Sequence[Tensor], grid: WindowGrid, held: Sequence[Rect],
                  needed: Sequence[Rect]) -> list[Canvas]:
@@ -172,7 +186,8 @@ class TorusExchange:
         """N(0, 1) of a row of windows, (C, w, len(cols) * w); zero where nothing is true."""
         side = self.grid.window_px
         with self.stopwatch.of("noise"):
-            drawn, live = torch.zeros(self.channels, side, len(cols) * side), self.ownership.live(shift)
+            drawn, live = (torch.zeros(self.channels, side, len(cols) * side),
+                           self.ownership.live(shift))
             for k, col in enumerate(cols):
                 if (position := row * self.grid.cols + col) in live:
                     drawn[:, :, k * side:(k + 1) * side] = window_noise(
@@ -182,7 +197,8 @@ class TorusExchange:
     def transfers(self, plans: Sequence[Moves]) -> list[Transfer]:
         """What moves on the canvases of all images."""
         mine = [self.ownership.mine(canvases) for canvases in self.images]
-        return [Transfer(plan, own, own, self.all_channels) for own, plan in zip(mine, plans, strict=True)]
+        return [Transfer(plan, own, own,
+                         self.all_channels) for own, plan in zip(mine, plans, strict=True)]
 
 
 class Arrivals:
@@ -207,15 +223,18 @@ class Arrivals:
 def part_inside(rect: Rect, grid: WindowGrid) -> Rect:
     """The part of a rectangle that lies in the image, for shift (0, 0)."""
     return Rect(rect.rank, *(range(min(line.start, size), min(line.stop, size))
-                             for line, size in zip((rect.rows, rect.cols), (grid.height_px, grid.width_px), strict=True)))
+                             for line, size in zip((rect.rows, rect.cols),
+                                                   (grid.height_px, grid.width_px), strict=True)))
 
 
 def seen_rect(rect: Rect, grid: WindowGrid, scale: int) -> Rect:
-    """The rectangle with what the figures of its pixels look at: as far as shrinking reaches, in whole LR pixels."""
+    """The rectangle with what the figures of its pixels look at: as far as shrinking reaches,
+    in whole LR pixels."""
     reach = 3 * scale
     sides = []
     for line, size in zip((rect.rows, rect.cols), (grid.height_px, grid.width_px), strict=True):
-        start, stop = (line.start - reach) // scale * scale, -(-(line.stop + reach) // scale) * scale
+        start, stop = ((line.start - reach) // scale * scale,
+                       -(-(line.stop + reach) // scale) * scale)
         sides.append(range(max(0, start), min(size, stop)) if line else range(0))
     return Rect(rect.rank, *sides)
 

@@ -1,4 +1,5 @@
-"""What travels in a step by each exchange, worked out from its plans, for sizes nobody has to run."""
+"""What travels in a step by each exchange, worked out from its plans, for sizes
+nobody has to run."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -21,7 +22,8 @@ class Traffic:
 
 def traffic(size_px: int, window_px: int, num_ranks: int, channels: int = 3,
             border: Border = "reflect") -> dict[str, Traffic]:
-    """By exchange, for a square image and the circular pattern of shifts, without the first step."""
+    """By exchange, for a square image and the circular pattern of shifts, without
+    the first step."""
     shift_px = default_max_shift(window_px)
     grid = WindowGrid(size_px, size_px, window_px, shift_px, border)
     return {name: traffic_of(name, grid, num_ranks, channels) for name in EXCHANGES}

@@ -1,4 +1,5 @@
-"""Whether a request can be done with its settings: told within a second, because torch is not needed."""
+"""Whether a request can be done with its settings: told within a second, because
+torch is not needed."""
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,4 +47,5 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
 def with_output(request: SampleRequest, config: Config) -> SampleRequest:
     """The request with the file that it writes: of its shard, by default named after the input."""
     output = request.output or default_output(request.stack, config.model.scale)
-    return replace(request, output=output if request.shard is None else shard_path(output, request.shard))
+    return replace(request,
+                   output=output if request.shard is None else shard_path(output, request.shard))

@@ -1,4 +1,5 @@
-"""Training batches as a pure function of (seed, update): nothing to save, nothing to replay on resume."""
+"""Training batches as a pure function of (seed, update): nothing to save, nothing
+to replay on resume."""
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
@@ -17,7 +18,8 @@ ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM = 0, 1, 2
 
 
 class BatchSource:
-    """This rank's part of every batch. Image j of update u is the same whatever the number of ranks."""
+    """This rank's part of every batch. Image j of update u is the same whatever
+    the number of ranks."""
 
     def __init__(self, config: Config, family: Family, pairs: PairReader, rank: int, size: int):
         self.config, self.family, self.pairs, self.rank = config, family, pairs, rank
@@ -28,15 +30,18 @@ class BatchSource:
     def batch(self, update: int, micro_step: int) -> Batch:
         """What this rank computes in micro step 0..accumulate-1 of an update."""
         first = (micro_step * self.size + self.rank) * self.per_step
-        return self.join([self.sample(update * self.total + first + i) for i in range(self.per_step)])
+        return self.join([self.sample(update * self.total + first + i)
+                          for i in range(self.per_step)])
 
     def sample(self, number: int) -> tuple:
         """The number-th image of the whole run: crop, orientation, windows, times and noise."""
-        return self.draw(self.image_index(number), keyed_rng(self.config.train.seed, number, IMAGE_STREAM))
+        return self.draw(self.image_index(number),
+                         keyed_rng(self.config.train.seed, number, IMAGE_STREAM))
 
     def validation_batch(self, image_index: int) -> Batch:
         """One image of the validation split, cut and made noisy in the same way every time."""
-        return self.join([self.draw(image_index, keyed_rng(self.config.train.seed, image_index, VALIDATE_STREAM))])
+        return self.join([self.draw(image_index, keyed_rng(self.config.train.seed, image_index,
+                                                           VALIDATE_STREAM))])
 
     def draw(self, image_index: int, rng: np.random.Generator) -> tuple:
         config, lr_px = self.config, self.config.train.crop_px // self.config.model.scale
@@ -59,11 +64,13 @@ class BatchSource:
     def join(self, samples: list[tuple]) -> Batch:
         lr, hr, eps, windows, t = zip(*samples, strict=True)
         stack = lambda arrays: torch.from_numpy(np.stack(arrays))  # noqa: E731
-        return Batch(stack(lr), stack(hr), stack(eps), list(windows), torch.from_numpy(np.concatenate(t)))
+        return Batch(stack(lr), stack(hr), stack(eps), list(windows),
+                     torch.from_numpy(np.concatenate(t)))
 
 
 class Prefetched:
-    """A BatchSource whose next batch is made by a thread while the device computes on the last. Use as a context manager."""
+    """A BatchSource whose next batch is made by a thread while the device computes on the last.
+    Use as a context manager."""
 
     def __init__(self, source: BatchSource):
         self.source, self.thread = source, ThreadPoolExecutor(max_workers=1)
@@ -100,7 +107,8 @@ def keyed_rng(seed: int, number: int, stream: int) -> np.random.Generator:
 
 def to_unit(image: np.ndarray, value_max: float) -> np.ndarray:
     """(H, W, C) of 0..value_max -> float32 (C, H, W) in -1..1."""
-    return np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32) * np.float32(2 / value_max) - np.float32(1)
+    return (np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32)
+            * np.float32(2 / value_max) - np.float32(1))
 
 
 def orient(image: np.ndarray, turn: int) -> np.ndarray:
@@ -114,7 +122,8 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     def move(image: Tensor) -> Tensor:
         return image.to(device, non_blocking=True, memory_format=torch.channels_last)
 
-    return Batch(move(batch.lr), move(batch.hr), move(batch.eps), batch.windows, batch.t.to(device, non_blocking=True))
+    return Batch(move(batch.lr), move(batch.hr), move(batch.eps), batch.windows,
+                 batch.t.to(device, non_blocking=True))
 
 
 def pinned(batch: Batch) -> Batch:
@@ -129,20 +138,25 @@ def check_batches(config: Config, pairs: PairReader, num_ranks: int) -> None:
     """ConfigError where data, model, crop and ranks do not fit together."""
     model, crop_px, total = config.model, config.train.crop_px, config.train.batch_images
     if total % (num_ranks * config.train.accumulate):
-        raise ConfigError(f"train.batch_images: expected a multiple of ranks x train.accumulate = {num_ranks} x "
-                          f"{config.train.accumulate}, got {total}")
+        raise ConfigError("train.batch_images: expected a multiple of ranks x train.accumulate = "
+                          f"{num_ranks} x {config.train.accumulate}, got {total}")
     if pairs.scale != model.scale:
-        raise ConfigError(f"{config.train.data}: expected pairs of scale {model.scale} (model.scale), got {pairs.scale:g}")
+        raise ConfigError(f"{config.train.data}: expected pairs of scale {model.scale} "
+                          f"(model.scale), got {pairs.scale:g}")
     if pairs.channels != model.channels:
-        raise ConfigError(f"{config.train.data}: expected {model.channels} channels (model.channels), got {pairs.channels}")
+        raise ConfigError(f"{config.train.data}: expected {model.channels} channels "
+                          f"(model.channels), got {pairs.channels}")
     if pairs.hr.shape[1] != pairs.hr.shape[2]:
-        raise ConfigError(f"{config.train.data}: expected square images, got {pairs.hr.shape[1]} x {pairs.hr.shape[2]}")
+        raise ConfigError(f"{config.train.data}: expected square images, "
+                          f"got {pairs.hr.shape[1]} x {pairs.hr.shape[2]}")
     if crop_px < model.window_px:
-        raise ConfigError(f"train.crop_px: expected at least a window of {model.window_px} px, got {crop_px}")
-    if crop_px > pairs.size_px or crop_px % model.scale:
-        raise ConfigError(f"train.crop_px: expected a multiple of {model.scale}, at most the stored {pairs.size_px} px, "
+        raise ConfigError(f"train.crop_px: expected at least a window of {model.window_px} px, "
                           f"got {crop_px}")
+    if crop_px > pairs.size_px or crop_px % model.scale:
+        raise ConfigError(f"train.crop_px: expected a multiple of {model.scale}, "
+                          f"at most the stored {pairs.size_px} px, got {crop_px}")
     if config.sampler.shift.border == "wrap" and crop_px % model.window_px:
-        raise ConfigError(f"train.crop_px: expected whole windows of {model.window_px} px with border wrap, got {crop_px}")
+        raise ConfigError(f"train.crop_px: expected whole windows of {model.window_px} px with "
+                          f"border wrap, got {crop_px}")
     if len(pairs.train_indices) == 0:
         raise ConfigError(f"{config.train.data}: holds no images to train on (split 0)")

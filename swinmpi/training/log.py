@@ -10,9 +10,11 @@ from swinmpi.storage.files import write_atomically
 
 
 class Log:
-    """One JSON object per line: losses with learning rate, seconds of the whole run and images/s, or figures.
+    """One JSON object per line: losses with learning rate, seconds of the whole run and
+    images/s, or figures.
 
-    One process uses it. A run that goes on from an earlier update drops the lines after it: it will write them again.
+    One process uses it. A run that goes on from an earlier update drops the lines after it: it
+    will write them again.
     """
 
     def __init__(self, folder: Path, images_per_update: int):
@@ -29,8 +31,10 @@ class Log:
     def add_losses(self, update: int, learning_rate: float, losses: Mapping[str, float]) -> None:
         """images_per_second counts since the line before."""
         marked_update, marked = self.marked
-        rate = (update - marked_update) * self.images_per_update / max(time.monotonic() - marked, 1e-9)
-        self.add({"update": update, "learning_rate": learning_rate, **losses, "images_per_second": round(rate, 2),
+        rate = ((update - marked_update) * self.images_per_update
+                / max(time.monotonic() - marked, 1e-9))
+        self.add({"update": update, "learning_rate": learning_rate,
+                  **losses, "images_per_second": round(rate, 2),
                   "seconds": round(time.monotonic() - self.began, 1)})
 
     def add_figures(self, update: int, figures: Mapping[str, float]) -> None:
@@ -46,7 +50,8 @@ class Log:
             with open(self.path, "a") as file:
                 file.write(as_line(record))
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot write: {error.strerror}; make room, then go on with --resume") from None
+            raise OutputError(f"{self.path}: cannot write: {error.strerror}; make room, "
+                              "then go on with --resume") from None
         self.records.append(record)
         self.mark(record["update"])
 

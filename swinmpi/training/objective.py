@@ -29,14 +29,15 @@ def make_training_module(config: Config) -> TrainingModule:
 
 def make_objective(config: Config, family: Family) -> Objective:
     """The objective of a configuration."""
-    return Objective(make_schedule(config.diffusion.schedule, config.diffusion.steps), config.diffusion.prediction,
-                     DISTANCES[config.train.loss], config.train.regression_weight, training_grid(config, family))
+    return Objective(make_schedule(config.diffusion.schedule, config.diffusion.steps),
+                     config.diffusion.prediction, DISTANCES[config.train.loss],
+                     config.train.regression_weight, training_grid(config, family))
 
 
 def make_drawing(config: Config, family: Family) -> Drawing:
     """How windows are drawn from a training crop."""
-    return Drawing(training_grid(config, family), config.sampler.shift.pattern, config.train.batch == "image",
-                   config.train.windows_per_image)
+    return Drawing(training_grid(config, family), config.sampler.shift.pattern,
+                   config.train.batch == "image", config.train.windows_per_image)
 
 
 def training_grid(config: Config, family: Family) -> WindowGrid:
@@ -46,7 +47,8 @@ def training_grid(config: Config, family: Family) -> WindowGrid:
     return WindowGrid(side, side, window_px, max_shift_of(shift, window_px), shift.border)
 
 
-def draw_times(family: Family, num_windows: int, num_times: int, rng: np.random.Generator) -> np.ndarray:
+def draw_times(family: Family, num_windows: int, num_times: int,
+               rng: np.random.Generator) -> np.ndarray:
     """t of every window of one image, int64 (num_windows,): its own, or one for all of them."""
     if not num_windows:
         return np.empty(0, np.int64)

@@ -14,7 +14,8 @@ from swinmpi.training.setup import check_run
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A run that can be done. newest: the name of the state that it goes on from, None at update 0."""
+    """A run that can be done. newest: the name of the state that it goes on from,
+    None at update 0."""
 
     config: Config
     num_parameters: int
@@ -39,10 +40,12 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
     folder = CheckpointFolder(Path(settings.output), settings.keep_last)
     check_run(config, num_ranks, folder, resume)
     with torch.device("meta"):
-        num_parameters = count_parameters(make_family(config.model, settings.target == "diffuser").model)
+        num_parameters = count_parameters(
+            make_family(config.model, settings.target == "diffuser").model)
     newest = folder.latest()
     with PairReader(settings.data) as pairs:
-        return TrainingPlan(config, num_parameters, len(pairs.train_indices), len(pairs.validate_indices),
+        return TrainingPlan(config, num_parameters, len(pairs.train_indices),
+                            len(pairs.validate_indices),
                             pairs.size_px, pairs.scale, newest and newest.name)
 
 
@@ -50,9 +53,12 @@ def describe(plan: TrainingPlan) -> str:
     """What the run will do, in a few lines."""
     settings = plan.config.train
     return "\n".join([
-        f"data    {settings.data}: {plan.num_train} images to train, {plan.num_validate} to validate, "
-        f"{plan.size_px} px, scale {plan.scale:g}",
-        f"model   {plan.config.model.family}, {plan.num_parameters / 1e6:.2f} M parameters, trained for {settings.target}",
-        f"run     {settings.updates} updates of {settings.batch_images} images ({plan.num_epochs:.1f} epochs)",
-        f"output  {settings.output}: {settings.keep_last} checkpoints of {16e-6 * plan.num_parameters:.0f} MB, "
+        f"data    {settings.data}: {plan.num_train} images to train, "
+        f"{plan.num_validate} to validate, {plan.size_px} px, scale {plan.scale:g}",
+        f"model   {plan.config.model.family}, {plan.num_parameters / 1e6:.2f} M parameters, "
+        f"trained for {settings.target}",
+        f"run     {settings.updates} updates of {settings.batch_images} images "
+        f"({plan.num_epochs:.1f} epochs)",
+        f"output  {settings.output}: "
+        f"{settings.keep_last} checkpoints of {16e-6 * plan.num_parameters:.0f} MB, "
         f"{f'goes on from {plan.newest}' if plan.newest else 'starts at update 0'}"])

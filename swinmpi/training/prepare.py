@@ -64,7 +64,8 @@ class PreparePlan:
     @property
     def most_bytes(self) -> int:
         """Of the pairs, 8 bit; 16 bit takes twice as many."""
-        return self.most_pairs * self.config.channels * (self.config.size_px**2 + lr_size_px(self.config)**2)
+        return self.most_pairs * self.config.channels * (self.config.size_px**2
+                                                         + lr_size_px(self.config)**2)
 
 
 def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
@@ -74,7 +75,8 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
     """
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened)
-    return PreparePlan(request, config, len(sources), sum(source.split == VALIDATE for source in sources),
+    return PreparePlan(request, config, len(sources),
+                       sum(source.split == VALIDATE for source in sources),
                        sum(crop_limit(config, source.split) for source in sources))
 
 
@@ -82,10 +84,12 @@ def describe(plan: PreparePlan) -> str:
     """What `run` would do, in three lines."""
     request, config = plan.request, plan.config
     return "\n".join([
-        f"input    {request.source}: {plan.num_images} images, {plan.num_validate} of them for validation",
-        f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> {lr_size_px(config)} px, "
-        f"{config.channels} channels, {config.kernel}, seed {config.seed}",
-        f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB (8 bit; twice that for 16 bit)"])
+        f"input    {request.source}: {plan.num_images} images, "
+        f"{plan.num_validate} of them for validation",
+        f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
+        f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
+        f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB (8 bit; "
+        "twice that for 16 bit)"])
 
 
 def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summary:
@@ -124,8 +128,10 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
     return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed))
 
 
-def cut_crops(photograph: Photograph, source: Source, config: DataConfig, image_index: int) -> Iterator[np.ndarray]:
-    """HR images (size_px, size_px, C) of one photograph; what is drawn depends on (seed, image index) alone."""
+def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
+              image_index: int) -> Iterator[np.ndarray]:
+    """HR images (size_px, size_px, C) of one photograph; what is drawn depends on
+    (seed, image index) alone."""
     random = keyed_random(config.seed, image_index)
     height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
     if config.mode == "whole":
@@ -133,38 +139,45 @@ def cut_crops(photograph: Photograph, source: Source, config: DataConfig, image_
         return
     most_reduce = min(photograph.height_px, photograph.width_px) / config.size_px
     if most_reduce < source.reduce:
-        raise ImageUnusable(f"{photograph.width_px} x {photograph.height_px} px shrunk by {source.reduce:g} is smaller "
-                            f"than a crop of {config.size_px} px; lower data.size_px or use data.mode=whole")
+        raise ImageUnusable(f"{photograph.width_px} x {photograph.height_px} px shrunk by "
+                            f"{source.reduce:g} is smaller than a crop of {config.size_px} px; "
+                            "lower data.size_px or use data.mode=whole")
     for number in range(num_crops(config, source.split, height * width)):
         crop = draw_crop(photograph, source, config, random, most_reduce)
         if crop is None:
             if number == 0:
-                raise ImageUnusable(f"{MAX_DRAWS} crops were flat; see data.flat_reject and data.flat_threshold")
+                raise ImageUnusable(f"{MAX_DRAWS} crops were flat; "
+                                    "see data.flat_reject and data.flat_threshold")
             return
         yield crop
 
 
-def draw_crop(photograph: Photograph, source: Source, config: DataConfig, random: np.random.Generator,
-              most_reduce: float) -> np.ndarray | None:
-    """One crop at a random place and reduction; flat ones are drawn again with probability flat_reject, at most
-    MAX_DRAWS times (then None)."""
+def draw_crop(photograph: Photograph, source: Source, config: DataConfig,
+              random: np.random.Generator, most_reduce: float) -> np.ndarray | None:
+    """One crop at a random place and reduction; flat ones are drawn again with probability
+    flat_reject, at most MAX_DRAWS times (then None)."""
     for _ in range(MAX_DRAWS):
         reduce = draw_reduce(random, source, config, most_reduce)
-        room = [length - config.size_px * reduce for length in (photograph.height_px, photograph.width_px)]
-        top_px, left_px = (int(random.integers(0, max(0, math.floor(length)), endpoint=True)) for length in room)
+        room = [length - config.size_px * reduce
+                for length in (photograph.height_px, photograph.width_px)]
+        top_px, left_px = (int(random.integers(0, max(0, math.floor(length)), endpoint=True))
+                           for length in room)
         crop = photograph.cut(top_px, left_px, reduce, config.size_px, config.size_px)
         if not (is_flat(crop, config.flat_threshold) and random.random() < config.flat_reject):
             return crop
     return None
 
 
-def draw_reduce(random: np.random.Generator, source: Source, config: DataConfig, most: float) -> float:
+def draw_reduce(random: np.random.Generator, source: Source, config: DataConfig,
+                most: float) -> float:
     """Uniform between reduce and reduce * reduce_spread, never more than `most`."""
-    return float(random.uniform(source.reduce, max(source.reduce, min(source.reduce * config.reduce_spread, most))))
+    return float(random.uniform(
+        source.reduce, max(source.reduce, min(source.reduce * config.reduce_spread, most))))
 
 
 def whole_image(photograph: Photograph, reduce: float, size_px: int) -> np.ndarray:
-    """The whole image shrunk by `reduce`, then cropped or padded (mirrored) around its centre to a square."""
+    """The whole image shrunk by `reduce`, then cropped or padded (mirrored) around its
+    centre to a square."""
     shape = [max(1, int(length / reduce)) for length in (photograph.height_px, photograph.width_px)]
     image = photograph.cut(0, 0, reduce, *shape)
     for axis, length in enumerate(shape):
@@ -172,7 +185,8 @@ def whole_image(photograph: Photograph, reduce: float, size_px: int) -> np.ndarr
         if length >= size_px:
             image = image.take(range(before, before + size_px), axis=axis)
         else:
-            widths = [(before, size_px - length - before) if a == axis else (0, 0) for a in range(3)]
+            widths = [(before, size_px - length - before) if a == axis else (0, 0)
+                      for a in range(3)]
             image = np.pad(image, widths, mode="reflect")
     return image
 
@@ -184,12 +198,15 @@ def degrade(hr: np.ndarray, config: DataConfig) -> np.ndarray:
 def decode(source: Source) -> np.ndarray:
     try:
         return source.read()
-    except Exception as error:  # decoders raise anything on damaged files, and one image must not end the run
-        raise ImageUnusable(f"cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+    # decoders raise anything on damaged files, and one image must not end the run
+    except Exception as error:
+        raise ImageUnusable("cannot be read: "
+                            f"{' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 class CommonDepth:
-    """Brings every image to the configured channels and the bit depth of the first one; says so the first time."""
+    """Brings every image to the configured channels and the bit depth of the first one;
+    says so the first time."""
 
     def __init__(self, channels: int):
         self.channels = channels
@@ -202,14 +219,16 @@ class CommonDepth:
         self.first = self.first or kind
         if kind != self.first and not self.said:
             self.said = True
-            say(f"warning: {name} is {kind_in_words(kind)}, the first image is {kind_in_words(self.first)}; "
+            say(f"warning: {name} is {kind_in_words(kind)}, "
+                f"the first image is {kind_in_words(self.first)}; "
                 f"all become {kind_in_words((self.first[0], self.channels))}")
         return with_depth(with_channels(image, self.channels), self.first[0])
 
 
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,
                       inspected: bool = False) -> list[Source]:
-    """All that can be wrong before the first image is decoded, found now; every source has a split."""
+    """All that can be wrong before the first image is decoded, found now;
+    every source has a split."""
     lr_size_px(config)
     check_place(request.output, PLACE, request.overwrite)
     if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
@@ -218,8 +237,9 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
 
 
 def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
-    """Whole images go to validation, so that no crop of it shares pixels with training: data.validate_share of those
-    without a split of their own, at least one where there are several."""
+    """Whole images go to validation, so that no crop of it shares pixels with training:
+    data.validate_share of those without a split of their own, at least one where
+    there are several."""
     free = [index for index, source in enumerate(sources) if source.split is None]
     wanted = round(config.validate_share * len(free))
     if config.validate_share > 0 and len(free) > 1:
@@ -241,14 +261,16 @@ def num_crops(config: DataConfig, split: int, area_px: float) -> int:
 def crop_limit(config: DataConfig, split: int) -> int:
     if config.mode == "whole":
         return 1
-    return config.validate_crops or config.crops_per_image if split == VALIDATE else config.crops_per_image
+    return (config.validate_crops or config.crops_per_image if split == VALIDATE
+            else config.crops_per_image)
 
 
 def lr_size_px(config: DataConfig) -> int:
     """size_px / scale, which must be whole for HR and LR pixels to lie over each other."""
     size = round(config.size_px / config.scale)
     if abs(size * config.scale - config.size_px) > 1e-6:
-        raise ConfigError(f"data.size_px: expected a multiple of data.scale = {config.scale:g}, got {config.size_px}")
+        raise ConfigError(f"data.size_px: expected a multiple of data.scale = {config.scale:g}, "
+                          f"got {config.size_px}")
     return size
 
 

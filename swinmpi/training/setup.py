@@ -1,4 +1,5 @@
-"""Before the first update: whatever can be wrong with a training run, and encoders that were trained alone."""
+"""Before the first update: whatever can be wrong with a training run, and encoders that
+were trained alone."""
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,8 @@ def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: 
     with PairReader(config.train.data) as pairs:
         check_batches(config, pairs, num_ranks)
     if folder.latest() is not None and not resume:
-        raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, or choose another "
-                          "--set train.output=FOLDER")
+        raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, "
+                          "or choose another --set train.output=FOLDER")
 
 
 def check_encoder(config: Config) -> None:
@@ -35,13 +36,15 @@ def check_encoder(config: Config) -> None:
     kind = model.encoder_name
     reused = settings.encoder_checkpoint is not None
     if settings.target == "encoder" and (reused or settings.freeze_encoder):
-        raise ConfigError("train.encoder_checkpoint, train.freeze_encoder: expected none with train.target=encoder, which "
+        raise ConfigError("train.encoder_checkpoint, train.freeze_encoder: "
+                          "expected none with train.target=encoder, which "
                           "trains an encoder from the start; remove them")
     if (settings.target == "encoder" or reused) and kind not in ("rrdb", "aligned"):
-        raise ConfigError(f"model.encoder: expected rrdb, the one of this family that can be trained alone, got {kind}")
+        raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
+                          f"trained alone, got {kind}")
     if settings.freeze_encoder and not reused:
-        raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint, the weights to keep, got none; train "
-                          "them with --set train.target=encoder")
+        raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint, the weights to "
+                          "keep, got none; train them with --set train.target=encoder")
 
 
 def check_same_run(config: Config, header: Mapping, path: Path) -> None:
@@ -49,25 +52,31 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
     try:
         saved = load_config(base={name: header.get(name, {}) for name in ("model", "diffusion")})
     except ConfigError as error:
-        raise CheckpointError(f"{path}: holds settings this version does not know ({error})") from None
+        raise CheckpointError(f"{path}: holds settings this version does not "
+                              f"know ({error})") from None
     if not isinstance(trained := header.get("train", {}), Mapping):
-        raise CheckpointError(f"{path}: expected its `train` settings, got {trained!r}; remove this folder to resume from the "
-                              "one before")
+        raise CheckpointError(f"{path}: expected its `train` settings, got {trained!r}; "
+                              "remove this folder to resume from the one before")
     now = config.train
-    for name, same in (("model", saved.model == config.model), ("diffusion", saved.diffusion == config.diffusion),
+    for name, same in (("model", saved.model == config.model),
+                       ("diffusion", saved.diffusion == config.diffusion),
                        ("train.target", trained.get("target", now.target) == now.target),
-                       ("train.freeze_encoder", trained.get("freeze_encoder", False) == now.freeze_encoder)):
+                       ("train.freeze_encoder",
+                        trained.get("freeze_encoder", False) == now.freeze_encoder)):
         if not same:
-            raise ConfigError(f"{path}: was trained with other `{name}` settings; resume with the same --config and --set")
+            raise ConfigError(f"{path}: was trained with other `{name}` settings; "
+                              "resume with the same --config and --set")
 
 
 @contextmanager
 def fitting_state(path: Path) -> Iterator[None]:
-    """CheckpointError where the training state of an `update-*` folder does not hold what is looked for inside."""
+    """CheckpointError where the training state of an `update-*` folder does not hold what
+    is looked for inside."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path / 'state.pt'}: does not fit this run ({type(error).__name__}: {error}); remove this "
+        raise CheckpointError(f"{path / 'state.pt'}: does not fit this run "
+                              f"({type(error).__name__}: {error}); remove this "
                               "folder to resume from the one before") from None
 
 
@@ -75,19 +84,21 @@ def checked_progress(state: Mapping) -> tuple[int, float]:
     """`update` and `best` of a training state; TypeError or ValueError where they are none."""
     update, best = state["update"], state["best"]
     if type(update) is not int or update < 0 or type(best) is not float:
-        raise ValueError(f"expected a number of updates and a loss, got {update!r:.40} and {best!r:.40}")
+        raise ValueError("expected a number of updates and a loss, "
+                         f"got {update!r:.40} and {best!r:.40}")
     return update, best
 
 
 def load_moments(optimizer: Optimizer, moments: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Adam's moments by the number of the parameter; the settings of the optimiser are this run's. ValueError, or whatever
-    else such a file provokes, where they do not fit."""
+    """Adam's moments by the number of the parameter; the settings of the optimiser are this run's.
+    ValueError, or whatever else such a file provokes, where they do not fit."""
     own = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, moment in moments.items():
         shape = parameters[number].shape
         came = {name: (tuple(value.shape), value.dtype) for name, value in moment.items()}
-        wanted = {"step": ((), torch.float32)} | {name: (tuple(shape), torch.float32) for name in ("exp_avg", "exp_avg_sq")}
+        wanted = {"step": ((), torch.float32)} | {name: (tuple(shape), torch.float32)
+                                                  for name in ("exp_avg", "exp_avg_sq")}
         if came != wanted:
             raise ValueError(f"moments of parameter {number} should be {wanted}, are {came}")
     optimizer.load_state_dict({"state": dict(moments), "param_groups": own})

@@ -1,4 +1,5 @@
-"""Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack, as one sequence of Sources."""
+"""Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack,
+as one sequence of Sources."""
 import csv
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,7 +22,8 @@ SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 
 @dataclass(frozen=True)
 class Source:
-    """One image to cut from. `read()` decodes it to (H, W, 1 or 3), uint8 or uint16; it may raise anything."""
+    """One image to cut from. `read()` decodes it to (H, W, 1 or 3), uint8 or uint16;
+    it may raise anything."""
 
     name: str
     read: Callable[[], np.ndarray]
@@ -31,7 +33,8 @@ class Source:
 
 def find_sources(text: str, root: Path | None, opened: ExitStack,
                  inspected: bool = False) -> list[Source]:
-    """The images of a folder, a .tsv list or an HDF5 address, in an order that depends on their names only.
+    """The images of a folder, a .tsv list or an HDF5 address, in an order that depends
+    on their names only.
 
     Nothing is decoded yet; an HDF5 file stays open in `opened`. inspected: it was found to be sound
     before. StackError if there is not one image.
@@ -45,7 +48,8 @@ def find_sources(text: str, root: Path | None, opened: ExitStack,
         return list_sources(path, root or path.parent)
     if path.is_dir():
         return folder_sources(path)
-    raise StackError(f"{text}: expected a folder of images, a list .tsv or an HDF5 address file.h5::/path, got "
+    raise StackError(f"{text}: expected a folder of images, a list .tsv "
+                     "or an HDF5 address file.h5::/path, got "
                      + ("another kind of file" if path.exists() else "nothing there"))
 
 
@@ -60,20 +64,25 @@ def folder_sources(folder: Path) -> list[Source]:
 
 
 def list_sources(path: Path, root: Path) -> list[Source]:
-    """Rows of a tab-separated list with the columns path, reduce (1 when absent) and split; more columns may follow."""
+    """Rows of a tab-separated list with the columns path, reduce (1 when absent) and split;
+    more columns may follow."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(f"{path}: cannot read the list: {error}") from None
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
+    numbered = [(number, line) for number, line in enumerate(lines, 1)
+                if line.strip() and not line.startswith("#")]
     rows = csv.DictReader((line for _, line in numbered), delimiter="\t", quoting=csv.QUOTE_NONE)
     if "path" not in (rows.fieldnames or ()):
-        raise StackError(f"{path}: expected a header line path<TAB>reduce<TAB>split, got {rows.fieldnames}")
-    sources = [list_source(row, root, f"{path}:{number}") for (number, _), row in zip(numbered[1:], rows, strict=True)]
+        raise StackError(f"{path}: expected a header line path<TAB>reduce<TAB>split, "
+                         f"got {rows.fieldnames}")
+    sources = [list_source(row, root, f"{path}:{number}")
+               for (number, _), row in zip(numbered[1:], rows, strict=True)]
     if not sources:
         raise StackError(f"{path}: expected at least one image below the header line, got none")
     if not any((root / source.name).is_file() for source in sources):
-        raise StackError(f"{path}: none of its {len(sources)} files is in {root}; say where they are with --root")
+        raise StackError(f"{path}: none of its {len(sources)} files is in {root}; "
+                         "say where they are with --root")
     return sources
 
 
@@ -91,16 +100,18 @@ def list_source(row: dict, root: Path, where: str) -> Source:
 
 
 def stack_sources(address: str, opened: ExitStack) -> list[Source]:
-    """The images of an HDF5 stack. 8 bit as it is; other types: the range that sampling maps to -1..1 becomes 0..65535,
-    and values beyond it are clipped."""
+    """The images of an HDF5 stack. 8 bit as it is; other types: the range that sampling maps
+    to -1..1 becomes 0..65535, and values beyond it are clipped."""
     stack = opened.enter_context(Stack.open(address))
-    measured = cache(partial(measure_range, stack))  # reads the whole stack, so not before the first image is wanted
+    # reads the whole stack, so not before the first image is wanted
+    measured = cache(partial(measure_range, stack))
     name = f"{stack.address.path.name}::{stack.address.dataset}"
     return [Source(f"{name}[{index}]", partial(read_stack_image, stack, measured, index))
             for index in range(stack.num_images)]
 
 
-def read_stack_image(stack: Stack, measured: Callable[[], ValueRange], image_index: int) -> np.ndarray:
+def read_stack_image(stack: Stack, measured: Callable[[], ValueRange],
+                     image_index: int) -> np.ndarray:
     """(H, W, C), uint8 or uint16; pixels that hold no number take their neighbour's value."""
     raw = stack.read(image_index)
     if not np.isfinite(raw).any():

@@ -1,4 +1,5 @@
-"""Training (thesis algorithm 2.1) on the ranks of a torch.distributed group, resumable at any moment."""
+"""Training (thesis algorithm 2.1) on the ranks of a torch.distributed group,
+resumable at any moment."""
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +17,15 @@ from swinmpi.models.diffuser import autocast
 from swinmpi.models.ema import Ema
 from swinmpi.parallel.worker import Worker
 from swinmpi.reports.progress import Progress
-from swinmpi.storage.checkpoint import CheckpointFolder, check_shapes, load_into, load_state, load_weights
+from swinmpi.storage.checkpoint import (
+    CheckpointFolder,
+    check_shapes,
+    load_into,
+    load_state,
+    load_weights,
+)
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import Prefetched, BatchSource, to_device
+from swinmpi.training.batches import BatchSource, Prefetched, to_device
 from swinmpi.training.log import Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
@@ -39,9 +46,10 @@ OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) -> Path:
     """Run to `train.updates`; returns the folder of checkpoints. Collective over the group.
 
-    stop_requested() is this rank's wish to end; all ranks then save and raise Stopped together. A resumed run on the CPU
-    has the losses and weights of one that was never stopped: bit for bit on one or two ranks; on more to rounding,
-    because DDP may add their gradients in another order until it knows which are ready first.
+    stop_requested() is this rank's wish to end; all ranks then save and raise Stopped together.
+    A resumed run on the CPU has the losses and weights of one that was never stopped: bit for bit
+    on one or two ranks; on more to rounding, because DDP may add their gradients in another order
+    until it knows which are ready first.
     """
     config = plan.config
     with CheckpointFolder(Path(config.train.output), config.train.keep_last) as folder:
@@ -55,8 +63,8 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
     return folder.root
 
 
-def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: PairReader, folder: CheckpointFolder, log: Log,
-                stop_requested: Callable[[], bool]) -> None:
+def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: PairReader,
+                folder: CheckpointFolder, log: Log, stop_requested: Callable[[], bool]) -> None:
     """Update after update; log, validate and save where it is due. Collective."""
     settings, worker = trainer.config.train, trainer.worker
     with Progress(settings.updates, "updates", trainer.update, enabled=worker.is_root) as progress:
@@ -72,17 +80,19 @@ def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: Pai
             if stopping or trainer.is_due(settings.checkpoint_every):
                 worker.on_root(trainer.save, folder)
             if stopping and trainer.update < settings.updates:
-                raise worker.told_once(Stopped(f"stopped at update {trainer.update}, saved in {folder.root}; "
-                                               "go on with --resume"))
+                raise worker.told_once(Stopped(f"stopped at update {trainer.update}, "
+                                               f"saved in {folder.root}; go on with --resume"))
 
 
 class Trainer:
     """The evolving state: model, optimiser, EMA, and how many updates were made.
 
-    Made collectively: with a pre-trained encoder where asked for, or from `newest`, an `update-*` folder.
+    Made collectively: with a pre-trained encoder where asked for, or from `newest`,
+    an `update-*` folder.
     """
 
-    def __init__(self, config: Config, worker: Worker, images_per_epoch: int, newest: Path | None = None):
+    def __init__(self, config: Config, worker: Worker, images_per_epoch: int,
+                 newest: Path | None = None):
         torch.manual_seed(config.train.seed)
         self.config, self.worker, self.images_per_epoch = config, worker, images_per_epoch
         memory_format = (torch.channels_last if config.parallel.channels_last
@@ -101,7 +111,8 @@ class Trainer:
         optimizer = OPTIMIZERS[config.train.optimizer]
         self.optimizer = optimizer(trainable, lr=config.train.learning_rate)
         self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
-        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=config.parallel.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(worker.device.type,
+                                           enabled=config.parallel.precision == "fp16")
         self.update, self.best = 0, math.inf
         if newest is not None:
             worker.root_first(self.load, newest)
@@ -120,7 +131,8 @@ class Trainer:
         return losses
 
     def gradient(self, source: BatchSource | Prefetched) -> dict[str, float]:
-        """Backpropagate the batch of this update; returns its losses, means over micro steps and ranks. Collective."""
+        """Backpropagate the batch of this update; returns its losses, means over micro steps and
+        ranks. Collective."""
         steps, sums = self.config.train.accumulate, {}
         for micro_step in range(steps):
             batch = to_device(source.batch(self.update, micro_step), self.worker.device)
@@ -137,9 +149,11 @@ class Trainer:
         return nullcontext() if now or self.worker.size == 1 else self.losses.no_sync()
 
     def apply_gradient(self) -> None:
-        """Clip, step, forget. With fp16 the scaler leaves out a step whose gradient overflowed, and scales less."""
+        """Clip, step, forget. With fp16 the scaler leaves out a step whose gradient overflowed,
+        and scales less."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip_norm or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(),
+                                        self.config.train.clip_norm or math.inf)
         if not self.scaler.is_enabled():
             self.check_finite("gradient", norm.item())
         self.scaler.step(self.optimizer)
@@ -150,8 +164,8 @@ class Trainer:
         """End before anything is spoilt; equal on all ranks, so that they end together."""
         if not math.isfinite(value):
             raise self.worker.told_once(SwinmpiError(
-                f"the {what} is {value} at update {self.update + 1}; resume from the last checkpoint with a lower "
-                "train.learning_rate or parallel.precision=fp32"))
+                f"the {what} is {value} at update {self.update + 1}; resume from the last "
+                "checkpoint with a lower train.learning_rate or parallel.precision=fp32"))
 
     @property
     def learning_rate(self) -> float:
@@ -165,7 +179,8 @@ class Trainer:
     def header(self) -> dict:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"})
-        return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target, **sections}
+        return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target,
+                **sections}
 
     def save(self, folder: CheckpointFolder) -> None:
         """Not collective: one rank writes."""
@@ -190,7 +205,8 @@ class Trainer:
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
-    """Learning rate over its peak: linear warm-up, then constant, cosine tail, or the thesis's cosine per epoch (2.3)."""
+    """Learning rate over its peak: linear warm-up, then constant, cosine tail, or the thesis's
+    cosine per epoch (2.3)."""
     if update < settings.warmup_updates:
         return (update + 1) / settings.warmup_updates
     progress = 0.0
@@ -202,14 +218,16 @@ def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def batches(trainer: Trainer, pairs: PairReader) -> AbstractContextManager[BatchSource | Prefetched]:
+def batches(trainer: Trainer,
+            pairs: PairReader) -> AbstractContextManager[BatchSource | Prefetched]:
     """This rank's batches; made ahead where the device is not the CPU that makes them."""
     worker = trainer.worker
     source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size)
     return nullcontext(source) if worker.device.type == "cpu" else Prefetched(source)
 
 
-def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder, log: Log) -> None:
+def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder,
+                 log: Log) -> None:
     """Log a validation, and keep the weights with the lowest loss so far. Not collective.
 
     The loss, not the PSNR of a sample: that is highest early, when samples are still smooth.

@@ -1,4 +1,5 @@
-"""Figures on the validation split while training: the loss, and bicubic, regression and a sample with the EMA weights."""
+"""Figures on the validation split while training: the loss, and bicubic, regression and a sample
+with the EMA weights."""
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -26,10 +27,11 @@ Answer = Callable[[Tensor, int], dict[str, Tensor]]
 """(lr (C, h, w), image index) -> images (C, H, W) by name."""
 
 
-def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader) -> dict[str, float]:
-    """`loss_validation` over the split (a part of a large one), and mean PSNR and SSIM of `bicubic`, `regression` and
-    `sample` over some of its images. Images are shared over the ranks. Collective; equal on all ranks, empty when there is
-    no validation split.
+def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor],
+             pairs: PairReader) -> dict[str, float]:
+    """`loss_validation` over the split (a part of a large one), and mean PSNR and SSIM
+    of `bicubic`, `regression` and `sample` over some of its images. Images are shared over
+    the ranks. Collective; equal on all ranks, empty when there is no validation split.
     """
     module = make_training_module(config).to(worker.device).eval()
     module.model.load_state_dict(dict(ema))
@@ -39,16 +41,19 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: P
                             for i in share(spread(split, MAX_LOSS_IMAGES), worker)])
     chosen = spread(split, config.train.validate_images)
     answer = make_answer(config, module.family, worker.device)
-    rows = worker.gather([figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
-                          for i in share(chosen, worker)])
+    rows = worker.gather(
+        [figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
+         for i in share(chosen, worker)])
     if not rows:
         return {}
-    return {"loss_validation": float(np.mean(losses))} | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return ({"loss_validation": float(np.mean(losses))}
+            | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
 
 
 def spread(image_indices: np.ndarray, at_most: int) -> np.ndarray:
     """That many of them, evenly."""
-    return image_indices[np.linspace(0, len(image_indices) - 1, min(at_most, len(image_indices))).astype(int)]
+    return image_indices[
+        np.linspace(0, len(image_indices) - 1, min(at_most, len(image_indices))).astype(int)]
 
 
 def share(image_indices: np.ndarray, worker: Worker) -> np.ndarray:
@@ -65,13 +70,15 @@ def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
     """What samples a validation image, or regresses it where the family takes no steps."""
     prepare(family.model, device, config.parallel.channels_last, config.parallel.fused_attention)
     process = make_process(config.sampler, config.diffusion, config.model.window_px)
-    computing = Computing(str(device), config.parallel.precision, MICRO_BATCH, config.parallel.encoder_cache)
+    computing = Computing(str(device), config.parallel.precision, MICRO_BATCH,
+                          config.parallel.encoder_cache)
     resolver = SuperResolver(family, process, computing, RootExchange, Group())
 
     def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:
         part, = resolver([LrRows.whole(lr)], [image_index], [config.sampler.seed])
         named = {"sample": part.samples[0]} if family.takes_steps else {}
-        return named | ({"regression": part.base} if config.model.regresses or not family.takes_steps else {})
+        return named | ({"regression": part.base} if config.model.regresses
+                        or not family.takes_steps else {})
 
     return answer
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinmpi.windows.moves import Rect, Line, Piece
+from swinmpi.windows.moves import Line, Piece, Rect
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """values (C, h, w) shown at coordinates top.., left..; its values change, its place does not."""
+    """values (C, h, w) shown at coordinates top.., left..; its values change, its
+    place does not."""
 
     values: Tensor
     top: int
@@ -52,4 +53,5 @@ class Canvas:
 
 def plain(line: Line, origin: int = 0) -> slice | Tensor:
     """Coordinates as an index of an axis that starts at `origin`."""
-    return slice(line.start - origin, line.stop - origin) if isinstance(line, range) else line - origin
+    return (slice(line.start - origin, line.stop - origin) if isinstance(line, range)
+            else line - origin)

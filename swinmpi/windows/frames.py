@@ -13,10 +13,12 @@ from swinmpi.windows.grid import (
 
 
 def patchify(x: Tensor, window: int) -> Tensor:
-    """(N, C, H, W) -> (N, rows*cols, C, window, window), row-major; ValueError unless H and W are whole windows."""
+    """(N, C, H, W) -> (N, rows*cols, C, window, window), row-major; ValueError unless H and W
+    are whole windows."""
     num_images, channels, height, width = x.shape
     if height % window or width % window:
-        raise ValueError(f"patchify: expected height and width in whole windows of {window} px, got {height} x {width}")
+        raise ValueError(f"patchify: expected height and width in whole windows of {window} px, "
+                         f"got {height} x {width}")
     tiles = x.reshape(num_images, channels, height // window, window, width // window, window)
     return tiles.permute(0, 2, 4, 1, 3, 5).reshape(num_images, -1, channels, window, window)
 
@@ -24,27 +26,32 @@ def patchify(x: Tensor, window: int) -> Tensor:
 def unpatchify(windows: Tensor, rows: int, cols: int) -> Tensor:
     """(N, rows*cols, C, w, w) -> (N, C, rows*w, cols*w): the inverse of `patchify`."""
     num_images, _, channels, window, _ = windows.shape
-    tiles = windows.reshape(num_images, rows, cols, channels, window, window).permute(0, 3, 1, 4, 2, 5)
+    tiles = windows.reshape(num_images, rows, cols, channels, window, window).permute(
+        0, 3, 1, 4, 2, 5)
     return tiles.reshape(num_images, channels, rows * window, cols * window)
 
 
 def to_frame(image: Tensor, grid: WindowGrid, shift: tuple[int, int]) -> Tensor:
-    """(..., height_px, width_px) -> (..., frame_height_px, frame_width_px): moved by shift, filled at the border."""
+    """(..., height_px, width_px) -> (..., frame_height_px, frame_width_px): moved by shift,
+    filled at the border."""
     if grid.border == "wrap":
         return torch.roll(extend(image, grid, (0, 0)), shift, (-2, -1))
     return extend(image, grid, shift)
 
 
 def from_frame(frame: Tensor, grid: WindowGrid, shift: tuple[int, int]) -> Tensor:
-    """(..., frame_height_px, frame_width_px) -> (..., height_px, width_px): the true pixels; under reflect a view."""
+    """(..., frame_height_px, frame_width_px) -> (..., height_px, width_px): the true pixels;
+    under reflect a view."""
     dy, dx = check_shift(grid, shift[0]), check_shift(grid, shift[1])
     if grid.border == "wrap":
         return torch.roll(frame, (-dy, -dx), (-2, -1))[..., :grid.height_px, :grid.width_px]
     return frame[..., dy:dy + grid.height_px, dx:dx + grid.width_px]
 
 
-def cut_at(image: Tensor, origin_y: int, origin_x: int, window_px: int, border: Border = "reflect") -> Tensor:
-    """(C, H, W) -> (C, w, w): the window that starts at these image coordinates, which may lie anywhere.
+def cut_at(image: Tensor, origin_y: int, origin_x: int, window_px: int,
+           border: Border = "reflect") -> Tensor:
+    """(C, H, W) -> (C, w, w): the window that starts at these image coordinates,
+    which may lie anywhere.
 
     A view of the image where it lies wholly inside.
     """
@@ -57,9 +64,12 @@ def cut_at(image: Tensor, origin_y: int, origin_x: int, window_px: int, border: 
 
 
 def extend(image: Tensor, grid: WindowGrid, corner: tuple[int, int]) -> Tensor:
-    """The frame of shift `corner`, not wrapped round; only the pixels around the image are picked one by one."""
-    for dim, index, start in (-2, frame_rows(grid, corner[0]), corner[0]), (-1, frame_cols(grid, corner[1]), corner[1]):
+    """The frame of shift `corner`, not wrapped round; only the pixels around the image are
+    picked one by one."""
+    for dim, index, start in (-2, frame_rows(grid, corner[0]), corner[0]), (
+            -1, frame_cols(grid, corner[1]), corner[1]):
         index = index.to(image.device)
         before, after = index[:start], index[start + image.shape[dim]:]
-        image = torch.cat((image.index_select(dim, before), image, image.index_select(dim, after)), dim)
+        image = torch.cat((image.index_select(dim, before), image, image.index_select(dim, after)),
+                          dim)
     return image

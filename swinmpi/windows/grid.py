@@ -1,7 +1,8 @@
 """Where the windows of a frame lie on the image, for every image size, shift and border.
 
-A coordinate counts pixels from the image's corner and may lie outside the image; `source_index` says which image pixel
-is shown there. The frame of shift (dy, dx) starts at coordinate (-dy, -dx): the sign of `torch.roll`.
+A coordinate counts pixels from the image's corner and may lie outside the image; `source_index`
+says which image pixel is shown there. The frame of shift (dy, dx) starts at coordinate
+(-dy, -dx): the sign of `torch.roll`.
 """
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,11 +17,13 @@ BORDERS = ("reflect", "wrap")
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """Windows of `window_px` over an image of height_px x width_px whose shifts lie in 0..max_shift_px per axis.
+    """Windows of `window_px` over an image of height_px x width_px whose shifts lie in
+    0..max_shift_px per axis.
 
-    reflect: the image, moved by the shift, lies on a canvas of whole windows with room for the largest shift, and
-    everything around it is mirrored, so opposite edges never meet. wrap: the image is padded by mirroring (below and at
-    the right) to whole windows, then rolled, as in the thesis (ch. 2.2, fig. 2.7). ValueError for impossible values.
+    reflect: the image, moved by the shift, lies on a canvas of whole windows with room for
+    the largest shift, and everything around it is mirrored, so opposite edges never meet.
+    wrap: the image is padded by mirroring (below and at the right) to whole windows, then rolled,
+    as in the thesis (ch. 2.2, fig. 2.7). ValueError for impossible values.
     """
 
     height_px: int
@@ -31,7 +34,8 @@ class WindowGrid:
 
     def __post_init__(self):
         if min(self.height_px, self.width_px, self.window_px) < 1 or self.max_shift_px < 0:
-            raise ValueError(f"window grid: expected sizes of at least 1 px and a shift of at least 0, got {self}")
+            raise ValueError("window grid: expected sizes of at least 1 px and a shift of at least "
+                             f"0, got {self}")
         check_border(self.border)
 
     @property
@@ -62,28 +66,35 @@ class WindowGrid:
 def frame_rows(grid: WindowGrid, dy: int) -> Tensor:
     """Image row shown in each frame row: frame[..., j, :] = image[..., frame_rows[j], :].
 
-    int64 (frame_height_px,), kept between calls: do not write to it. ValueError when reflect has no room for dy.
+    int64 (frame_height_px,), kept between calls: do not write to it. ValueError when reflect
+    has no room for dy.
     """
-    return source_index(-check_shift(grid, dy), grid.frame_height_px, grid.height_px, grid.window_px, grid.border)
+    return source_index(-check_shift(grid, dy), grid.frame_height_px, grid.height_px,
+                        grid.window_px, grid.border)
 
 
 def frame_cols(grid: WindowGrid, dx: int) -> Tensor:
     """Image column shown in each frame column: int64 (frame_width_px,); see `frame_rows`."""
-    return source_index(-check_shift(grid, dx), grid.frame_width_px, grid.width_px, grid.window_px, grid.border)
+    return source_index(-check_shift(grid, dx), grid.frame_width_px, grid.width_px, grid.window_px,
+                        grid.border)
 
 
 def true_rows(grid: WindowGrid, dy: int) -> Tensor:
-    """bool (frame_height_px,): the frame row is that image row itself, not a mirrored copy; every row is true once."""
-    return is_true(-check_shift(grid, dy), grid.frame_height_px, grid.height_px, grid.window_px, grid.border)
+    """bool (frame_height_px,): the frame row is that image row itself, not a mirrored copy;
+    every row is true once."""
+    return is_true(-check_shift(grid, dy), grid.frame_height_px, grid.height_px, grid.window_px,
+                   grid.border)
 
 
 def true_cols(grid: WindowGrid, dx: int) -> Tensor:
     """bool (frame_width_px,); see `true_rows`."""
-    return is_true(-check_shift(grid, dx), grid.frame_width_px, grid.width_px, grid.window_px, grid.border)
+    return is_true(-check_shift(grid, dx), grid.frame_width_px, grid.width_px, grid.window_px,
+                   grid.border)
 
 
 def live_positions(grid: WindowGrid, shift: tuple[int, int]) -> list[int]:
-    """Window positions (ascending) that hold at least one true pixel; the others need no prediction."""
+    """Window positions (ascending) that hold at least one true pixel; the others
+    need no prediction."""
     rows = true_rows(grid, shift[0]).view(grid.rows, -1).any(1)
     cols = true_cols(grid, shift[1]).view(grid.cols, -1).any(1)
     return torch.outer(rows, cols).flatten().nonzero().flatten().tolist()
@@ -102,16 +113,20 @@ def window_span(grid: WindowGrid, shift: tuple[int, int], position: int) -> tupl
 
 
 def row_and_col(grid: WindowGrid, position: int) -> tuple[int, int]:
-    """Row and column of a window position in the grid; IndexError when the grid has no such position."""
+    """Row and column of a window position in the grid; IndexError when the grid has
+    no such position."""
     if not 0 <= position < grid.num_positions:
-        raise IndexError(f"expected a window position in 0..{grid.num_positions - 1}, got {position}")
+        raise IndexError(f"expected a window position in 0..{grid.num_positions - 1}, "
+                         f"got {position}")
     return divmod(position, grid.cols)
 
 
 @lru_cache(maxsize=512)
-@torch.inference_mode(False)  # a kept index made in inference mode could not serve a later backward pass
+# a kept index made in inference mode could not serve a later backward pass
+@torch.inference_mode(False)
 def source_index(start: int, count: int, size_px: int, window_px: int, border: Border) -> Tensor:
-    """int64 (count,) in 0..size_px-1: the image index shown at coordinates start..start+count-1 of one axis."""
+    """int64 (count,) in 0..size_px-1: the image index shown at coordinates
+    start..start+count-1 of one axis."""
     at = canvas_coordinate(start, count, size_px, window_px, border)
     if size_px == 1:
         return torch.zeros_like(at)
@@ -125,8 +140,10 @@ def is_true(start: int, count: int, size_px: int, window_px: int, border: Border
     return (at >= 0) & (at < size_px)
 
 
-def canvas_coordinate(start: int, count: int, size_px: int, window_px: int, border: Border) -> Tensor:
-    """int64 (count,): start..start+count-1, brought back under wrap to the image padded to whole windows."""
+def canvas_coordinate(start: int, count: int, size_px: int, window_px: int,
+                      border: Border) -> Tensor:
+    """int64 (count,): start..start+count-1, brought back under wrap to the image padded
+    to whole windows."""
     check_border(border)
     at = torch.arange(start, start + count)
     return at.remainder(whole_windows(size_px, window_px) * window_px) if border == "wrap" else at
@@ -144,5 +161,6 @@ def check_border(border: str) -> None:
 def check_shift(grid: WindowGrid, shift_px: int) -> int:
     """The shift of one axis, or ValueError when the grid keeps no room for it."""
     if grid.border == "reflect" and not 0 <= shift_px <= grid.max_shift_px:
-        raise ValueError(f"expected a shift of 0..{grid.max_shift_px} px (the room this grid keeps), got {shift_px}")
+        raise ValueError(f"expected a shift of 0..{grid.max_shift_px} px (the room this grid "
+                         f"keeps), got {shift_px}")
     return shift_px

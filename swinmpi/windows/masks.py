@@ -1,4 +1,5 @@
-"""What a window is told about where it lies: the thesis's Gaussian attention mask, and the distance to the border."""
+"""What a window is told about where it lies: the thesis's Gaussian attention mask,
+and the distance to the border."""
 from collections.abc import Sequence
 
 import torch
@@ -7,29 +8,36 @@ from torch import Tensor
 from swinmpi.windows.grid import Border, WindowGrid, canvas_coordinate, check_shift, row_and_col
 
 
-def gaussian_masks(grid: WindowGrid, shift: tuple[int, int], positions: Sequence[int], width_ratio: float,
-                   lr_height: int, lr_width: int) -> Tensor:
-    """float32 (len(positions), 1, lr_height, lr_width) in -1..1: where each window lies on the LR image.
+def gaussian_masks(grid: WindowGrid, shift: tuple[int, int], positions: Sequence[int],
+                   width_ratio: float, lr_height: int, lr_width: int) -> Tensor:
+    """float32 (len(positions), 1, lr_height, lr_width) in -1..1: where each window
+    lies on the LR image.
 
-    On the frame exp(-r^2 / (2 sigma^2)) / max * 2 - 1 around the window's centre, sigma = width_ratio * window / 2;
-    then rolled by the inverse shift, cropped to the image, averaged to LR size (thesis ch. 2.1 and 2.2, fig. 2.2).
+    On the frame exp(-r^2 / (2 sigma^2)) / max * 2 - 1 around the window's centre,
+    sigma = width_ratio * window / 2; then rolled by the inverse shift, cropped to the image,
+    averaged to LR size (thesis ch. 2.1 and 2.2, fig. 2.2).
     A Gaussian is a product over the axes, and so are the steps after it: no HR mask is ever made.
     """
     sigma_px = width_ratio * grid.window_px / 2
-    over_rows = axis_masks(grid.rows, grid.window_px, sigma_px, check_shift(grid, shift[0]), grid.height_px, lr_height)
-    over_cols = axis_masks(grid.cols, grid.window_px, sigma_px, check_shift(grid, shift[1]), grid.width_px, lr_width)
+    over_rows = axis_masks(grid.rows, grid.window_px, sigma_px, check_shift(grid, shift[0]),
+                           grid.height_px, lr_height)
+    over_cols = axis_masks(grid.cols, grid.window_px, sigma_px, check_shift(grid, shift[1]),
+                           grid.width_px, lr_width)
     rows, cols = rows_and_cols(grid, positions)
     return (over_rows[rows, None, :, None] * over_cols[cols, None, None, :] * 2 - 1).float()
 
 
-def border_distance_at(origin_y: int, origin_x: int, window_px: int, height: int, width: int, reach_px: int,
-                       border: Border = "reflect") -> Tensor:
-    """float32 (1, w, w) in 0..1: steps from each pixel to the nearest pixel outside the image, over reach_px.
+def border_distance_at(origin_y: int, origin_x: int, window_px: int, height: int, width: int,
+                       reach_px: int, border: Border = "reflect") -> Tensor:
+    """float32 (1, w, w) in 0..1: steps from each pixel to the nearest pixel outside
+    the image, over reach_px.
 
-    0: the pixel is a mirrored copy; 1 / reach_px: it lies on the image's edge; 1: at least reach_px - 1 px inside.
+    0: the pixel is a mirrored copy; 1 / reach_px: it lies on the image's edge;
+    1: at least reach_px - 1 px inside.
     """
     rows, cols = range(origin_y, origin_y + window_px), range(origin_x, origin_x + window_px)
-    return border_distance_over(rows, cols, WindowGrid(height, width, window_px, border=border), reach_px)
+    return border_distance_over(rows, cols, WindowGrid(height, width, window_px, border=border),
+                                reach_px)
 
 
 def border_distance_over(rows: range, cols: range, grid: WindowGrid, reach_px: int) -> Tensor:
@@ -39,8 +47,10 @@ def border_distance_over(rows: range, cols: range, grid: WindowGrid, reach_px: i
     return nearness(over_rows[None], over_cols[None], reach_px)
 
 
-def axis_masks(num_windows: int, window_px: int, sigma_px: float, shift_px: int, size_px: int, lr_size: int) -> Tensor:
-    """One axis of the Gaussian masks, scaled to a largest value of 1: float64 (num_windows, lr_size)."""
+def axis_masks(num_windows: int, window_px: int, sigma_px: float, shift_px: int, size_px: int,
+               lr_size: int) -> Tensor:
+    """One axis of the Gaussian masks, scaled to a largest value of 1: float64
+    (num_windows, lr_size)."""
     at = torch.arange(num_windows * window_px, dtype=torch.float64)
     centres = torch.arange(num_windows) * window_px + (window_px - 1) / 2
     masks = torch.exp(-((at - centres[:, None]) ** 2) / (2 * sigma_px**2))
@@ -49,7 +59,8 @@ def axis_masks(num_windows: int, window_px: int, sigma_px: float, shift_px: int,
 
 
 def averaging(size_in: int, size_out: int) -> Tensor:
-    """float64 (size_out, size_in): means over equal parts of the axis; a pixel cut by a bound counts by share."""
+    """float64 (size_out, size_in): means over equal parts of the axis; a pixel cut by a bound
+    counts by share."""
     bounds = torch.arange(size_out + 1, dtype=torch.float64) * size_in / size_out
     pixels = torch.arange(size_in, dtype=torch.float64)
     overlap = torch.minimum(bounds[1:, None], pixels + 1) - torch.maximum(bounds[:-1, None], pixels)
@@ -63,8 +74,10 @@ def steps_inside(start: int, count: int, size_px: int, window_px: int, border: B
 
 
 def nearness(over_rows: Tensor, over_cols: Tensor, reach_px: int) -> Tensor:
-    """Steps (..., h) and (..., w) per axis -> float32 (..., h, w): the smaller one over reach_px, in 0..1."""
-    return torch.minimum(over_rows[..., :, None], over_cols[..., None, :]).clamp(0, reach_px).float() / reach_px
+    """Steps (..., h) and (..., w) per axis -> float32 (..., h, w): the smaller one over
+    reach_px, in 0..1."""
+    return torch.minimum(over_rows[..., :, None],
+                         over_cols[..., None, :]).clamp(0, reach_px).float() / reach_px
 
 
 def rows_and_cols(grid: WindowGrid, positions: Sequence[int]) -> tuple[Tensor, Tensor]:

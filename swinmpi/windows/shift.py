@@ -1,4 +1,5 @@
-"""How far the image moves in a step: the thesis's circular pattern, and its first attempt, the cropping shift."""
+"""How far the image moves in a step: the thesis's circular pattern, and its first attempt,
+the cropping shift."""
 from typing import Literal
 
 import torch
@@ -10,7 +11,8 @@ Edge = Literal["pad", "resize"]
 
 
 def circular_shift(step: int, s: int) -> tuple[int, int]:
-    """Shift (dy, dx) of a step: (0, 0), (0, s), (s, s), (s, 0) in turn, one axis at a time (thesis ch. 2.2, I)."""
+    """Shift (dy, dx) of a step: (0, 0), (0, s), (s, s), (s, 0) in turn, one axis at a time
+    (thesis ch. 2.2, I)."""
     return ((0, 0), (0, s), (s, s), (s, 0))[step % 4]
 
 
@@ -25,20 +27,24 @@ def max_shift_of(shift: ShiftConfig, window_px: int) -> int:
 
 
 def crop_shift(image: Tensor, shift: tuple[int, int], edge: Edge = "pad") -> Tensor:
-    """(..., H, W) -> (..., H, W): the image without its first dy rows and dx columns (thesis ch. 2.2, fig. 2.5).
+    """(..., H, W) -> (..., H, W): the image without its first dy rows and dx columns
+    (thesis ch. 2.2, fig. 2.5).
 
-    What is left moves to the upper left and is filled up with zeros (pad), or is stretched to the old size (resize,
-    bilinear). The part cut off gets no prediction in this step, so the edges stay noisy (fig. 2.6): kept to show that.
-    Cut the result with a grid of max_shift_px 0. ValueError unless 0 <= dy < H and 0 <= dx < W.
+    What is left moves to the upper left and is filled up with zeros (pad), or is stretched
+    to the old size (resize, bilinear). The part cut off gets no prediction in this step, so
+    the edges stay noisy (fig. 2.6): kept to show that. Cut the result with a grid of max_shift_px
+    0. ValueError unless 0 <= dy < H and 0 <= dx < W.
     """
     height, width = image.shape[-2:]
     check_crop(height, width, shift, edge)
     cropped = image[..., shift[0]:, shift[1]:]
-    return resize(cropped, height, width) if edge == "resize" else place(cropped, (0, 0), height, width)
+    return (resize(cropped, height, width) if edge == "resize"
+            else place(cropped, (0, 0), height, width))
 
 
 def uncrop_shift(prediction: Tensor, shift: tuple[int, int], edge: Edge = "pad") -> Tensor:
-    """(..., H, W) -> (..., H, W): a prediction for `crop_shift`'s image, back in place; zeros where it has none."""
+    """(..., H, W) -> (..., H, W): a prediction for `crop_shift`'s image, back in place;
+    zeros where it has none."""
     height, width = prediction.shape[-2:]
     check_crop(height, width, shift, edge)
     left_height, left_width = height - shift[0], width - shift[1]
@@ -71,4 +77,5 @@ def check_crop(height: int, width: int, shift: tuple[int, int], edge: str) -> No
     if edge not in ("pad", "resize"):
         raise ValueError(f"expected an edge of pad or resize, got {edge!r}")
     if not (0 <= shift[0] < height and 0 <= shift[1] < width):
-        raise ValueError(f"expected a crop that leaves a part of {height} x {width} px, got shift {shift}")
+        raise ValueError(f"expected a crop that leaves a part of {height} x {width} px, "
+                         f"got shift {shift}")

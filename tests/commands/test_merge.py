@@ -1,4 +1,5 @@
-"""Shards of one run and their merging: the same bytes, stored the same way, as if one job had made them."""
+"""Shards of one run and their merging: the same bytes, stored the same way, as if one
+job had made them."""
 import resource
 import shutil
 from pathlib import Path
@@ -17,16 +18,19 @@ from swinmpi.storage.stack import Stack
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 
 NUM_IMAGES, NUM_SHARDS, DAMAGED = 5, 3, 3
-SETTINGS = ("model.window_px=32", "parallel.threads=1", "sampler.steps=2", "--ensemble=2", "output.regression=true")
+SETTINGS = ("model.window_px=32", "parallel.threads=1", "sampler.steps=2", "--ensemble=2",
+            "output.regression=true")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """in.h5 with axes and one damaged image, the model, one.h5 of one run, and out.shard-I-of-3.h5."""
+    """in.h5 with axes and one damaged image, the model, one.h5 of one run, and
+    out.shard-I-of-3.h5."""
     threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("merge")
     images = smooth_stack(NUM_IMAGES, 24, 28, dtype="float32")
     images[2, :4] = np.nan
-    stack = write_stack(folder / "in.h5", images, "scan/images", chunks=(1, 24, 28), compression="gzip")
+    stack = write_stack(folder / "in.h5", images, "scan/images", chunks=(1, 24, 28),
+                        compression="gzip")
     with h5py.File(stack, "a") as file:
         group = file["scan"]
         group.attrs.update(NX_class="NXdata", signal="images", axes=["angle", "y", "x"])
@@ -49,10 +53,12 @@ def damage(stack: Path, image_index: int) -> None:
         raw.write(b"\xff" * 40)
 
 
-def command(folder: Path, shard: int | None, of: int = NUM_SHARDS, output: str = "out.h5") -> list[str]:
+def command(folder: Path, shard: int | None, of: int = NUM_SHARDS,
+            output: str = "out.h5") -> list[str]:
     options = () if shard is None else (f"--shard={shard}/{of}",)
     name = "one.h5" if shard is None else output
-    return arguments(folder / "in.h5", folder / name, folder / "model.safetensors", *SETTINGS, *options)
+    return arguments(folder / "in.h5", folder / name, folder / "model.safetensors", *SETTINGS,
+                     *options)
 
 
 def sample_in(folder: Path, shard: int | None, of: int = NUM_SHARDS, output: str = "out.h5") -> int:
@@ -61,7 +67,8 @@ def sample_in(folder: Path, shard: int | None, of: int = NUM_SHARDS, output: str
 
 @pytest.fixture
 def shards(folder):
-    return [folder / f"out.shard-{number}-of-{NUM_SHARDS}.h5" for number in range(1, NUM_SHARDS + 1)]
+    return [folder / f"out.shard-{number}-of-{NUM_SHARDS}.h5"
+            for number in range(1, NUM_SHARDS + 1)]
 
 
 def merged(shards, output: Path, *options: str) -> int:
@@ -79,10 +86,14 @@ def contents(path: Path) -> dict[str, dict]:
                  if key not in ("DIMENSION_LIST", "REFERENCE_LIST")}
         if isinstance(item, h5py.Dataset):
             creation = item.id.get_create_plist()
-            facts |= {"bytes": item[()].tobytes(), "shape": item.shape, "dtype": item.dtype.str, "chunks": item.chunks,
-                      "filters": [creation.get_filter(number) for number in range(creation.get_nfilters())],
-                      "fill": str(item.fillvalue), "stored": item.id.get_num_chunks() if item.chunks else None,
-                      "scales": [[scale.name for scale in dimension.values()] for dimension in item.dims] if item.ndim else []}
+            facts |= {"bytes": item[()].tobytes(), "shape": item.shape,
+                      "dtype": item.dtype.str, "chunks": item.chunks,
+                      "filters": [creation.get_filter(number)
+                                  for number in range(creation.get_nfilters())],
+                      "fill": str(item.fillvalue),
+                      "stored": item.id.get_num_chunks() if item.chunks else None,
+                      "scales": [[scale.name for scale in dimension.values()]
+                                 for dimension in item.dims] if item.ndim else []}
         found[name] = facts
 
     with h5py.File(path) as file:
@@ -92,16 +103,18 @@ def contents(path: Path) -> dict[str, dict]:
 
 def process_of(path: Path) -> dict:
     with h5py.File(path) as file:
-        return {name: item[()] if isinstance(item, h5py.Dataset) else {key: value[()] for key, value in item.items()
-                                                                       if isinstance(value, h5py.Dataset)}
+        return {name: item[()] if isinstance(item, h5py.Dataset) else {
+            key: value[()] for key, value in item.items() if isinstance(value, h5py.Dataset)}
                 for name, item in file["entry/process"].items()}
 
 
 # shards
 
 def test_a_shard_is_the_part_of_one_run_under_mpirun(mpirun, folder, shards):
-    """The bytes of two ranks, of which each takes one image at a time, are those of the one process."""
-    finished = mpirun(2, "-m", "swinmpi.cli.sample", *command(folder, 1, output="ranks.h5"), "--ranks-per-image=1")
+    """The bytes of two ranks, of which each takes one image at a time, are those
+    of the one process."""
+    finished = mpirun(2, "-m", "swinmpi.cli.sample", *command(folder, 1, output="ranks.h5"),
+                      "--ranks-per-image=1")
     assert finished.code == 0, finished.err
     assert f"shard 1 of 3: images 0 to 1 of {NUM_IMAGES}" in finished.out
     assert contents(folder / "ranks.shard-1-of-3.h5") == contents(shards[0])
@@ -112,7 +125,8 @@ def test_a_shard_is_the_part_of_one_run_under_mpirun(mpirun, folder, shards):
 
 
 def test_a_shard_goes_on_only_as_itself(folder, shards, capsys):
-    """All is done but the packing, for which there is no place; then under another shard's name; then again."""
+    """All is done but the packing, for which there is no place; then under another shard's
+    name; then again."""
     begun, other, packing = (folder / f"stopped.shard-{name}-of-3.h5{suffix}" for name, suffix in
                              ((1, ".partial"), (3, ".partial"), (1, ".packing")))
     packing.symlink_to("nowhere/file")
@@ -123,7 +137,8 @@ def test_a_shard_goes_on_only_as_itself(folder, shards, capsys):
     assert sample_in(folder, 3, output="stopped.h5") == 2
     assert "was begun with other settings (input.images" in capsys.readouterr().err
     other.rename(begun)
-    assert sample_in(folder, 1, output="stopped.h5") == 0 and "2 of them done before" in capsys.readouterr().out
+    assert (sample_in(folder, 1, output="stopped.h5") == 0
+            and "2 of them done before" in capsys.readouterr().out)
     assert contents(folder / "stopped.shard-1-of-3.h5") == contents(shards[0])
 
 
@@ -173,36 +188,44 @@ def test_merged_shards_are_one_run(folder, shards, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["merged.h5"]
     together, one = process_of(output), process_of(folder / "one.h5")
     assert set(together) == set(one) | {"merge"} and together["timings"]["images"] == NUM_IMAGES - 1
-    for name in ("input", "checkpoint_sha256", "configuration", "seed", "program", "version", "ranks"):
+    for name in ("input", "checkpoint_sha256", "configuration", "seed", "program", "version",
+                 "ranks"):
         assert together[name] == one[name]
     assert together["failed_images"].tolist() == one["failed_images"].tolist()
     parts = [process_of(shard)["timings"]["seconds"] for shard in shards]
-    assert together["timings"]["seconds"] == pytest.approx(sum(parts)) and together["merge"]["shards"] == 3
+    assert (together["timings"]["seconds"] == pytest.approx(sum(parts))
+            and together["merge"]["shards"] == 3)
 
 
 def test_what_shards_say_alike_is_said_once():
-    timings = [{"seconds": 1.0, "images": 2, "share": {"unet": 0.5}}, {"seconds": 3.0, "images": 1, "share": {"unet": 0.9}}]
-    first, second = ({"seed": 0, "ranks": ranks, "command": f"--shard {ranks}/2", "date": f"2026-01-0{ranks}",
+    timings = [{"seconds": 1.0, "images": 2, "share": {"unet": 0.5}},
+               {"seconds": 3.0, "images": 1, "share": {"unet": 0.9}}]
+    first, second = ({"seed": 0, "ranks": ranks, "command": f"--shard {ranks}/2",
+                      "date": f"2026-01-0{ranks}",
                       "timings": timing} for ranks, timing in zip((1, 2), timings, strict=True))
     assert common_process([first | {"job_id": "7"}, second | {"failed_images": ["4: torn"]}]) == {
-        "seed": 0, "ranks": [1, 2], "command": ["--shard 1/2", "--shard 2/2"], "date": "2026-01-02", "job_id": ["7", ""],
-        "failed_images": ["4: torn"], "timings": {"seconds": 4.0, "images": 3, "share": {"unet": pytest.approx(0.8)}}}
+        "seed": 0, "ranks": [1, 2], "command": ["--shard 1/2", "--shard 2/2"],
+        "date": "2026-01-02", "job_id": ["7", ""], "failed_images": ["4: torn"],
+        "timings": {"seconds": 4.0, "images": 3, "share": {"unet": pytest.approx(0.8)}}}
 
 
 def test_a_virtual_stack_refers_to_shards_that_moved_with_it(folder, shards, tmp_path, capsys):
-    """Percent signs mean something to HDF5, and swinmpi itself follows only where it is allowed to."""
+    """Percent signs mean something to HDF5, and swinmpi itself follows only where
+    it is allowed to."""
     home, away = tmp_path / "100 %b", tmp_path / "away"
     (home / "parts").mkdir(parents=True)
     copies = [shutil.copy(shard, home / "parts") for shard in shards]
     assert merged(copies, home / "merged.h5", "--virtual") == 3
     home.rename(away)
     one, virtual = contents(folder / "one.h5"), contents(away / "merged.h5")
-    for name in ("entry/data/sr", "entry/data/sr_std", "entry/data/regression", "entry/per_image/done", "entry/data/angle"):
+    for name in ("entry/data/sr", "entry/data/sr_std", "entry/data/regression",
+                 "entry/per_image/done", "entry/data/angle"):
         assert virtual[name]["bytes"] == one[name]["bytes"]
-    assert virtual["entry/data/sr"]["chunks"] is None and (away / "merged.h5").stat().st_size < 2 * shards[0].stat().st_size
+    assert (virtual["entry/data/sr"]["chunks"] is None
+            and (away / "merged.h5").stat().st_size < 2 * shards[0].stat().st_size)
     capsys.readouterr()
-    next_run = [str(away / "merged.h5"), "--output", str(tmp_path / "x.h5"), "--checkpoint", str(folder / "model.safetensors"),
-                "--dry-run"]
+    next_run = [str(away / "merged.h5"), "--output", str(tmp_path / "x.h5"),
+                "--checkpoint", str(folder / "model.safetensors"), "--dry-run"]
     assert sample(next_run) == 2 and "virtual" in capsys.readouterr().err
     assert sample([*next_run, "--allow-external"]) == 0
 
@@ -213,7 +236,8 @@ def test_more_shards_than_images(folder, tmp_path):
     for shard in range(1, of + 1):
         assert sample_in(folder, shard, of, output="many.h5") == (3 if shard == DAMAGED + 1 else 0)
     files = [folder / f"many.shard-{shard}-of-{of}.h5" for shard in range(1, of + 1)]
-    assert merged(files, tmp_path / "all.h5") == 3 and merged(files[:NUM_IMAGES], tmp_path / "some.h5") == 3
+    assert (merged(files, tmp_path / "all.h5") == 3
+            and merged(files[:NUM_IMAGES], tmp_path / "some.h5") == 3)
     for name in ("all.h5", "some.h5"):
         assert contents(tmp_path / name) == contents(folder / "one.h5")
 
@@ -240,7 +264,8 @@ def test_what_does_not_belong_together_is_refused(folder, shards, tmp_path, caps
     torn.write_bytes(second.read_bytes()[:5000])
     (tmp_path / "text.h5").write_text("not HDF5")
     refusals = {"shards missing of 3: 2, 3; ": [first], "is given twice": [*shards, first],
-                "sampler.seed differ": [first, seeded, third], "holds other images than shard 2 of 3": [first, moved, third],
+                "sampler.seed differ": [first, seeded, third],
+                "holds other images than shard 2 of 3": [first, moved, third],
                 "truncated": [first, torn, third], "no HDF5 signature": [tmp_path / "text.h5"],
                 "expected a finished file of swinmpi-sample --shard I/N": [folder / "one.h5"],
                 "cannot open": [tmp_path / "nowhere.h5"]}
@@ -248,7 +273,8 @@ def test_what_does_not_belong_together_is_refused(folder, shards, tmp_path, caps
         for mode in ((), ("--dry-run",), ("--virtual",)):
             assert merged(files, tmp_path / "merged.h5", *mode) == 2
             captured = capsys.readouterr()
-            assert expected in captured.err and captured.err.count("\n") == 1 and captured.out == "", captured.err
+            assert (expected in captured.err and captured.err.count("\n") == 1
+                    and captured.out == ""), captured.err
     assert not list(tmp_path.glob("merged*"))
 
 
@@ -257,19 +283,23 @@ def test_an_existing_output_is_kept_replaced_or_locked(shards, tmp_path, capsys)
     output.write_text("mine")
     assert merged(shards, output) == 2 and "exists already" in capsys.readouterr().err
     assert merged(shards, output, "--overwrite", "--dry-run") == 0
-    assert "all 3, 5 images, 1 of them could not be read" in capsys.readouterr().out and output.read_text() == "mine"
+    assert ("all 3, 5 images, 1 of them could not be read" in capsys.readouterr().out
+            and output.read_text() == "mine")
     before = shards[0].read_bytes()
-    assert merged(shards, shards[0], "--overwrite") == 2 and "would overwrite the input" in capsys.readouterr().err
+    assert (merged(shards, shards[0], "--overwrite") == 2
+            and "would overwrite the input" in capsys.readouterr().err)
     assert shards[0].read_bytes() == before
     assert merged(shards, output, "--overwrite") == 3 and h5py.is_hdf5(output)
 
 
 def test_a_merging_that_was_killed_runs_or_meets_a_full_disk(shards, tmp_path, capsys):
-    """What a kill leaves behind is in nobody's way; what is in use is; no half of a file gets the name of the whole."""
+    """What a kill leaves behind is in nobody's way; what is in use is; no half of a file gets
+    the name of the whole."""
     output, unfinished = tmp_path / "merged.h5", tmp_path / "merged.h5.packing"
     unfinished.write_bytes(b"left behind" * 100_000)
     with open_locked(unfinished):
-        assert merged(shards, output) == 2 and "another run is writing it" in capsys.readouterr().err
+        assert (merged(shards, output) == 2
+                and "another run is writing it" in capsys.readouterr().err)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (shards[0].stat().st_size, hard))
     try:
@@ -278,7 +308,8 @@ def test_a_merging_that_was_killed_runs_or_meets_a_full_disk(shards, tmp_path, c
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "cannot be merged" in capsys.readouterr().err and not list(tmp_path.iterdir())
     unfinished.write_bytes(b"left behind")
-    assert merged(shards, output) == 3 and [path.name for path in tmp_path.iterdir()] == ["merged.h5"]
+    assert (merged(shards, output) == 3
+            and [path.name for path in tmp_path.iterdir()] == ["merged.h5"])
 
 
 def test_one_process_merges_under_a_launcher(mpirun, shards, tmp_path):

@@ -1,4 +1,5 @@
-"""swinmpi-prepare on real files: what it cuts, refuses and leaves behind; decoding; and the file of pairs it writes."""
+"""swinmpi-prepare on real files: what it cuts, refuses and leaves behind; decoding;
+and the file of pairs it writes."""
 import json
 import os
 import signal
@@ -28,21 +29,26 @@ def noise(*shape, dtype=np.uint8, seed=0):
 
 
 def png16(image, colour_type):
-    """A 16-bit PNG written from the format's definition, because Pillow cannot write one in colour."""
+    """A 16-bit PNG written from the format's definition, because Pillow cannot
+    write one in colour."""
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (struct.pack(">I", len(body)) + kind + body
+                + struct.pack(">I", zlib.crc32(kind + body)))
     header = struct.pack(">IIBBBBB", image.shape[1], image.shape[0], 16, colour_type, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in image)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+            + chunk(b"IEND", b""))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Four sound images in three formats, two of them deeper in the tree, and files that are not images."""
+    """Four sound images in three formats, two of them deeper in the tree, and files that
+    are not images."""
     root = tmp_path / "photos"
     (root / "deep" / "er").mkdir(parents=True)
     for name, seed in (("b.png", 1), ("a.webp", 2), ("deep/c.tif", 3), ("deep/er/d.jpg", 4)):
-        Image.fromarray(noise(30, 40, 3, seed=seed)).save(root / name, **({"lossless": True} if "webp" in name else {}))
+        Image.fromarray(noise(30, 40, 3, seed=seed)).save(
+            root / name, **({"lossless": True} if "webp" in name else {}))
     (root / "notes.txt").write_text("no image")
     (root / ".hidden.png").write_text("no image")
     return root
@@ -57,7 +63,8 @@ def test_a_folder_becomes_pairs(folder, tmp_path, capsys):
     assert run(folder, "--output", output, *SMALL, "--set", "data.validate_share=0.25") == 0
     assert "9 pairs to train, 3 to validate" in capsys.readouterr().out
     with PairReader(output) as pairs:
-        assert (pairs.num_images, pairs.size_px, pairs.channels, pairs.scale, pairs.value_max) == (12, 16, 3, 2.0, 255)
+        assert (pairs.num_images, pairs.size_px, pairs.channels, pairs.scale,
+                pairs.value_max) == (12, 16, 3, 2.0, 255)
         assert sorted([*pairs.train_indices, *pairs.validate_indices]) == list(range(12))
         sources = pairs.file["source"].asstr()[:]
         assert list(dict.fromkeys(sources)) == ["a.webp", "b.png", "deep/c.tif", "deep/er/d.jpg"]
@@ -68,7 +75,8 @@ def test_a_folder_becomes_pairs(folder, tmp_path, capsys):
             np.testing.assert_array_equal(lr, imresize(hr, scale=0.5))
             assert sources[index] != "b.png" or contains(whole, hr)
         attributes = dict(pairs.file.attrs)
-        assert (attributes["scale"], attributes["kernel"], attributes["seed"]) == (2.0, "bicubic", 0)
+        assert (attributes["scale"], attributes["kernel"],
+                attributes["seed"]) == (2.0, "bicubic", 0)
         assert json.loads(attributes["data_config"])["size_px"] == 16
     assert sorted(os.listdir(tmp_path)) == ["pairs.h5", "photos"]
 
@@ -103,7 +111,8 @@ def test_broken_and_small_images_are_named_and_skipped(folder, tmp_path, capsys)
     Image.fromarray(noise(10, 40, 3)).save(folder / "tiny.png")
     assert run(folder, "--output", tmp_path / "pairs.h5", *SMALL) == 3
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("swinmpi: 2 images skipped: deep/c.tif: cannot be read") and "tiny.png: 40 x 10 px" in last
+    assert (last.startswith("swinmpi: 2 images skipped: deep/c.tif: cannot be read")
+            and "tiny.png: 40 x 10 px" in last)
     with PairReader(tmp_path / "pairs.h5") as pairs:
         assert pairs.num_images == 9
 
@@ -123,25 +132,32 @@ def test_list_gives_reduction_and_split(folder, tmp_path):
     smooth = np.linspace(0, 255, 60)[:, None, None] * np.ones((1, 80, 3))
     Image.fromarray(smooth.astype(np.uint8)).save(folder / "ramp.png")
     table = tmp_path / "list.tsv"
-    table.write_text("# a comment\npath\treduce\tsplit\tauthor\nramp.png\t2\ttrain\tme\nb.png\t1\tvalidate\tyou\n")
+    table.write_text(
+        "# a "
+        "comment\npath\treduce\tsplit\tauthor\nramp.png\t2\ttrain\tme\nb.png\t1\tvalidate\tyou\n")
     settings = ["--root", folder, *SMALL, "--set", "data.validate_crops=5"]
     assert run(table, "--output", tmp_path / "2.h5", *settings) == 0
     with PairReader(tmp_path / "2.h5") as pairs:
         assert (len(pairs.train_indices), len(pairs.validate_indices)) == (3, 5)
         step = np.diff(pairs.hr[0, :, 0, 0].astype(float)).mean()
         assert step == pytest.approx(2 * 255 / 59, rel=0.05)  # shrunk by 2: twice as steep
-    assert run(table, "--output", tmp_path / "3.h5", *settings, "--set", "data.reduce_spread=1.8") == 0
+    assert run(table, "--output", tmp_path / "3.h5", *settings,
+               "--set", "data.reduce_spread=1.8") == 0
     with PairReader(tmp_path / "3.h5") as pairs:
-        steps = [np.diff(pairs.hr[i, :, 0, 0].astype(float)).mean() / (255 / 59) for i in pairs.train_indices]
-        assert all(1.9 < step < 3.8 for step in steps) and len({round(step, 3) for step in steps}) == 3
+        steps = [np.diff(pairs.hr[i, :, 0, 0].astype(float)).mean() / (255 / 59)
+                 for i in pairs.train_indices]
+        assert (all(1.9 < step < 3.8 for step in steps)
+                and len({round(step, 3) for step in steps}) == 3)
 
 
 def test_small_images_get_fewer_crops(folder, tmp_path):
     Image.fromarray(noise(90, 80, 3)).save(folder / "large.png")
     settings = ("size_px=20", "crops_per_image=30", "coverage=2", "validate_share=0")
-    assert run(folder, "--output", tmp_path / "pairs.h5", *(f"--set=data.{text}" for text in settings)) == 0
+    assert run(folder, "--output", tmp_path / "pairs.h5",
+               *(f"--set=data.{text}" for text in settings)) == 0
     with PairReader(tmp_path / "pairs.h5") as pairs:
-        counts = {name: (pairs.file["source"].asstr()[:] == name).sum() for name in ("b.png", "large.png")}
+        counts = {name: (pairs.file["source"].asstr()[:] == name).sum()
+                  for name in ("b.png", "large.png")}
     assert counts == {"b.png": 6, "large.png": 30}
 
 
@@ -152,8 +168,9 @@ def test_flat_crops_are_rejected(tmp_path):
     Image.fromarray(half[..., 0]).save(tmp_path / "in" / "half.png")
 
     def share_of_flat(reject):
-        assert run(tmp_path / "in", "--output", tmp_path / "out.h5", "--overwrite", "--set", "data.size_px=16", "--set",
-                   "data.crops_per_image=100", "--set", f"data.flat_reject={reject}") == 0
+        assert run(tmp_path / "in", "--output", tmp_path / "out.h5",
+                   "--overwrite", "--set", "data.size_px=16", "--set", "data.crops_per_image=100",
+                   "--set", f"data.flat_reject={reject}") == 0
         with PairReader(tmp_path / "out.h5") as pairs:
             return (pairs.hr[:].std(axis=(1, 2, 3)) == 0).mean()
     # 135 of 185 places are flat: without rejection 73 %, with it .15 * 73 / (27 + .15 * 73) = 29 %
@@ -164,7 +181,8 @@ def test_flat_crops_are_rejected(tmp_path):
 
 def test_an_image_that_is_flat_everywhere_comes_to_an_end(folder, tmp_path, capsys):
     Image.new("RGB", (40, 40), (9, 9, 9)).save(folder / "black.png")
-    assert run(folder, "--output", tmp_path / "out.h5", *SMALL, "--set", "data.flat_reject=1.0") == 3
+    assert run(folder, "--output", tmp_path / "out.h5", *SMALL,
+               "--set", "data.flat_reject=1.0") == 3
     assert "black.png: 100 crops were flat" in capsys.readouterr().err
 
 
@@ -177,8 +195,9 @@ def test_a_stack_becomes_pairs(tmp_path, dtype, shape):
         images[1, 4, 5] = np.nan
     with h5py.File(tmp_path / "in.h5", "w") as file:
         file["scan/images"] = images
-    assert run(f"{tmp_path}/in.h5::/scan/images", "--output", tmp_path / "out.h5", "--set", "data.mode=whole", "--set",
-               "data.size_px=20", "--set", f"data.channels={3 if len(shape) == 4 else 1}") == 0
+    assert run(f"{tmp_path}/in.h5::/scan/images", "--output", tmp_path / "out.h5",
+               "--set", "data.mode=whole", "--set", "data.size_px=20",
+               "--set", f"data.channels={3 if len(shape) == 4 else 1}") == 0
     with PairReader(tmp_path / "out.h5") as pairs:
         assert pairs.hr.dtype == (np.uint8 if dtype == np.uint8 else np.uint16)
         assert pairs.file["source"].asstr()[0] == "in.h5::/scan/images[0]"
@@ -218,28 +237,34 @@ REFUSED = [  # what is wrong, arguments, exit code, words of the message
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry-run"])
-@pytest.mark.parametrize(("arguments", "code", "words"), [pytest.param(*case, id=name) for name, *case in REFUSED])
-def test_bad_input_is_one_line_and_no_file(folder, tmp_path, monkeypatch, capsys, arguments, code, words, dry):
+@pytest.mark.parametrize(("arguments", "code", "words"),
+                         [pytest.param(*case, id=name) for name, *case in REFUSED])
+def test_bad_input_is_one_line_and_no_file(folder, tmp_path, monkeypatch, capsys, arguments, code,
+                                           words, dry):
     if words.startswith("none of") and dry:
         pytest.skip("a dry run does not decode")
     monkeypatch.chdir(tmp_path)
     for name in ("empty", "broken"):
         Path(name).mkdir()
-    for name, text in (("fake.h5", "text"), ("broken/x.png", "text"), ("bad.tsv", "b.png\t1\n"),
-                       ("lost.tsv", "path\nb.png\n"), ("factor.tsv", "path\treduce\n\nphotos/b.png\t0.5\n"),
+    for name, text in (("fake.h5", "text"), ("broken/x.png", "text"),
+                       ("bad.tsv", "b.png\t1\n"), ("lost.tsv", "path\nb.png\n"),
+                       ("factor.tsv", "path\treduce\n\nphotos/b.png\t0.5\n"),
                        ("split.tsv", "path\tsplit\nphotos/b.png\ttest\n")):
         Path(name).write_text(text)
     before = sorted(Path().rglob("*"))
-    assert main([*arguments, *([] if "--output" in arguments else ["--output", "out.h5"]), *dry]) == code
+    assert main([*arguments, *([] if "--output" in arguments else ["--output", "out.h5"]),
+                 *dry]) == code
     captured = capsys.readouterr()
-    assert words in captured.err.splitlines()[-1] and captured.err.splitlines()[-1].startswith("swinmpi: ")
+    assert (words in captured.err.splitlines()[-1]
+            and captured.err.splitlines()[-1].startswith("swinmpi: "))
     assert "Traceback" not in captured.err and sorted(Path().rglob("*")) == before
 
 
 def test_dry_run_prints_the_plan(folder, tmp_path, capsys):
     assert run(folder, "--output", tmp_path / "pairs.h5", *SMALL, "--dry-run") == 0
     printed = capsys.readouterr().out
-    assert "4 images, 1 of them for validation" in printed and "at most 12; crop 16 px -> 8 px" in printed
+    assert ("4 images, 1 of them for validation" in printed
+            and "at most 12; crop 16 px -> 8 px" in printed)
     assert not (tmp_path / "pairs.h5").exists()
 
 
@@ -252,13 +277,15 @@ def test_overwrite_replaces_but_never_the_input(folder, tmp_path, capsys):
 
 
 def test_a_stopped_run_leaves_nothing(tmp_path):
-    """SIGTERM in the middle: the first image is named as broken, the second one would give crops for hours."""
+    """SIGTERM in the middle: the first image is named as broken, the second one would give
+    crops for hours."""
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "0.png").write_text("broken")
     Image.fromarray(noise(200, 200, 3)).save(tmp_path / "in" / "1.png")
     code = "import sys; from swinmpi.cli.prepare import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "in"), "--output", str(tmp_path / "out.h5"),
-                                "--set=data.size_px=64", "--set=data.crops_per_image=10000000"],
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "in"),
+                                "--output", str(tmp_path / "out.h5"), "--set=data.size_px=64",
+                                "--set=data.crops_per_image=10000000"],
                                stderr=subprocess.PIPE, text=True)
     try:
         assert process.stderr.readline().startswith("skipped 0.png")
@@ -266,7 +293,8 @@ def test_a_stopped_run_leaves_nothing(tmp_path):
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, errors) == (1, "swinmpi: stopped by a signal; nothing was written\n")
+    assert (process.returncode, errors) == (1,
+                                            "swinmpi: stopped by a signal; nothing was written\n")
     assert os.listdir(tmp_path) == ["in"]
 
 
@@ -276,9 +304,11 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     Image.fromarray(noise(200, 200, 3)).save(tmp_path / "in" / "x.png")
     code = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
             "from swinmpi.cli.prepare import main; sys.exit(main(sys.argv[1:]))")
-    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "in"), "--output", str(tmp_path / "out.h5"),
-                          "--set=data.size_px=100"], capture_output=True, text=True, timeout=60)
-    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1 and "File too large; free space" in run.stderr
+    run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "in"),
+                          "--output", str(tmp_path / "out.h5"), "--set=data.size_px=100"],
+                         capture_output=True, text=True, timeout=60)
+    assert (run.returncode == 2 and len(run.stderr.splitlines()) == 1
+            and "File too large; free space" in run.stderr)
     assert os.listdir(tmp_path) == ["in"]
 
 
@@ -320,11 +350,13 @@ def test_orientation_palette_alpha_and_grey(tmp_path):
     np.testing.assert_array_equal(read_photograph(tmp_path / "alpha.png"), noise(6, 8, 4)[..., :3])
     palette = Image.fromarray(image).quantize(4)
     palette.save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(read_photograph(tmp_path / "palette.png"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(read_photograph(tmp_path / "palette.png"),
+                                  np.asarray(palette.convert("RGB")))
     Image.fromarray(image[..., 0]).save(tmp_path / "grey.png")
     np.testing.assert_array_equal(read_photograph(tmp_path / "grey.png"), image[..., :1])
     Image.fromarray(image[..., 0] > 99).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(read_photograph(tmp_path / "bits.png"), (image[..., :1] > 99) * np.uint8(255))
+    np.testing.assert_array_equal(read_photograph(tmp_path / "bits.png"),
+                                  (image[..., :1] > 99) * np.uint8(255))
 
 
 def test_mixed_depths_follow_the_first_image_with_a_warning(tmp_path, capsys):
@@ -332,13 +364,15 @@ def test_mixed_depths_follow_the_first_image_with_a_warning(tmp_path, capsys):
     deep, grey = noise(16, 16, 3, dtype=np.uint16), noise(16, 16)
     (tmp_path / "in" / "a.png").write_bytes(png16(deep, 2))
     Image.fromarray(grey).save(tmp_path / "in" / "b.png")
-    assert run(tmp_path / "in", "--output", tmp_path / "out.h5", "--set=data.size_px=16", "--set=data.mode=whole") == 0
+    assert run(tmp_path / "in", "--output", tmp_path / "out.h5", "--set=data.size_px=16",
+               "--set=data.mode=whole") == 0
     warning = "b.png is 8-bit grey, the first image is 16-bit RGB; all become 16-bit RGB"
     assert warning in capsys.readouterr().err
     with PairReader(tmp_path / "out.h5") as pairs:
         assert pairs.value_max == 65535
         np.testing.assert_array_equal(pairs.hr[0], deep)
-        np.testing.assert_array_equal(pairs.hr[1], np.repeat(grey[..., None].astype(np.uint16) * 257, 3, axis=2))
+        np.testing.assert_array_equal(pairs.hr[1],
+                                      np.repeat(grey[..., None].astype(np.uint16) * 257, 3, axis=2))
 
 
 def test_conversions_of_depth_and_channels():
@@ -362,7 +396,8 @@ class TestPairs:
     def path(self, tmp_path):
         with PairWriter(tmp_path / "pairs.h5", {"scale": 1.5}) as writer:
             for index in range(3):
-                writer.append(noise(12, 12, 3, seed=index), noise(8, 8, 3, seed=index), index % 2, f"image {index}")
+                writer.append(noise(12, 12, 3, seed=index), noise(8, 8, 3, seed=index), index % 2,
+                              f"image {index}")
         return tmp_path / "pairs.h5"
 
     def test_crops_lie_over_each_other(self, path):
@@ -386,7 +421,8 @@ class TestPairs:
     def test_two_writers_do_not_share_a_file(self, tmp_path):
         (tmp_path / "pairs.h5.partial").write_bytes(b"left by a killed run" * 1000)
         with PairWriter(tmp_path / "pairs.h5", {"scale": 2.0}) as writer:
-            with pytest.raises(OutputError, match="another run"), PairWriter(tmp_path / "pairs.h5", {"scale": 2.0}):
+            with (pytest.raises(OutputError, match="another run"),
+                  PairWriter(tmp_path / "pairs.h5", {"scale": 2.0})):
                 pass
             writer.append(noise(4, 4, 1), noise(2, 2, 1), 0, "x")
         with PairReader(tmp_path / "pairs.h5") as pairs:
@@ -397,7 +433,8 @@ class TestPairs:
         (lambda file: file.attrs.__delitem__("scale"), "scale above 1"),
         (lambda file: file.attrs.__setitem__("scale", 2.0), "expected lr of"),
         (lambda file: file["split"].resize(2, axis=0), "split of"),
-        (lambda file: (file.move("hr", "x"), file.create_dataset("hr", data=np.zeros((3, 9, 9, 3)))), "uint16, got"),
+        (lambda file: (file.move("hr", "x"),
+                       file.create_dataset("hr", data=np.zeros((3, 9, 9, 3)))), "uint16, got"),
     ])
     def test_other_files_are_refused(self, path, change, words):
         with h5py.File(path, "r+") as file:

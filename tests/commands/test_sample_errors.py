@@ -1,4 +1,5 @@
-"""Every bad request under mpirun -n 4: one line within 10 seconds, the right exit code, and nothing left behind."""
+"""Every bad request under mpirun -n 4: one line within 10 seconds, the right exit code,
+and nothing left behind."""
 import resource
 from pathlib import Path
 
@@ -35,31 +36,40 @@ def inputs(tmp_path_factory):
     return folder
 
 
-def request(inputs: Path, output: Path, *settings: str, stack: str = "good.h5", checkpoint: str = "good") -> list[str]:
+def request(inputs: Path, output: Path, *settings: str, stack: str = "good.h5",
+            checkpoint: str = "good") -> list[str]:
     return arguments(inputs / stack, output, inputs / f"{checkpoint}.safetensors", *settings)
 
 
 CASES = {
-    "missing file": ({"stack": "absent.h5"}, (), "absent.h5: cannot open the HDF5 file: No such file"),
+    "missing file": ({"stack": "absent.h5"}, (),
+                     "absent.h5: cannot open the HDF5 file: No such file"),
     "text file named .h5": ({"stack": "text.h5"}, (), "text.h5: expected an HDF5 file"),
     "truncated HDF5": ({"stack": "truncated.h5"}, (), "truncated.h5: the HDF5 file is truncated"),
     "dataset missing": ({"stack": "good.h5::/entry/data"}, (), "/entry/data: no such dataset"),
     "wrong shape": ({"stack": "flat.h5::/images"}, (), "flat.h5::/images: expected (N, H, W)"),
     "wrong dtype": ({"stack": "double.h5::/images"}, (), "got dtype float64"),
     "zero images": ({"stack": "none.h5"}, (), "expected at least one image"),
-    "unknown key in YAML": ({}, ("--config={}/typo.yaml",), "unknown key sampler.stepz; did you mean sampler.steps?"),
-    "wrong type in YAML": ({}, ("--config={}/type.yaml",), "type.yaml: sampler.steps: expected integer, got 'many'"),
+    "unknown key in YAML": ({}, ("--config={}/typo.yaml",),
+                            "unknown key sampler.stepz; did you mean sampler.steps?"),
+    "wrong type in YAML": ({}, ("--config={}/type.yaml",),
+                           "type.yaml: sampler.steps: expected integer, got 'many'"),
     "--set of an unknown key": ({}, ("sampler.stepz=3",), "--set sampler.stepz=3: unknown key"),
-    "YAML missing": ({}, ("--config={}/absent.yaml",), "absent.yaml: cannot read the configuration"),
-    "checkpoint missing": ({"checkpoint": "absent"}, (), "absent.safetensors: expected a checkpoint file"),
-    "checkpoint truncated": ({"checkpoint": "truncated"}, (), "truncated.safetensors: not a readable safetensors file"),
+    "YAML missing": ({}, ("--config={}/absent.yaml",),
+                     "absent.yaml: cannot read the configuration"),
+    "checkpoint missing": ({"checkpoint": "absent"}, (),
+                           "absent.safetensors: expected a checkpoint file"),
+    "checkpoint truncated": ({"checkpoint": "truncated"}, (),
+                             "truncated.safetensors: not a readable safetensors file"),
     "checkpoint of another scale": ({}, ("model.scale=4",), "expected a model with model.scale 4"),
-    "more steps than the schedule": ({}, ("sampler.steps=51",), "sampler.steps: expected at most diffusion.steps = 50"),
+    "more steps than the schedule": ({}, ("sampler.steps=51",),
+                                     "sampler.steps: expected at most diffusion.steps = 50"),
 }
 
 
 def run_and_measure(run, *command, **environ):
-    """(what became of it, seconds): wall time, or CPU time of all ranks where the machine was busy with other work."""
+    """(what became of it, seconds): wall time, or CPU time of all ranks where the machine was busy
+    with other work."""
     before = cpu_seconds()
     finished = run(*command, **environ)
     return finished, min(finished.seconds, cpu_seconds() - before)
@@ -84,11 +94,13 @@ def refused(run, tmp_path: Path, *command, limit_s: float = LIMIT_S) -> str:
 def test_bad_input_is_one_line(mpirun, inputs, tmp_path, name):
     wrong, settings, expected = CASES[name]
     settings = [setting.format(inputs) for setting in settings]
-    assert expected in refused(mpirun, tmp_path, 4, *COMMAND, *request(inputs, tmp_path / "out.h5", *settings, **wrong))
+    assert expected in refused(mpirun, tmp_path, 4, *COMMAND,
+                               *request(inputs, tmp_path / "out.h5", *settings, **wrong))
 
 
-@pytest.mark.parametrize("place, expected", [("out.h5", "exists already"), ("absent/out.h5", "does not exist"),
-                                             ("/proc/out.h5", "choose another --output"), (".", "expected a file name")])
+@pytest.mark.parametrize(
+    "place, expected", [("out.h5", "exists already"), ("absent/out.h5", "does not exist"),
+                        ("/proc/out.h5", "choose another --output"), (".", "expected a file name")])
 def test_an_output_that_cannot_be_written(mpirun, inputs, tmp_path, place, expected):
     """Root may write into /proc by its rights, and still nobody can."""
     (tmp_path / "out.h5").write_text("precious")
@@ -104,7 +116,8 @@ def test_a_run_begun_with_other_settings_is_not_continued(mpirun, alone, inputs,
     begun = alone(*COMMAND, *request(inputs, output, stack="other.h5"))
     assert begun.code == 2 and "cannot be packed" in begun.err and "they are safe in" in begun.err
     line = refused(mpirun, tmp_path, 4, *COMMAND, *request(inputs, output), limit_s=60)
-    assert "out.h5.partial: was begun with other settings" in line and "input.sha256_of_some_images" in line
+    assert ("out.h5.partial: was begun with other settings" in line
+            and "input.sha256_of_some_images" in line)
     with h5py.File(tmp_path / "out.h5.partial") as file:
         assert file["entry/per_image/done"][()].all()
 
@@ -128,4 +141,5 @@ def test_help_and_version_need_neither_mpi_nor_torch(alone):
     for option in ("--help", "--version"):
         finished, seconds = run_and_measure(alone, "-X", "importtime", *COMMAND, option, **NO_MPI)
         assert finished.code == 0 and "swinmpi" in finished.out and seconds < 5
-        assert not {"torch", "mpi4py", "h5py"} & {line.rpartition("|")[2].strip() for line in finished.err.splitlines()}
+        assert not {"torch", "mpi4py", "h5py"} & {line.rpartition("|")[2].strip()
+                                                  for line in finished.err.splitlines()}

@@ -1,4 +1,5 @@
-"""swinmpi-sample on one process: what becomes of dtypes, axes, NaNs, damaged images, signals and outputs that exist."""
+"""swinmpi-sample on one process: what becomes of dtypes, axes, NaNs, damaged images, signals and
+outputs that exist."""
 import json
 import os
 import signal
@@ -41,7 +42,8 @@ def sample(tmp_path, checkpoint, monkeypatch):
     """`sample(stack, *settings, output="out.h5") -> exit code`, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(stack: Path, *settings: str, output: str = "out.h5", checkpoint: Path = checkpoint) -> int:
+    def run(stack: Path, *settings: str, output: str = "out.h5",
+            checkpoint: Path = checkpoint) -> int:
         return main(arguments(stack, output, checkpoint, *settings))
 
     return run
@@ -50,7 +52,8 @@ def sample(tmp_path, checkpoint, monkeypatch):
 def written() -> dict:
     """`entry/process` of out.h5."""
     with h5py.File("out.h5") as file:
-        return {name: item[()] for name, item in file["entry/process"].items() if isinstance(item, h5py.Dataset)}
+        return {name: item[()] for name, item in file["entry/process"].items()
+                if isinstance(item, h5py.Dataset)}
 
 
 def names() -> list[str]:
@@ -60,7 +63,8 @@ def names() -> list[str]:
 # what is kept
 
 def test_odd_16_bit_stack_keeps_dtype_attributes_and_axes(sample, tmp_path):
-    stack = write_stack(tmp_path / "in.h5", smooth_stack(5, 301, 203, dtype=">u2"), "entry/data/counts")
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(5, 301, 203, dtype=">u2"),
+                        "entry/data/counts")
     with h5py.File(stack, "a") as file:
         file["entry"].attrs.update(NX_class="NXentry", default="data")
         group, counts = file["entry/data"], file["entry/data/counts"]
@@ -73,12 +77,17 @@ def test_odd_16_bit_stack_keeps_dtype_attributes_and_axes(sample, tmp_path):
     with h5py.File("out.h5") as file:
         group = file["entry/data"]
         sr = group["sr"]
-        assert (sr.shape, sr.dtype, sr.compression, sr.shuffle) == ((5, 602, 406), np.dtype(">u2"), "gzip", True)
-        assert sr[:].std(axis=(1, 2)).min() > 1000 and file["entry/per_image/done"][:].tolist() == [1] * 5
-        assert np.isfinite(file["entry/per_image/lr_psnr"]).all() and np.isfinite(file["entry/per_image/seam_score"]).all()
-        assert (sr.attrs["units"], sr.attrs["exposure"], sr.attrs["detector"].tolist()) == ("photons", 0.25, [3, 4])
+        assert (sr.shape, sr.dtype, sr.compression,
+                sr.shuffle) == ((5, 602, 406), np.dtype(">u2"), "gzip", True)
+        assert (sr[:].std(axis=(1, 2)).min() > 1000
+                and file["entry/per_image/done"][:].tolist() == [1] * 5)
+        assert (np.isfinite(file["entry/per_image/lr_psnr"]).all()
+                and np.isfinite(file["entry/per_image/seam_score"]).all())
+        assert (sr.attrs["units"], sr.attrs["exposure"],
+                sr.attrs["detector"].tolist()) == ("photons", 0.25, [3, 4])
         assert group.attrs["signal"] == "sr" and group.attrs["axes"].tolist() == ["angle", "y", "x"]
-        assert group["angle"][:].tolist() == [0, 0.5, 1, 1.5, 2] and group["y"].attrs["units"] == "um"
+        assert (group["angle"][:].tolist() == [0, 0.5, 1, 1.5, 2]
+                and group["y"].attrs["units"] == "um")
         np.testing.assert_allclose(group["y"][:3], [-0.125, 0.125, 0.375])
         assert len(group["y"]) == 602 and len(group["x"]) == 406
     assert names() == ["in.h5", "out.h5"]
@@ -87,7 +96,8 @@ def test_odd_16_bit_stack_keeps_dtype_attributes_and_axes(sample, tmp_path):
 def test_layouts_hold_the_same_pixels(sample, tmp_path):
     images = smooth_stack(2, 20, 24, channels=3, dtype="uint8")
     assert sample(write_stack(tmp_path / "last.h5", images), output="last_x2.h5") == 0
-    assert sample(write_stack(tmp_path / "first.h5", np.moveaxis(images, 3, 1)), output="first_x2.h5") == 0
+    assert sample(write_stack(tmp_path / "first.h5", np.moveaxis(images, 3, 1)),
+                  output="first_x2.h5") == 0
     last, first = sr_of(tmp_path / "last_x2.h5"), sr_of(tmp_path / "first_x2.h5")
     assert last.shape == (2, 40, 48, 3) and last.dtype == np.uint8
     assert np.array_equal(np.moveaxis(first, 1, 3), last)
@@ -98,7 +108,8 @@ def test_grey_goes_through_a_colour_model_as_three_copies(sample, tmp_path):
     assert sample(write_stack(tmp_path / "grey.h5", grey), "output.value_range=[-2, 3]") == 0
     colour = write_stack(tmp_path / "colour.h5", np.repeat(grey[..., None], 3, axis=3))
     assert sample(colour, "output.value_range=[-2, 3]", output="colour_x2.h5") == 0
-    np.testing.assert_allclose(sr_of(tmp_path / "out.h5"), sr_of(tmp_path / "colour_x2.h5").mean(axis=3), atol=1e-5)
+    np.testing.assert_allclose(sr_of(tmp_path / "out.h5"),
+                               sr_of(tmp_path / "colour_x2.h5").mean(axis=3), atol=1e-5)
 
 
 def test_nans_stay_where_they_are_and_change_nothing_else(sample, tmp_path):
@@ -109,7 +120,8 @@ def test_nans_stay_where_they_are_and_change_nothing_else(sample, tmp_path):
     assert np.isfinite(filled).all()
     limits = "output.value_range=[-2, 3]"
     assert sample(write_stack(tmp_path / "nans.h5", images), limits, "--ensemble=2") == 0
-    assert sample(write_stack(tmp_path / "filled.h5", filled), limits, "--ensemble=2", output="filled_x2.h5") == 0
+    assert sample(write_stack(tmp_path / "filled.h5", filled), limits, "--ensemble=2",
+                  output="filled_x2.h5") == 0
     missing = ~np.isfinite(images).repeat(2, axis=1).repeat(2, axis=2)
     for name in ("sr", "sr_mean", "sr_std"):
         with_nans, without = (sr_of(tmp_path / file, name) for file in ("out.h5", "filled_x2.h5"))
@@ -119,18 +131,21 @@ def test_nans_stay_where_they_are_and_change_nothing_else(sample, tmp_path):
 
 
 def test_one_value_range_for_the_whole_stack(sample, tmp_path):
-    images = smooth_stack(3, 24, 24, dtype="uint16") // np.array([1, 4, 16], np.uint16).reshape(3, 1, 1)
+    images = (smooth_stack(3, 24, 24, dtype="uint16")
+              // np.array([1, 4, 16], np.uint16).reshape(3, 1, 1))
     stack = write_stack(tmp_path / "in.h5", images)
     assert sample(stack) == 0
     low, high = written()["value_range"]
     counted = np.sort(images.ravel())
-    assert low == counted[int(np.ceil(0.001 * counted.size)) - 1] and high == counted[int(np.ceil(0.999 * counted.size)) - 1]
+    assert (low == counted[int(np.ceil(0.001 * counted.size)) - 1]
+            and high == counted[int(np.ceil(0.999 * counted.size)) - 1])
     measured = sr_of(tmp_path / "out.h5")
     assert sample(stack, f"output.value_range=[{low}, {high}]", "--overwrite") == 0
     assert np.array_equal(sr_of(tmp_path / "out.h5"), measured)
 
 
-def test_a_restart_does_not_read_the_stack_to_measure_it_again(sample, tmp_path, monkeypatch, capsys):
+def test_a_restart_does_not_read_the_stack_to_measure_it_again(sample, tmp_path, monkeypatch,
+                                                               capsys):
     stack = write_stack(tmp_path / "in.h5", smooth_stack(2, 24, 24, dtype="float32"))
 
     def leave_partial(*settings):
@@ -170,17 +185,20 @@ def test_an_ensemble_is_the_mean_and_deviation_of_its_seeds(sample, tmp_path):
         assert sample(stack, f"sampler.seed={seed}", output=f"seed{seed}.h5") == 0
     samples = np.stack([sr_of(tmp_path / f"seed{seed}.h5") for seed in range(3)])
     assert np.array_equal(sr_of(tmp_path / "out.h5"), samples[0])
-    np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_mean"), samples.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_mean"), samples.mean(axis=0),
+                               atol=1e-5)
     np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_std"), samples.std(axis=0), atol=1e-5)
     assert samples.std(axis=0).max() > 0.01
 
 
 def test_a_synthesis_takes_only_number_and_size_from_its_input(sample, tmp_path):
     """x_0 is the image itself: the gain of a residual does not divide it."""
-    model = write_checkpoint(tmp_path / "x_t.safetensors", WINDOW, "model.condition_on=x_t", model=THESIS)
+    model = write_checkpoint(tmp_path / "x_t.safetensors", WINDOW, "model.condition_on=x_t",
+                             model=THESIS)
     outputs = []
     for seed in range(2):
-        stack = write_stack(tmp_path / f"in{seed}.h5", smooth_stack(1, 20, 24, dtype="float32", seed=seed))
+        stack = write_stack(tmp_path / f"in{seed}.h5",
+                            smooth_stack(1, 20, 24, dtype="float32", seed=seed))
         settings = ("output.value_range=[-1, 1]", "sampler.clip_x_0=0.01", "sampler.steps=1")
         assert sample(stack, *settings, checkpoint=model, output=f"out{seed}.h5") == 0
         outputs.append(sr_of(tmp_path / f"out{seed}.h5"))
@@ -228,7 +246,8 @@ def test_a_damaged_image_is_named_and_the_others_are_written(sample, tmp_path, c
     captured = capsys.readouterr()
     assert captured.out.splitlines()[3].split()[0] == "2", "the table counts what was made"
     first, last = captured.err.splitlines()
-    assert "image 1 cannot be read" in first and last == "swinmpi: out.h5: written, but images 1 could not be read"
+    assert ("image 1 cannot be read" in first
+            and last == "swinmpi: out.h5: written, but images 1 could not be read")
     sr, whole = sr_of(tmp_path / "out.h5"), sr_of(tmp_path / "whole.h5")
     assert np.array_equal(sr[[0, 2]], whole[[0, 2]]) and not sr[1].any()
     with h5py.File("out.h5") as file:
@@ -244,7 +263,8 @@ def test_the_value_range_is_that_of_the_readable_images(sample, tmp_path, dtype)
     with h5py.File(stack) as file:
         readable = file["images"][1:]
     low, high = written()["value_range"]
-    assert readable.min() <= low < high <= readable.max() and high - low > 0.9 * np.ptp(readable.astype(float))
+    assert (readable.min() <= low < high <= readable.max()
+            and high - low > 0.9 * np.ptp(readable.astype(float)))
 
 
 def test_a_stack_without_a_readable_image(sample, tmp_path, capsys):
@@ -312,10 +332,13 @@ def test_the_output_is_named_after_the_input(sample, tmp_path, checkpoint):
     (("model.encoder_channels=16",), "expected a model with model.encoder_channels 16"),
     (("model.family=thesis",), "expected a model with model.family thesis"),
     (("diffusion.prediction=eps",), "expected a model with diffusion.prediction eps"),
-    (("output.value_range=[3, 2]",), "low < high"), (("--ensemble=0",), "--ensemble: expected 1 to 1000 samples, got 0"),
-    (("parallel.ranks_per_image=0",), "ranks_per_image: expected at least 1"), (("--ranks-per-image=few",), "ranks_per_image"),
+    (("output.value_range=[3, 2]",), "low < high"),
+    (("--ensemble=0",), "--ensemble: expected 1 to 1000 samples, got 0"),
+    (("parallel.ranks_per_image=0",), "ranks_per_image: expected at least 1"),
+    (("--ranks-per-image=few",), "ranks_per_image"),
 ])
-def test_settings_that_cannot_be_are_refused_before_anything_is_made(sample, tmp_path, capsys, settings, expected):
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(
+        sample, tmp_path, capsys, settings, expected):
     stack = write_stack(tmp_path / "in.h5", smooth_stack(1, 20, 24))
     for mode in ([], ["--dry-run"]):
         assert sample(stack, *settings, *mode) == 2
@@ -334,7 +357,8 @@ def test_a_colour_stack_needs_a_colour_model(sample, tmp_path, capsys):
 
 @pytest.mark.filterwarnings("ignore:schedule thesis64")  # making the checkpoint warns as well
 def test_the_published_schedule_warns_once(sample, tmp_path, capsys):
-    model = write_checkpoint(tmp_path / "thesis.safetensors", WINDOW, "diffusion.schedule=thesis64", model=THESIS)
+    model = write_checkpoint(tmp_path / "thesis.safetensors", WINDOW, "diffusion.schedule=thesis64",
+                             model=THESIS)
     assert sample(write_stack(tmp_path / "in.h5", smooth_stack(1, 20, 24)), checkpoint=model) == 0
     assert capsys.readouterr().err.count("x_T still holds some of the image") == 1
 
@@ -345,7 +369,8 @@ def test_evaluate_samples_first(tmp_path, checkpoint, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hr = smooth_stack(2, 40, 48, channels=3, dtype="uint8")
     lr = write_stack(tmp_path / "lr.h5", hr[:, ::2, ::2])
-    command = ["--checkpoint", str(checkpoint), "--lr", str(lr), "--set", "sampler.steps=2", "--output", "new/folder"]
+    command = ["--checkpoint", str(checkpoint), "--lr", str(lr), "--set", "sampler.steps=2",
+               "--output", "new/folder"]
     wrong = write_stack(tmp_path / "wrong.h5", hr[:, :20, :24])
     good = write_stack(tmp_path / "hr.h5", hr)
     assert evaluate.main([*command, "--reference", str(wrong)]) == 2
@@ -353,6 +378,7 @@ def test_evaluate_samples_first(tmp_path, checkpoint, capsys, monkeypatch):
     assert evaluate.main([*command, "--reference", str(good), "--dry-run"]) == 0
     assert "2 images of 20 x 24 px" in capsys.readouterr().out and not Path("new").exists()
     assert evaluate.main([*command, "--reference", str(good)]) == 0
-    assert sorted(path.name for path in Path("new/folder").iterdir()) == ["evaluate.json", "evaluate.png", "sr.h5"]
+    assert (sorted(path.name for path in Path("new/folder").iterdir())
+            == ["evaluate.json", "evaluate.png", "sr.h5"])
     report = json.loads(Path("new/folder/evaluate.json").read_text())
     assert set(report["mean"]) == {"bicubic", "regression", "sr"} and len(report["images"]) == 2

@@ -1,4 +1,5 @@
-"""Promise 1 under a real mpirun: the same bytes for any number of ranks, groups, images in a step, and after kills."""
+"""Promise 1 under a real mpirun: the same bytes for any number of ranks, groups, images in a step,
+and after kills."""
 import json
 import re
 from pathlib import Path
@@ -16,34 +17,40 @@ PROGRAMS = Path(__file__).parents[1] / "programs" / "mpi"
 LAUNCH_TIMEOUT_S = 900
 WINDOW, TORUS = "model.window_px=32", "parallel.exchange=torus"
 
-# name: (stack, checkpoint, settings). 40 x 36 px are 9 windows, with the thesis's border 9 as well; 40 x 20 px are 6.
+# name: (stack, checkpoint, settings). 40 x 36 px are 9 windows, with the thesis's border 9 as
+# well; 40 x 20 px are 6.
 SAME_BYTES = {
     "plain": ("three", "aligned", ()),
     "one image per step": ("three", "aligned", ("parallel.images_per_step=1",)),
     "three images per step": ("three", "aligned", ("parallel.images_per_step=3",)),
     "one rank per image": ("three", "aligned", ("--ranks-per-image=1",)),
     "two ranks per image": ("three", "aligned", ("--ranks-per-image=2",)),
-    "groups as they come out": ("three", "aligned", ("--ranks-per-image=auto", "parallel.images_per_step=2")),
+    "groups as they come out": ("three", "aligned",
+                                ("--ranks-per-image=auto", "parallel.images_per_step=2")),
     "encoder every step": ("three", "aligned", ("parallel.encoder_cache=false",)),
     "torus": ("three", "aligned", (TORUS,)),
-    "torus, one image per step, encoder every step": ("three", "aligned", (TORUS, "parallel.images_per_step=1",
-                                                                           "parallel.encoder_cache=false")),
+    "torus, one image per step, encoder every step": ("three", "aligned",
+                                                      (TORUS, "parallel.images_per_step=1",
+                                                       "parallel.encoder_cache=false")),
     "torus, two ranks per image": ("three", "aligned", (TORUS, "--ranks-per-image=2")),
 }
 # The thesis's network takes three times as long, so its stack is small.
 OTHERS = {
-    "random shift, ddpm": ("three", "aligned", ("sampler.shift.pattern=random", "sampler.method=ddpm")),
+    "random shift, ddpm": ("three", "aligned",
+                           ("sampler.shift.pattern=random", "sampler.method=ddpm")),
     "dpmpp_2m": ("three", "aligned", ("sampler.method=dpmpp_2m", "sampler.steps=4")),
     "ensemble": ("three", "aligned", ("--ensemble=2", "--ranks-per-image=2")),
     "fewer windows than ranks": ("three", "aligned", ("model.window_px=48",)),
     "one window": ("three", "aligned", ("model.window_px=96", "sampler.shift.pattern=none")),
     "bf16": ("three", "aligned", ("parallel.precision=bf16",)),
     "shared encoder": ("tall", "aligned", ("output.regression=true",)),
-    "wrap, random, dpmpp_2m": ("three", "aligned", ("sampler.shift.border=wrap", "sampler.shift.pattern=random",
-                                                    "sampler.method=dpmpp_2m", "sampler.steps=4")),
+    "wrap, random, dpmpp_2m": ("three", "aligned",
+                               ("sampler.shift.border=wrap", "sampler.shift.pattern=random",
+                                "sampler.method=dpmpp_2m", "sampler.steps=4")),
     "holes": ("holes", "aligned", ()),
     "thesis": ("narrow", "rrdb", ()),
-    "thesis, in groups": ("narrow", "rrdb", ("--ranks-per-image=2", "sampler.shift.pattern=random")),
+    "thesis, in groups": ("narrow", "rrdb",
+                          ("--ranks-per-image=2", "sampler.shift.pattern=random")),
     "thesis, lr+x_t": ("narrow", "lr+x_t", ("sampler.method=ddpm",)),
     "thesis, synthesis": ("narrow", "x_t", ()),
     "thesis, crop_pad": ("narrow", "rrdb", ("sampler.shift.edge=crop_pad",)),
@@ -51,9 +58,10 @@ OTHERS = {
     "encoder alone": ("three", "encoder", ("output.regression=true",)),
     "rrdb alone": ("three", "rrdb alone", ()),
 }
-TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks", "bf16", "shared encoder", "thesis",
-             "holes", "wrap, random, dpmpp_2m"]
-JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS)) for name in TORUS_TOO}
+TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks", "bf16",
+             "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m"]
+JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
+                              for name in TORUS_TOO}
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +82,15 @@ def write_inputs(folder: Path) -> Path:
     write_checkpoint(folder / "rrdb.safetensors", WINDOW, model=THESIS)
     write_checkpoint(folder / "rrdb alone.safetensors", WINDOW, model=THESIS, target="encoder")
     for condition in ("lr+x_t", "x_t"):
-        write_checkpoint(folder / f"{condition}.safetensors", WINDOW, f"model.condition_on={condition}", model=THESIS)
+        write_checkpoint(folder / f"{condition}.safetensors", WINDOW,
+                         f"model.condition_on={condition}", model=THESIS)
     return folder
 
 
 def command(folder: Path, name: str, output: Path) -> list[str]:
     stack, checkpoint, settings = JOBS[name]
-    return arguments(folder / f"{stack}.h5", output, folder / f"{checkpoint}.safetensors", "parallel.threads=1", *settings)
+    return arguments(folder / f"{stack}.h5", output, folder / f"{checkpoint}.safetensors",
+                     "parallel.threads=1", *settings)
 
 
 def pixels(path: Path) -> dict[str, bytes]:
@@ -103,7 +113,8 @@ def alone(folder):
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
 def test_the_number_of_ranks_cannot_be_seen(mpirun, folder, alone, num_ranks):
     jobs = list(JOBS)
-    names = {1: ["plain", "ensemble", "thesis", "encoder alone"], 2: jobs, 3: jobs[::3], 5: jobs[1::3]}[num_ranks]
+    names = {1: ["plain", "ensemble", "thesis", "encoder alone"], 2: jobs, 3: jobs[::3],
+             5: jobs[1::3]}[num_ranks]
     outputs = {name: folder / f"ranks-{num_ranks}-{number}.h5" for number, name in enumerate(names)}
     commands = folder / f"commands-{num_ranks}.json"
     commands.write_text(json.dumps([command(folder, name, outputs[name]) for name in names]))
@@ -132,12 +143,14 @@ def test_what_must_not_change_the_pixels_does_not(alone):
 
 
 def test_the_exchange_cannot_be_seen(alone):
-    assert [name for name in TORUS_TOO if pixels(alone[name]) != pixels(alone[f"{name}, torus"])] == []
+    assert [name for name in TORUS_TOO
+            if pixels(alone[name]) != pixels(alone[f"{name}, torus"])] == []
 
 
 def test_what_must_change_the_pixels_does(alone):
     """Else the comparisons above would compare nothing; the encoder-only models have no noise."""
-    distinct = {pixels(alone[name])["sr"] for name in OTHERS if "alone" not in name and name != "ensemble"}
+    distinct = {pixels(alone[name])["sr"] for name in OTHERS
+                if "alone" not in name and name != "ensemble"}
     assert len(distinct) == sum("alone" not in name for name in OTHERS) - 1
     images = sr_of(alone["plain"]).reshape(3, -1).astype(float)
     assert np.unique(images, axis=0).shape == images.shape and images.std() > 1000
@@ -147,7 +160,8 @@ def test_killed_twice_and_finished_with_another_number_of_ranks(mpirun, folder, 
     output = tmp_path / "out.h5"
     killed = command(folder, "plain", output)
     for done, num_ranks in ((1, 3), (2, 2)):
-        finished = mpirun(num_ranks, PROGRAMS / "sample_killed.py", "SIGKILL", 1, *killed, timeout_s=LAUNCH_TIMEOUT_S)
+        finished = mpirun(num_ranks, PROGRAMS / "sample_killed.py", "SIGKILL", 1, *killed,
+                          timeout_s=LAUNCH_TIMEOUT_S)
         assert finished.code not in (0, None) and not output.exists(), finished.err
         with h5py.File(tmp_path / "out.h5.partial") as file:
             assert file["entry/per_image/done"][()].sum() == done
@@ -159,20 +173,23 @@ def test_killed_twice_and_finished_with_another_number_of_ranks(mpirun, folder, 
 def test_a_signal_on_one_rank_stops_all_with_75(mpirun, folder, alone, tmp_path):
     output = tmp_path / "out.h5"
     stopped = command(folder, "two ranks per image", output)
-    finished = mpirun(2, PROGRAMS / "sample_killed.py", "SIGUSR2", 1, *stopped, "--set", "parallel.images_per_step=1",
-                      timeout_s=LAUNCH_TIMEOUT_S)
+    finished = mpirun(2, PROGRAMS / "sample_killed.py", "SIGUSR2", 1, *stopped,
+                      "--set", "parallel.images_per_step=1", timeout_s=LAUNCH_TIMEOUT_S)
     assert finished.code == 75 and not output.exists()
-    assert finished.err == (f"swinmpi: stopped by a signal with 2 images to go; start again to go on from {output}.partial\n")
+    assert finished.err == ("swinmpi: stopped by a signal with 2 images to go; "
+                            f"start again to go on from {output}.partial\n")
     assert main(stopped) == 0
     assert pixels(output) == pixels(alone["plain"])
 
 
 @pytest.mark.parametrize("exchange", ["root", "torus"])
-def test_a_signal_is_heard_between_steps_even_of_the_last_image(mpirun, folder, alone, tmp_path, exchange):
+def test_a_signal_is_heard_between_steps_even_of_the_last_image(mpirun, folder, alone, tmp_path,
+                                                                exchange):
     output = tmp_path / "out.h5"
     stopped = [*command(folder, "plain", output), "--set", f"parallel.exchange={exchange}"]
     finished = mpirun(2, PROGRAMS / "sample_stopped.py", 2, *stopped, timeout_s=LAUNCH_TIMEOUT_S)
     assert (finished.code, output.exists()) == (75, False), finished.err
-    assert finished.err == (f"swinmpi: stopped by a signal with 3 images to go; start again to go on from {output}.partial\n")
+    assert finished.err == ("swinmpi: stopped by a signal with 3 images to go; "
+                            f"start again to go on from {output}.partial\n")
     assert main(stopped) == 0
     assert pixels(output) == pixels(alone["plain"])

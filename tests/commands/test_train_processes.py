@@ -1,4 +1,5 @@
-"""Training as users start it: real launchers, real kills, real signals; everything compared with one undisturbed run."""
+"""Training as users start it: real launchers, real kills, real signals; everything compared with
+one undisturbed run."""
 import os
 import random
 import signal
@@ -48,19 +49,24 @@ def assert_same_run(folder, undisturbed):
     """Every loss and figure, and the final weights, average and moments, to the bit."""
     assert log_of(folder) == log_of(undisturbed)
     for name in ("weights", "ema"):
-        mine, others = (load_weights(newest(place) / f"{name}.safetensors")[0] for place in (folder, undisturbed))
+        mine, others = (load_weights(newest(place) / f"{name}.safetensors")[0]
+                        for place in (folder, undisturbed))
         assert all(torch.equal(mine[key], others[key]) for key in mine | others)
-    mine, others = (load_state(newest(place))["optimizer"]["state"] for place in (folder, undisturbed))
-    assert all(torch.equal(mine[key][name], others[key][name]) for key in others for name in others[key])
+    mine, others = (load_state(newest(place))["optimizer"]["state"]
+                    for place in (folder, undisturbed))
+    assert all(torch.equal(mine[key][name], others[key][name]) for key in others
+               for name in others[key])
 
 
 @contextmanager
 def started(pairs, folder, *options):
     """A run under mpirun that nobody waits for; whatever is left of it at the end is killed."""
     mpirun = Path(sys.executable).with_name("mpirun")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_VARIABLES)}
+    inherited = {name: value for name, value in os.environ.items()
+                 if not name.startswith(LAUNCHER_VARIABLES)}
     command = [mpirun, "-n", "2", sys.executable, *COMMAND, *arguments(pairs, folder), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, start_new_session=True,
                           env=inherited | {"OMP_NUM_THREADS": "1"}) as process:
         try:
             yield process
@@ -79,7 +85,8 @@ def wait_for_update(process, folder, update):
 
 
 def ranks_of(process):
-    return [pid for pid in descendants(process.pid) if "swinmpi.cli.train" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [pid for pid in descendants(process.pid)
+            if "swinmpi.cli.train" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_a_short_run_lowers_the_loss(undisturbed):
@@ -88,8 +95,8 @@ def test_a_short_run_lowers_the_loss(undisturbed):
 
 
 def test_torchrun_gives_the_same_run(alone, pairs, undisturbed, tmp_path):
-    finished = alone("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *COMMAND,
-                     *arguments(pairs, tmp_path), timeout_s=PATIENCE_S)
+    finished = alone("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                     *COMMAND, *arguments(pairs, tmp_path), timeout_s=PATIENCE_S)
     assert finished.code == 0, finished
     assert_same_run(tmp_path, undisturbed)
 
@@ -109,7 +116,8 @@ def test_killed_at_any_moment_it_goes_on_as_if_nothing_had_been(pairs, undisturb
             wait_for_update(process, tmp_path, min(reached + rng.randint(1, 6), 29))
             ranks = ranks_of(process)
             assert len(ranks) == 2, (seed, ranks)
-            for pid in {"job": [process.pid, *ranks], "rank": [rng.choice(ranks)], "mpirun": [process.pid]}[whom]:
+            for pid in {"job": [process.pid, *ranks], "rank": [rng.choice(ranks)],
+                        "mpirun": [process.pid]}[whom]:
                 kill(pid)
             # A lost rank ends the job, it does not wait for ever.
             assert process.wait(timeout=PATIENCE_S) != 0, (seed, whom)
@@ -123,7 +131,8 @@ def test_signals_save_and_ask_for_requeueing(pairs, undisturbed, tmp_path):
     for number, wanted, options in ((signal.SIGUSR2, 4, []), (signal.SIGTERM, 10, ["--resume"])):
         with started(pairs, tmp_path, *options) as process:
             wait_for_update(process, tmp_path, wanted)
-            # mpich's mpirun hands on TERM, but would itself die of USR2: that one goes to the ranks, as from scancel.
+            # mpich's mpirun hands on TERM, but would itself die of USR2: that one goes
+            # to the ranks, as from scancel.
             for pid in [process.pid] if number == signal.SIGTERM else ranks_of(process):
                 os.kill(pid, number)
             _, told = process.communicate(timeout=PATIENCE_S)
@@ -144,24 +153,28 @@ def test_signals_save_and_ask_for_requeueing(pairs, undisturbed, tmp_path):
 def test_what_is_wrong_is_told_once(mpirun, pairs, undisturbed, overrides, told):
     finished = mpirun(2, *COMMAND, *arguments(pairs, undisturbed, *overrides), timeout_s=PATIENCE_S)
     assert finished.code == 2 and finished.out == "", finished
-    assert finished.err.startswith("swinmpi: ") and told in finished.err and finished.err.count("\n") == 1, finished
+    assert (finished.err.startswith("swinmpi: ") and told in finished.err
+            and finished.err.count("\n") == 1), finished
 
 
 @pytest.mark.parametrize(("fault", "code", "told"), [
-    ("nan_on_rank_1", 1, "swinmpi: the loss is nan at update 3; resume from the last checkpoint with a lower "),
+    ("nan_on_rank_1", 1,
+     "swinmpi: the loss is nan at update 3; resume from the last checkpoint with a lower "),
     ("damaged_on_rank_1", 2, "swinmpi: rank 1: pairs.h5: hr[3] is damaged\n"),
     ("small_disk", 2, "cannot write: File too large; make room"),
 ])
 def test_ranks_fail_together(mpirun, pairs, tmp_path, fault, code, told):
-    finished = mpirun(2, PROGRAMS / "training.py", fault, *arguments(pairs, tmp_path), timeout_s=PATIENCE_S)
+    finished = mpirun(2, PROGRAMS / "training.py", fault, *arguments(pairs, tmp_path),
+                      timeout_s=PATIENCE_S)
     assert finished.code == code, finished
     assert told in finished.err and finished.err.count("\n") == 1, finished.err
     assert newest(tmp_path) is None
 
 
 def test_ranks_of_torchrun_fail_together(alone, pairs, tmp_path):
-    finished = alone("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", PROGRAMS / "training.py",
-                     "nan_on_rank_1", *arguments(pairs, tmp_path), timeout_s=PATIENCE_S)
+    finished = alone("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+                     PROGRAMS / "training.py", "nan_on_rank_1", *arguments(pairs, tmp_path),
+                     timeout_s=PATIENCE_S)
     assert finished.code == 1, finished
     assert finished.err.count("swinmpi: the loss is nan at update 3") == 1, finished.err
 

@@ -20,8 +20,10 @@ def message(*overrides: str, files=()) -> str:
     ("model.window=3", ["unknown key model.window", "did you mean model.window_px?"]),
     ("sampler.shift.max=3", ["unknown key sampler.shift.max", "sampler.shift.max_px"]),
     ("model.rrdb_blocks=2", ["unknown key model.rrdb_blocks", "belongs to the other model.family"]),
-    ("model.unet_channels=[20,40]", ["model: expected unet_channels in multiples of 8", "not [20, 40]"]),
-    ("model.attention_heads=5", ["attention_heads that divide the last of unet_channels, 96, not 5"]),
+    ("model.unet_channels=[20,40]",
+     ["model: expected unet_channels in multiples of 8", "not [20, 40]"]),
+    ("model.attention_heads=5",
+     ["attention_heads that divide the last of unet_channels, 96, not 5"]),
     ("model.window_px=18", ["model.window_px"]),
     ("model.unet_channels=[-8,8]", ["multiples of 8"]),
     ("sampler.steps=abc", ["sampler.steps", "expected integer", "'abc'"]),
@@ -88,7 +90,8 @@ def test_another_family_starts_from_its_own_defaults():
 
 
 def test_what_is_dumped_can_be_loaded(tmp_path):
-    config = load_config(overrides=["model.family=thesis", "sampler.shift.border=wrap", "train.learning_rate=1e-5"])
+    config = load_config(overrides=["model.family=thesis", "sampler.shift.border=wrap",
+                                    "train.learning_rate=1e-5"])
     path = tmp_path / "resolved.yaml"
     path.write_text(dump_yaml(config))
     assert load_config([path]) == config

@@ -16,8 +16,10 @@ from tests.support.training import write_pairs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NO_CONFIGS = ("site", "slurm")  # folders of other programs' YAML
-FILES = sorted(path for path in CONFIGS.rglob("*.yaml") if path.relative_to(CONFIGS).parts[0] not in NO_CONFIGS)
-TRAINING = [path for path in FILES if path.parent.name == "train" and not path.stem.endswith("_data")]
+FILES = sorted(path for path in CONFIGS.rglob("*.yaml")
+               if path.relative_to(CONFIGS).parts[0] not in NO_CONFIGS)
+TRAINING = [path for path in FILES if path.parent.name == "train"
+            and not path.stem.endswith("_data")]
 
 
 def named(paths):
@@ -31,7 +33,8 @@ def test_every_configuration_loads(path):
 
 @named([path for path in FILES if path.stem.endswith("_data")])
 def test_data_are_cut_for_the_model_they_belong_to(path):
-    data, training = load_config([path]).data, load_config([path.with_name(path.name.replace("_data", ""))])
+    data, training = (load_config([path]).data,
+                      load_config([path.with_name(path.name.replace("_data", ""))]))
     assert data.scale == training.model.scale and data.channels == training.model.channels
     assert data.size_px >= training.train.crop_px
 
@@ -44,14 +47,16 @@ def test_every_training_configuration_can_start(path, tmp_path):
         warnings.filterwarnings("ignore", message="schedule thesis")
         module = make_training_module(config)
     assert count_parameters(module.model) > 1e5
-    pairs = write_pairs(tmp_path / "pairs.h5", config.model.scale, config.model.channels, config.train.crop_px, num_train=1)
+    pairs = write_pairs(tmp_path / "pairs.h5", config.model.scale, config.model.channels,
+                        config.train.crop_px, num_train=1)
     with PairReader(pairs) as reader:
         batch = BatchSource(config, module.family, reader, 0, 1).sample(0)
     if config.train.target == "encoder":
         assert batch[3] == [], "the whole crop is regressed"
         return
     whole = (config.train.crop_px // config.model.window_px) ** 2
-    assert len(batch[3]) == (config.train.windows_per_image if config.train.batch == "iid" else whole)
+    assert len(batch[3]) == (config.train.windows_per_image if config.train.batch == "iid"
+                             else whole)
 
 
 @named([path for path in TRAINING if path.stem in ("thesis_64", "thesis_128")])
@@ -62,19 +67,24 @@ def test_the_thesis_as_published(path):
     assert count_parameters(model) == pytest.approx(26.9e6, rel=0.01)
     assert config.train.crop_px // config.model.scale == config.model.window_px == 32
     train = config.train
-    assert (train.learning_rate, train.ema_decay, train.ema_ramp, train.annealing) == (3e-4, 0.95, False, "epoch")
+    assert (train.learning_rate, train.ema_decay, train.ema_ramp,
+            train.annealing) == (3e-4, 0.95, False, "epoch")
     assert train.batch_images // train.accumulate == 20
-    assert (config.diffusion.steps, config.diffusion.prediction, config.sampler.method) == (100, "eps", "ddpm")
+    assert (config.diffusion.steps, config.diffusion.prediction,
+            config.sampler.method) == (100, "eps", "ddpm")
 
 
 def test_the_baselines_are_one_window():
     for name in ("vanilla", "srdiff"):
         config = load_config([CONFIGS / "train" / f"{name}.yaml"])
-        assert config.model.window_px == config.train.crop_px and config.sampler.shift.pattern == "none"
+        assert (config.model.window_px == config.train.crop_px
+                and config.sampler.shift.pattern == "none")
 
 
 def test_the_encoder_trained_alone_fits_where_it_is_used():
     for first, then in (("rrdb_pretrain", "thesis_64"), ("srdiff", "srdiff")):
-        alone, used = (load_config([CONFIGS / "train" / f"{name}.yaml"]).model for name in (first, then))
-        part = ("rrdb_blocks", "rrdb_channels", "rrdb_growth", "scale", "channels") if first != then else alone.model_fields_set
+        alone, used = (load_config([CONFIGS / "train" / f"{name}.yaml"]).model
+                       for name in (first, then))
+        part = (("rrdb_blocks", "rrdb_channels", "rrdb_growth", "scale", "channels")
+                if first != then else alone.model_fields_set)
         assert all(getattr(alone, key) == getattr(used, key) for key in part)

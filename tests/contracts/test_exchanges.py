@@ -1,5 +1,5 @@
-"""One contract for all exchanges, and for one that only tests know (support/everywhere.py): all ranks
-simulated in one process, then under a real mpirun."""
+"""One contract for all exchanges, and for one that only tests know (support/everywhere.py): all
+ranks simulated in one process, then under a real mpirun."""
 import json
 from functools import cache
 from pathlib import Path

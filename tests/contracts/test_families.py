@@ -1,4 +1,5 @@
-"""One contract for all families of model, and for one that only this test knows (support/bands.py)."""
+"""One contract for all families of model, and for one that only this test knows
+(support/bands.py)."""
 import numpy as np
 import pytest
 import torch
@@ -62,7 +63,8 @@ def x_grid(family, border="reflect"):
 def make_batch(family, seed=0, num_images=2):
     """A batch of smooth images, all windows of a frame of each."""
     rng = np.random.default_rng(seed)
-    coarse = torch.from_numpy(rng.uniform(-1, 1, (num_images, family.config.channels, 8, 8)).astype(np.float32))
+    coarse = torch.from_numpy(
+        rng.uniform(-1, 1, (num_images, family.config.channels, 8, 8)).astype(np.float32))
     hr = imresize_tensor(coarse, size=(SIDE, SIDE))
     lr = imresize_tensor(hr, size=(LR_SIDE, LR_SIDE))
     grid = x_grid(family)
@@ -77,7 +79,8 @@ def objective_for(family):
 
 
 def encoding_for(family):
-    return Encoding(Ownership(x_grid(family), 1, 0), PieceExchange(Group()), torch.device("cpu"), "fp32", 4, True)
+    return Encoding(Ownership(x_grid(family), 1, 0), PieceExchange(Group()), torch.device("cpu"),
+                    "fp32", 4, True)
 
 
 def test_what_is_diffused_gives_the_image_back(family):
@@ -105,7 +108,8 @@ def test_a_loss_is_finite_reaches_the_weights_and_falls(family):
         optimizer.step()
         losses.append(parts["loss"].item())
     assert min(losses[1:]) < losses[0]
-    assert [p for p in trained if p.grad is None] == [], "DDP waits for every gradient that it expects"
+    assert [p for p in trained if p.grad is None] == [], (
+        "DDP waits for every gradient that it expects")
 
 
 @torch.no_grad()
@@ -133,7 +137,8 @@ def test_a_window_is_told_in_training_what_it_is_told_in_sampling(family, monkey
         in_sampling += [condition.inputs(window.shift, window.position) for window in windows]
     assert len(in_training) == len(in_sampling[0])
     for place, whole in enumerate(in_training):
-        torch.testing.assert_close(torch.stack([one[place] for one in in_sampling]), whole, rtol=0, atol=1e-5)
+        torch.testing.assert_close(torch.stack([one[place] for one in in_sampling]), whole, rtol=0,
+                                   atol=1e-5)
 
 
 def resolver_for(family, exchange):
@@ -144,18 +149,21 @@ def resolver_for(family, exchange):
 
 @pytest.mark.parametrize("exchange", list(EXCHANGES))
 def test_it_samples_whole_images_of_any_size(family, exchange):
-    if exchange != "root" and (not family.takes_steps or getattr(family.config, "sees_whole_x_t", False)):
-        pytest.skip("refused before a run starts: these look at whole images, or are for root alone")
+    if (exchange != "root"
+            and (not family.takes_steps or getattr(family.config, "sees_whole_x_t", False))):
+        pytest.skip("refused before a run starts: these look at whole images, "
+                    "or are for root alone")
     family.model.eval()
     lr = torch.rand(family.config.channels, 22, 18) - 0.5
     resolver = resolver_for(family, exchange)
     assert all(0 <= rows.start < rows.stop <= 22 for rows in resolver.lr_rows(22, 18, 1))
     size = (22 * family.config.scale, 18 * family.config.scale)
-    image, times_covered = torch.full((2, family.config.channels, *size), torch.nan), torch.zeros(size)
+    image, times_covered = torch.full((2, family.config.channels, *size),
+                                      torch.nan), torch.zeros(size)
     for part in resolver([LrRows.whole(lr)], [5], [0, 1]):
         rows, cols = (slice(line.start, line.stop) for line in (part.rows, part.cols))
-        inner_rows, inner_cols = (slice(line.start - seen.start, line.stop - seen.start)
-                                  for line, seen in zip((part.rows, part.cols), part.seen, strict=True))
+        inner_rows, inner_cols = (slice(line.start - seen.start, line.stop - seen.start) for line,
+                                  seen in zip((part.rows, part.cols), part.seen, strict=True))
         image[:, :, rows, cols] = part.samples[:, :, inner_rows, inner_cols]
         times_covered[rows, cols] += 1
     assert (times_covered == 1).all() and image.isfinite().all()

@@ -1,4 +1,5 @@
-"""Samplers step by step against diffusers' schedulers, and against data whose best prediction is known exactly."""
+"""Samplers step by step against diffusers' schedulers, and against data whose best prediction
+is known exactly."""
 from itertools import pairwise, product
 
 import pytest
@@ -29,11 +30,13 @@ SPANS = [(LINEAR, 40), (LINEAR, 10), (COSINE, 20), (COSINE, 4), (COSINE, 1)]
 
 def sampler_for(method, schedule, steps, prediction="v", variance="beta", **settings):
     return make_sampler(SamplerConfig(method=method, steps=steps, **settings),
-                        DiffusionConfig(prediction=prediction, variance=variance, steps=schedule.steps), schedule)
+                        DiffusionConfig(prediction=prediction, variance=variance,
+                                        steps=schedule.steps), schedule)
 
 
 def oracle_for(kind, schedule, steps, prediction, clip, **settings):
-    """diffusers' scheduler on our float64 table (its own is float32), which is what both are compared on."""
+    """diffusers' scheduler on our float64 table (its own is float32), which is what both
+    are compared on."""
     if clip is not None:
         settings |= {"clip_sample": True, "clip_sample_range": clip}
     elif kind is not DPMSolverMultistepScheduler:
@@ -50,14 +53,17 @@ def draw(seed, dtype=torch.float64, shape=(2, 3, 5, 7)):
 
 
 def compare(sampler, oracle, their_step, tolerance=1e-9):
-    """Walk from x_T with a new random output every step; both step from the same x_t, each with its own memory."""
+    """Walk from x_T with a new random output every step; both step from the same x_t, each with
+    its own memory."""
     assert list(sampler.timesteps) == oracle.timesteps.tolist()
     x_t, kept = draw(0), ()
     for step, t in enumerate(sampler.timesteps):
         output, noise = draw(1000 + step), draw(2000 + step)
         expected = their_step(step, t, x_t, output)
-        x_t, kept = sampler.step(step, x_t, output, noise if sampler.needs_noise(step) else None, kept)
-        torch.testing.assert_close(x_t, expected.to(x_t.dtype), rtol=tolerance, atol=tolerance * expected.abs().max())
+        x_t, kept = sampler.step(step, x_t, output, noise if sampler.needs_noise(step) else None,
+                                 kept)
+        torch.testing.assert_close(x_t, expected.to(x_t.dtype), rtol=tolerance,
+                                   atol=tolerance * expected.abs().max())
 
 
 @pytest.mark.parametrize("prediction, variance", product(PREDICTIONS, ["beta", "posterior"]))
@@ -70,7 +76,8 @@ def test_ddpm_equals_diffusers(schedule, steps, clip, prediction, variance):
 
     def their_step(step, t, x_t, output):
         answer = oracle.step(output, t, x_t, generator=torch.Generator().manual_seed(2000 + step))
-        # algorithm 2.2 has z = 0 at the last step; diffusers at t = 0, which a strided walk never visits
+        # algorithm 2.2 has z = 0 at the last step; diffusers at t = 0, which
+        # a strided walk never visits
         return answer.pred_original_sample if step == steps - 1 else answer.prev_sample
 
     compare(sampler, oracle, their_step)
@@ -92,10 +99,12 @@ def test_ddim_equals_diffusers(schedule, steps, clip, eta, prediction):
 @pytest.mark.parametrize("schedule, steps", SPANS)
 def test_dpmpp_2m_equals_diffusers(schedule, steps, prediction):
     sampler = sampler_for("dpmpp_2m", schedule, steps, prediction)
-    oracle = oracle_for(DPMSolverMultistepScheduler, schedule, steps, prediction, None, algorithm_type="dpmsolver++",
-                        solver_order=2, solver_type="midpoint", lower_order_final=True, final_sigmas_type="zero")
+    oracle = oracle_for(DPMSolverMultistepScheduler, schedule, steps, prediction, None,
+                        algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint",
+                        lower_order_final=True, final_sigmas_type="zero")
     # it casts x_t to float32 inside
-    compare(sampler, oracle, lambda step, t, x_t, output: oracle.step(output, t, x_t).prev_sample, tolerance=2e-6)
+    compare(sampler, oracle, lambda step, t, x_t, output: oracle.step(output, t, x_t).prev_sample,
+            tolerance=2e-6)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -125,7 +134,8 @@ def test_heun_evaluates_twice_a_step_and_nears_the_solution_faster_than_ddim():
 
 
 def test_ddim_with_eta_1_is_ddpm_with_the_posterior_variance():
-    ddim, ddpm = sampler_for("ddim", COSINE, 7, eta=1.0), sampler_for("ddpm", COSINE, 7, variance="posterior")
+    ddim, ddpm = (sampler_for("ddim", COSINE, 7, eta=1.0),
+                  sampler_for("ddpm", COSINE, 7, variance="posterior"))
     for step in range(7):
         torch.testing.assert_close(ddim.step(step, draw(0), draw(1), draw(2))[0],
                                    ddpm.step(step, draw(0), draw(1), draw(2))[0])
@@ -147,8 +157,8 @@ def test_a_perfect_prediction_of_one_image_ends_at_that_image(method, eta, predi
 def std_of_samples(sampler, data_std):
     """Exact standard deviation of the samples where x_0 ~ N(0, data_std^2).
 
-    There the best eps is linear in x_t, so x_0 is a weighted sum of x_T and the noises: item 0 of the batch follows
-    the weight of x_T, item 1 + i that of step i's noise.
+    There the best eps is linear in x_t, so x_0 is a weighted sum of x_T and the noises: item 0
+    of the batch follows the weight of x_T, item 1 + i that of step i's noise.
     """
     steps = len(sampler.timesteps)
     x_t, kept = torch.zeros(1 + steps, 1, 1, 1, dtype=torch.float64), ()
@@ -158,17 +168,20 @@ def std_of_samples(sampler, data_std):
         eps = (1 - abar) ** 0.5 / (abar * data_std ** 2 + 1 - abar) * x_t
         noise = torch.zeros_like(x_t)
         noise[1 + step] = 1
-        output = target(sampler.prediction, to_x_0("eps", eps, x_t, t, sampler.schedule), eps, t, sampler.schedule)
+        output = target(sampler.prediction, to_x_0("eps", eps, x_t, t, sampler.schedule), eps, t,
+                        sampler.schedule)
         x_t, kept = sampler.step(step, x_t, output, noise, kept)
     return x_t.square().sum().sqrt().item()
 
 
 @pytest.mark.parametrize("data_std", [0.1, 0.5, 1.0])
-@pytest.mark.parametrize("method, eta, variance, steps, tolerance", [
-    ("ddpm", 0.0, "beta", 1000, 0.02), ("ddpm", 0.0, "posterior", 1000, 0.02), ("ddim", 0.0, "beta", 1000, 0.01),
-    ("ddim", 1.0, "beta", 1000, 0.02), ("dpmpp_2m", 0.0, "beta", 250, 0.01)])
+@pytest.mark.parametrize("method, eta, variance, steps, tolerance",
+                         [("ddpm", 0.0, "beta", 1000, 0.02), ("ddpm", 0.0, "posterior", 1000, 0.02),
+                          ("ddim", 0.0, "beta", 1000, 0.01), ("ddim", 1.0, "beta", 1000, 0.02),
+                          ("dpmpp_2m", 0.0, "beta", 250, 0.01)])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_gaussian_data_keeps_its_spread(method, eta, variance, steps, tolerance, data_std, prediction):
+def test_gaussian_data_keeps_its_spread(method, eta, variance, steps, tolerance, data_std,
+                                        prediction):
     sampler = sampler_for(method, COSINE, steps, prediction, variance, eta=eta)
     assert std_of_samples(sampler, data_std) == pytest.approx(data_std, rel=tolerance)
 
@@ -183,27 +196,31 @@ def test_dpmpp_2m_needs_fewer_steps_than_ddim():
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_part_of_the_image_has_the_bits_of_the_whole(method, eta, prediction, clip):
-    """What lets every rank step its own windows: odd sizes, so that vector and remainder loops meet other pixels."""
+    """What lets every rank step its own windows: odd sizes, so that vector and remainder loops
+    meet other pixels."""
     sampler = sampler_for(method, COSINE, 6, prediction, eta=eta, clip_x_0=clip, noise_scale=0.7)
     rows, cols = slice(3, 14), slice(5, 18)
 
     def run(part):
         x_t, kept = part(draw(0, torch.float32, (2, 3, 17, 23))), ()
         for step in range(6):
-            output, noise = (part(draw(seed + step, torch.float32, (2, 3, 17, 23))) for seed in (10, 20))
+            output, noise = (part(draw(seed + step, torch.float32, (2, 3, 17, 23)))
+                             for seed in (10, 20))
             x_t, kept = sampler.step(step, x_t, output, noise, kept)
         return x_t
 
     whole = run(lambda x: x)
     assert whole.dtype == torch.float32
-    for index in ((slice(None), slice(None), rows, cols), (slice(1, 2),), (Ellipsis, slice(22, 23))):
+    for index in ((slice(None), slice(None), rows, cols), (slice(1, 2),),
+                  (Ellipsis, slice(22, 23))):
         assert torch.equal(run(lambda x, index=index: x[index].contiguous()), whole[index])
         assert torch.equal(run(lambda x, index=index: x[index]), whole[index])
 
 
 @pytest.mark.parametrize("method, eta", [("ddpm", 0.0), ("ddim", 0.5)])
 def test_noise_scale_is_a_factor_on_the_noise(method, eta):
-    full, dimmed = (sampler_for(method, COSINE, 5, eta=eta, noise_scale=scale) for scale in (1.0, 0.3))
+    full, dimmed = (sampler_for(method, COSINE, 5, eta=eta, noise_scale=scale)
+                    for scale in (1.0, 0.3))
     for step in range(5):
         torch.testing.assert_close(dimmed.step(step, draw(0), draw(1), draw(2))[0],
                                    full.step(step, draw(0), draw(1), 0.3 * draw(2))[0])
@@ -213,7 +230,8 @@ def test_noise_is_needed_only_where_it_is_used():
     def needs(*arguments, **settings):
         return [sampler_for(*arguments, **settings).needs_noise(step) for step in range(4)]
 
-    assert needs("ddpm", COSINE, 4) == needs("ddim", COSINE, 4, eta=0.1) == [True, True, True, False]
+    assert needs("ddpm", COSINE, 4) == needs("ddim", COSINE, 4,
+                                             eta=0.1) == [True, True, True, False]
     assert not any(needs("ddim", COSINE, 4) + needs("dpmpp_2m", COSINE, 4))
     assert not any(needs("ddpm", COSINE, 4, noise_scale=0.0))
 

@@ -36,14 +36,17 @@ def prepared(tmp_path, *overrides, model):
 
 @pytest.mark.filterwarnings("ignore:schedule thesis64")
 def test_the_thesis_objective_is_algorithm_2_1(tmp_path):
-    module, batch = prepared(tmp_path, "train.batch=image", "diffusion.prediction=eps", "diffusion.schedule=thesis64",
-                                "diffusion.steps=100", "sampler.shift.max_px=4", model=THESIS)
+    module, batch = prepared(tmp_path, "train.batch=image", "diffusion.prediction=eps",
+                             "diffusion.schedule=thesis64", "diffusion.steps=100",
+                             "sampler.shift.max_px=4", model=THESIS)
     losses = []
-    for lr, hr, eps, windows, t in zip(batch.lr, batch.hr, batch.eps, batch.windows, batch.t.split(4), strict=True):
+    for lr, hr, eps, windows, t in zip(batch.lr, batch.hr, batch.eps, batch.windows,
+                                       batch.t.split(4), strict=True):
         shift = windows[0].shift
         x_0 = ((hr[None] - imresize_tensor(lr[None], scale=2)) * 2).clamp(-1, 1)
         x_t = q_sample(x_0, t[:1], eps[None], module.objective.schedule)
-        x_patch, eps_patch = (patchify(torch.roll(image, shift, (-2, -1)), 16)[0] for image in (x_t, eps[None]))
+        x_patch, eps_patch = (patchify(torch.roll(image, shift, (-2, -1)), 16)[0]
+                              for image in (x_t, eps[None]))
         masks = gaussian_masks(WindowGrid(32, 32, 16, 4, "wrap"), shift, range(4), 1.5, 16, 16)
         condition = torch.cat([lr.expand(4, -1, -1, -1), masks], dim=1)
         predicted = module.model.unet(x_patch, t, module.model.encoder(condition))
@@ -54,7 +57,8 @@ def test_the_thesis_objective_is_algorithm_2_1(tmp_path):
 
 def test_the_aligned_objective_written_out(tmp_path):
     module, batch = prepared(tmp_path, "train.regression_weight=3.0", model=ALIGNED)
-    assert any(min(window.origin) < 0 or max(window.origin) > 16 for windows in batch.windows for window in windows)
+    assert any(min(window.origin) < 0 or max(window.origin) > 16 for windows in batch.windows
+               for window in windows)
     model, losses, regressions = module.model, [], []
     times = iter(batch.t)
     for lr, hr, eps, windows in zip(batch.lr, batch.hr, batch.eps, batch.windows, strict=True):
@@ -63,13 +67,15 @@ def test_the_aligned_objective_written_out(tmp_path):
         regressions.append(functional.l1_loss(regression, hr[None]))
         for window in windows:
             y, x = (side + 8 for side in window.origin)
-            x_0, noise, seen = (functional.pad(image, (8, 8, 8, 8), mode="reflect")[..., y:y + 16, x:x + 16]
-                                for image in ((hr - regression) * 16, eps[None], features))
+            x_0, noise, seen = (
+                functional.pad(image, (8, 8, 8, 8), mode="reflect")[..., y:y + 16, x:x + 16]
+                for image in ((hr - regression) * 16, eps[None], features))
             t = next(times)[None]
             border = border_distance_at(*window.origin, 16, 32, 32, BORDER_REACH_PX)[None]
             x_t = q_sample(x_0, t, noise, module.objective.schedule)
             predicted = model.unet(x_t, t, seen, border, global_vector)
-            losses.append(functional.l1_loss(predicted, v_target(x_0, noise, t, module.objective.schedule)))
+            losses.append(functional.l1_loss(predicted,
+                                             v_target(x_0, noise, t, module.objective.schedule)))
     wanted = torch.stack(losses).mean() + 3 * torch.stack(regressions).mean()
     assert torch.allclose(module(batch)["loss"], wanted, atol=1e-5)
 
@@ -77,15 +83,18 @@ def test_the_aligned_objective_written_out(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("border", ["reflect", "wrap"])
 def test_windows_are_told_in_training_what_they_are_told_in_sampling(tmp_path, border):
-    module, batch = prepared(tmp_path, "train.batch=image", f"sampler.shift.border={border}", model=ALIGNED)
+    module, batch = prepared(tmp_path, "train.batch=image", f"sampler.shift.border={border}",
+                             model=ALIGNED)
     features, global_vector = module.model.encoder(batch.lr)
     told, grid = [], WindowGrid(32, 32, 16, 4, border)
     whole, = blocks_of(range(grid.num_positions), grid)
     rect = whole.canvas(grid)
-    rows, cols = (source_index(line.start, len(line), 32, 16, border) for line in (rect.rows, rect.cols))
+    rows, cols = (source_index(line.start, len(line), 32, 16, border)
+                  for line in (rect.rows, rect.cols))
     for image, vector, windows in zip(features, global_vector, batch.windows, strict=True):
         condition = AlignedCondition(Ownership(grid, 1, 0), len(image), 3, torch.device("cpu"))
-        condition.features[0].values[:], condition.global_vector = image[:, rows[:, None], cols], vector
+        condition.features[0].values[:], condition.global_vector = (image[:, rows[:, None], cols],
+                                                                    vector)
         told += [condition.inputs(window.shift, window.position) for window in windows]
     seen, borders, _ = (torch.stack(parts) for parts in zip(*told, strict=True))
     assert torch.equal(cut(features, batch.windows, 16, border), seen)
@@ -97,11 +106,13 @@ def test_windows_are_told_in_training_what_they_are_told_in_sampling(tmp_path, b
 @torch.no_grad()
 @pytest.mark.parametrize("condition_on", ["lr", "lr+x_t", "x_t"])
 def test_the_thesis_encoder_sees_in_training_what_it_sees_in_sampling(tmp_path, condition_on):
-    module, batch = prepared(tmp_path, "train.batch=image", f"model.condition_on={condition_on}", model=THESIS)
+    module, batch = prepared(tmp_path, "train.batch=image", f"model.condition_on={condition_on}",
+                             model=THESIS)
     x_t = torch.randn_like(batch.hr)
     family, grid = module.family, module.objective.grid
     features = family.told(batch, x_t, grid)[0].split(4)
-    encoding = Encoding(Ownership(grid, 1, 0), PieceExchange(Group()), torch.device("cpu"), "fp32", 4, True)
+    encoding = Encoding(Ownership(grid, 1, 0), PieceExchange(Group()), torch.device("cpu"), "fp32",
+                        4, True)
     for lr, noisy, windows, seen in zip(batch.lr, x_t, batch.windows, features, strict=True):
         condition = ThesisCondition(family, lr, encoding)
         condition.prepare(windows[0].shift, range(4), lambda noisy=noisy: noisy)

@@ -1,10 +1,12 @@
-"""Does this checkout compute what another commit computed? For developers, before and after a change that should not show:
+"""Does this checkout compute what another commit computed? For developers, before and after
+a change that should not show:
 
     python tests/machines/compare.py COMMIT [--cache FILE] [--only WORD]
 
-Runs both versions on this machine, because bits differ between processors: every job of the invariance test on one and two
-ranks, three trainings of 20 updates on one and two ranks, and the memory that a rank takes at most in a torus run. Prints a
-line for each difference and ends with 1 where there is one. --cache keeps the other version's figures between calls.
+Runs both versions on this machine, because bits differ between processors: every job
+of the invariance test on one and two ranks, three trainings of 20 updates on one and two ranks,
+and the memory that a rank takes at most in a torus run. Prints a line for each difference and ends
+with 1 where there is one. --cache keeps the other version's figures between calls.
 """
 import argparse
 import io
@@ -30,7 +32,8 @@ from tests.support.training import ALIGNED, SHORT, THESIS, as_arguments, write_p
 RUNNER = ROOT / "tests/programs/mpi/sample_many.py"
 RANKS = (1, 2)
 LONGER = ["train.updates=20", "train.checkpoint_every=10", "train.validate_every=10"]
-TRAININGS = {"aligned": ALIGNED, "thesis": [*THESIS, "train.batch=image", "diffusion.prediction=eps"],
+TRAININGS = {"aligned": ALIGNED,
+             "thesis": [*THESIS, "train.batch=image", "diffusion.prediction=eps"],
              "encoder": [*ALIGNED, "train.target=encoder"]}
 MEMORY_TOLERANCE = 1.03
 """Peaks of the same program differ by as much from run to run."""
@@ -39,7 +42,8 @@ MEMORY_TOLERANCE = 1.03
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commit")
-    parser.add_argument("--cache", type=Path, help="figures of COMMIT, read if there and written else")
+    parser.add_argument("--cache", type=Path,
+                        help="figures of COMMIT, read if there and written else")
     parser.add_argument("--only", default="", help="only jobs whose name contains this")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -51,7 +55,8 @@ def main() -> int:
         if options.cache and options.cache.exists():
             before = json.loads(options.cache.read_text())
         else:
-            before = figures_of(checked_out(options.commit, Path(name) / "before"), inputs, Path(name), options.only)
+            before = figures_of(checked_out(options.commit, Path(name) / "before"), inputs,
+                                Path(name), options.only)
             if options.cache:
                 options.cache.write_text(json.dumps(before, indent=1))
         after = figures_of(ROOT, inputs, Path(name), options.only)
@@ -60,26 +65,30 @@ def main() -> int:
 
 def report(before: dict, after: dict) -> int:
     """Print what differs; 1 where something does."""
-    differing = [name for name in after if name in before and name != "peak_mib" and before[name] != after[name]]
+    differing = [name for name in after if name in before and name != "peak_mib"
+                 and before[name] != after[name]]
     for name in differing:
         print(f"differs: {name}")
     peaks = {name: (before["peak_mib"].get(name), mib) for name, mib in after["peak_mib"].items()}
     grown = [name for name, (old, new) in peaks.items() if old and new > MEMORY_TOLERANCE * old]
     for name, (old, new) in peaks.items():
-        print(f"peak memory of a rank, {name}: {old:.0f} MiB before, {new:.0f} MiB now" if old else f"{name}: {new:.0f} MiB")
+        print(f"peak memory of a rank, {name}: {old:.0f} MiB before, {new:.0f} MiB now" if old
+              else f"{name}: {new:.0f} MiB")
     print(f"{len(after) - 1} results, {len(differing)} differ, {len(grown)} take more memory")
     return 1 if differing or grown else 0
 
 
 def checked_out(commit: str, folder: Path) -> Path:
     """The files of a commit."""
-    archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True, check=True).stdout
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", commit], capture_output=True,
+                             check=True).stdout
     tarfile.open(fileobj=io.BytesIO(archive)).extractall(folder, filter="data")
     return folder
 
 
 def figures_of(tree: Path, inputs: Path, work: Path, only: str) -> dict:
-    """Digests of results by the name of the job and the number of ranks, and `peak_mib` by number of ranks."""
+    """Digests of results by the name of the job and the number of ranks, and `peak_mib` by
+    number of ranks."""
     made: dict = {"peak_mib": {}}
     with tempfile.TemporaryDirectory(dir=work) as folder:
         for ranks in RANKS:
@@ -103,8 +112,10 @@ def trainings(tree: Path, inputs: Path, folder: Path, ranks: int, only: str) -> 
     for name, model in TRAININGS.items():
         if only in f"training {name}":
             output = folder / f"{name}-{ranks}"
-            settings = [*model, *SHORT, *LONGER, f"train.data={inputs / 'pairs.h5'}", f"train.output={output}"]
-            launch(tree, ranks, "-m", "swinmpi.cli.train", *as_arguments([*settings, "parallel.threads=1"]))
+            settings = [*model, *SHORT, *LONGER, f"train.data={inputs / 'pairs.h5'}",
+                        f"train.output={output}"]
+            launch(tree, ranks, "-m", "swinmpi.cli.train",
+                   *as_arguments([*settings, "parallel.threads=1"]))
             for file in ("weights", "ema"):
                 made[f"training {name}, {file}, {ranks} ranks"] = digest_of_weights(
                     output / "update-00000020" / f"{file}.safetensors")
@@ -115,7 +126,8 @@ def peaks(tree: Path, inputs: Path, folder: Path) -> dict:
     """Largest resident size of any rank, MiB, by exchange, on two ranks and an image of 1024 px."""
     made = {}
     for exchange in ("root", "torus"):
-        words = [str(inputs / "large.h5"), "--output", str(folder / f"{exchange}.h5"), "--set", "sampler.steps=2",
+        words = [str(inputs / "large.h5"), "--output", str(folder / f"{exchange}.h5"),
+                 "--set", "sampler.steps=2",
                  "--set", f"parallel.exchange={exchange}", "--set", "parallel.threads=1"]
         made[exchange] = max(run_many(tree, 2, [words], folder))
     return made
@@ -132,10 +144,11 @@ def run_many(tree: Path, ranks: int, commands: list[list[str]], folder: Path) ->
 def launch(tree: Path, ranks: int, *words) -> None:
     launcher = Path(sys.executable).with_name("mpirun")
     environ = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([launcher, "-n", str(ranks), sys.executable, *map(str, words)], env=environ, cwd=tree,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run([launcher, "-n", str(ranks), sys.executable, *map(str, words)],
+                          env=environ, cwd=tree, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{tree}: {' '.join(map(str, words))} ended with {done.returncode}\n{done.stderr}")
+        raise SystemExit(f"{tree}: {' '.join(map(str, words))} ended with "
+                         f"{done.returncode}\n{done.stderr}")
 
 
 def digest(path: Path) -> str:

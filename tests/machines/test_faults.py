@@ -1,5 +1,6 @@
-"""What may happen to a job and must not harm its output: kills, a full disk, files that vanish, change, or are read-only,
-two jobs at once, no file locks, a network that fails. The long forms are commands, see docs/reliability.md."""
+"""What may happen to a job and must not harm its output: kills, a full disk, files that vanish,
+change, or are read-only, two jobs at once, no file locks, a network that fails. The long forms are
+commands, see docs/reliability.md."""
 import fcntl
 import os
 import random
@@ -27,7 +28,8 @@ from tests.support.programs import run_program
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
 TESTS = Path(__file__).parents[1]
-WITHOUT_LOCKS, UNET_FAILS = TESTS / "programs" / "without_locks.py", TESTS / "programs" / "mpi" / "sample_unet_fails.py"
+WITHOUT_LOCKS, UNET_FAILS = (TESTS / "programs" / "without_locks.py",
+                             TESTS / "programs" / "mpi" / "sample_unet_fails.py")
 COMMAND = ("-m", "swinmpi.cli.sample")
 ONE_BY_ONE = ("parallel.images_per_step=1", "parallel.threads=1")
 NUM_IMAGES = 5
@@ -57,15 +59,18 @@ def small_disk(tmp_path):
     """A file system of its own, 4 MiB."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount], capture_output=True, text=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", mount],
+                          capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"a small disk needs the right to mount a tmpfs: {made.stderr.strip()}")
     yield mount
     subprocess.run(["umount", "--lazy", mount], check=True)
 
 
-def command(inputs: Path, output: Path, *settings: str, stack: str = "in.h5", checkpoint: Path | None = None) -> list[str]:
-    return arguments(inputs / stack, output, checkpoint or inputs / "model.safetensors", *ONE_BY_ONE, *settings)
+def command(inputs: Path, output: Path, *settings: str, stack: str = "in.h5",
+            checkpoint: Path | None = None) -> list[str]:
+    return arguments(inputs / stack, output, checkpoint or inputs / "model.safetensors",
+                     *ONE_BY_ONE, *settings)
 
 
 def after_the_second_image(monkeypatch, act) -> None:
@@ -103,7 +108,8 @@ def assert_same(output: Path, inputs: Path) -> None:
 def test_killed_at_random_moments(tmp_path_factory):
     """The short form of `python tests/machines/faults/kill.py --kills 200`."""
     seed = random.randrange(2**32)
-    bench = make_bench(tmp_path_factory.mktemp("kill"), [str(Path(sys.executable).with_name("mpirun"))])
+    bench = make_bench(tmp_path_factory.mktemp("kill"),
+                       [str(Path(sys.executable).with_name("mpirun"))])
     for number, kind in enumerate(random.sample(KILLS, 2), start=1):
         attempt(bench, number, kind, seed)
 
@@ -115,7 +121,8 @@ def test_a_full_disk_keeps_what_is_done(inputs, small_disk, capsys, monkeypatch)
     with monkeypatch.context() as patched:
         after_the_second_image(patched, lambda: fill(filler))
         code, told = ended(command(inputs, output), capsys)
-    assert code == 2 and re.search(r"image \d cannot be written \(.*No space left.*\); make room and start again", told), told
+    assert code == 2 and re.search(
+        r"image \d cannot be written \(.*No space left.*\); make room and start again", told), told
     assert num_done(small_disk / "out.h5.partial") == 2
     filler.unlink()
     assert ended(command(inputs, output), capsys) == (0, "")
@@ -141,7 +148,8 @@ def test_a_folder_that_vanishes_ends_the_run(inputs, tmp_path, capsys, monkeypat
     with monkeypatch.context() as patched:
         after_the_second_image(patched, lambda: folder.rename(moved))
         code, told = ended(command(inputs, folder / "out.h5"), capsys)
-    assert code == 2 and "out.h5.partial: was removed, moved or replaced while this run was writing it" in told, told
+    assert (code == 2 and "out.h5.partial: was removed, moved or replaced while this run "
+            "was writing it" in told), told
     moved.rename(folder)
     assert num_done(folder / "out.h5.partial") == 2
     assert ended(command(inputs, folder / "out.h5"), capsys) == (0, "")
@@ -154,15 +162,20 @@ def test_a_folder_that_vanishes_ends_the_run(inputs, tmp_path, capsys, monkeypat
 def test_an_input_that_changes_ends_the_run(inputs, tmp_path, capsys, monkeypatch, way):
     """What lies behind a new end of the file HDF5 would read as zeros."""
     stack, before = tmp_path / "in.h5", (inputs / "in.h5").read_bytes()
-    other = write_stack(tmp_path / "other.h5", smooth_stack(NUM_IMAGES, 40, 36, seed=1)).read_bytes()
+    other = write_stack(tmp_path / "other.h5",
+                        smooth_stack(NUM_IMAGES, 40, 36, seed=1)).read_bytes()
     stack.write_bytes(before)
     with monkeypatch.context() as patched:
-        after_the_second_image(patched, lambda: os.truncate(stack, 6000) if way == "truncated" else stack.write_bytes(other))
-        code, told = ended(command(tmp_path, tmp_path / "out.h5", checkpoint=inputs / "model.safetensors"), capsys)
-    assert code == 1 and "in.h5::/images: the file was changed while it was being read" in told, told
+        after_the_second_image(patched, lambda: os.truncate(stack, 6000) if way == "truncated"
+                               else stack.write_bytes(other))
+        code, told = ended(command(tmp_path, tmp_path / "out.h5",
+                                   checkpoint=inputs / "model.safetensors"), capsys)
+    assert (code == 1
+            and "in.h5::/images: the file was changed while it was being read" in told), told
     again = command(tmp_path, tmp_path / "out.h5", checkpoint=inputs / "model.safetensors")
     code, told = ended(again, capsys)
-    assert code == 2 and ("truncated" if way == "truncated" else "input.sha256_of_some_images") in told, told
+    assert code == 2 and ("truncated" if way == "truncated"
+                          else "input.sha256_of_some_images") in told, told
     stack.write_bytes(before)
     assert ended(again, capsys) == (0, "")
     assert_same(tmp_path / "out.h5", inputs)
@@ -183,7 +196,8 @@ def test_an_input_that_is_replaced_is_read_to_its_end(inputs, tmp_path, capsys, 
 
 @pytest.mark.parametrize("locks", [True, False])
 def test_of_two_jobs_at_the_same_moment_one_goes_on(inputs, tmp_path, locks):
-    program = [sys.executable, *([] if locks else [str(WITHOUT_LOCKS)]), *COMMAND, *command(inputs, tmp_path / "out.h5")]
+    program = [sys.executable, *([] if locks else [str(WITHOUT_LOCKS)]), *COMMAND,
+               *command(inputs, tmp_path / "out.h5")]
     finished = []
     jobs = [Thread(target=lambda: finished.append(run_program(program, 300, {}))) for _ in range(2)]
     for job in jobs:
@@ -200,12 +214,14 @@ def test_of_two_jobs_at_the_same_moment_one_goes_on(inputs, tmp_path, locks):
 
 @pytest.fixture
 def no_locks(monkeypatch):
-    """A file system that answers as NFS does without a lock daemon, in this process; and a short patience."""
+    """A file system that answers as NFS does without a lock daemon, in this process;
+    and a short patience."""
     def refuse(*_):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    for name, seconds in (("BEAT_S", 0.05), ("PATIENCE_S", 0.5), ("RIVAL_S", 0.1), ("LOOK_S", 0.02)):
+    for name, seconds in (("BEAT_S", 0.05), ("PATIENCE_S", 0.5), ("RIVAL_S", 0.1),
+                          ("LOOK_S", 0.02)):
         monkeypatch.setattr(locking, name, seconds)
 
 
@@ -216,13 +232,15 @@ def test_without_locks_the_sign_of_a_killed_run_is_taken_over(tmp_path, no_locks
     with open_locked(tmp_path / "out.h5.partial"):
         assert 0.5 < time.monotonic() - started < 20
         assert "process" in (tmp_path / "out.h5.partial.owner").read_text()
-        with pytest.raises(OutputError, match=rf"another run is writing it \(on .*, process {os.getpid()}\); wait"):
+        with pytest.raises(OutputError, match=r"another run is writing it \(on .*, "
+                           fr"process {os.getpid()}\); wait"):
             open_locked(tmp_path / "out.h5.partial")
     assert [path.name for path in tmp_path.iterdir()] == ["out.h5.partial"]
 
 
 def test_without_locks_a_run_that_was_taken_for_dead_stops(inputs, tmp_path, no_locks):
-    with Stack.open(str(inputs / "in.h5")) as stack, StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), {}) as output:
+    with (Stack.open(str(inputs / "in.h5")) as stack,
+          StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), {}) as output):
         (tmp_path / "out.h5.partial.owner").write_text("on another node, process 1\nalive\n")
         output._sink.on_close.__self__._beating.join(timeout=20)
         with pytest.raises(OutputError, match="another run has taken over"):
@@ -246,7 +264,8 @@ def test_weights_that_are_not_numbers_are_noticed(inputs, tmp_path, capsys):
     tensors, header = load_weights(inputs / "model.safetensors")
     tensors[next(name for name in tensors if name.endswith("exit.bias"))][0] = torch.nan
     save_weights(tmp_path / "nan.safetensors", tensors, header)
-    code, told = ended(command(inputs, tmp_path / "out.h5", checkpoint=tmp_path / "nan.safetensors"), capsys)
+    code, told = ended(command(inputs, tmp_path / "out.h5",
+                               checkpoint=tmp_path / "nan.safetensors"), capsys)
     assert code == 1 and re.search(r"the network's answer is not finite .*step 1", told), told
     assert num_done(tmp_path / "out.h5.partial") == 0 and not (tmp_path / "out.h5").exists()
 
@@ -261,7 +280,9 @@ def test_an_error_in_the_network_of_one_rank_ends_all(mpirun, inputs, tmp_path):
 
 
 def test_out_of_memory_halves_the_micro_batch(mpirun, inputs, tmp_path):
-    finished = mpirun(2, UNET_FAILS, "memory", *command(inputs, tmp_path / "out.h5", "parallel.micro_batch=4"))
+    finished = mpirun(2, UNET_FAILS, "memory",
+                      *command(inputs, tmp_path / "out.h5", "parallel.micro_batch=4"))
     assert finished.code == 0, finished
-    assert finished.err.count("\n") == 1 and "out of memory: going on with micro-batches of 2 windows" in finished.err, finished
+    assert (finished.err.count("\n") == 1
+            and "out of memory: going on with micro-batches of 2 windows" in finished.err), finished
     assert np.abs(sr_of(tmp_path / "out.h5").astype(int) - sr_of(inputs / "out.h5")).max() <= 1

@@ -1,4 +1,5 @@
-"""The job scripts' own functions in a bash without Slurm: quoting, signals, binding, judging by files; container, module."""
+"""The job scripts' own functions in a bash without Slurm: quoting, signals, binding, judging by
+files; container, module."""
 import importlib
 import os
 import re
@@ -17,10 +18,13 @@ from swinmpi.sampling.request import shard_path
 from tests.support.training import as_arguments
 
 ROOT = Path(__file__).parents[2]
-JOBS, DEFINITION, MODULE = ROOT / "jobs", ROOT / "containers" / "swinmpi.def", ROOT / "containers" / "modulefile"
+JOBS, DEFINITION, MODULE = (ROOT / "jobs", ROOT / "containers" / "swinmpi.def",
+                            ROOT / "containers" / "modulefile")
 SCRIPTS = sorted(JOBS.glob("*.slurm"))
-SHELL = [*SCRIPTS, *JOBS.glob("*.sh"), *(ROOT / "tests" / "slurm").glob("*.sh"), ROOT / ".ci" / "run"]
-AWKWARD = ["it's", 'a "word"', "two  spaces", "$HOME", "`id`", "*", "a\\b", "", "new\nline", "--set", "a.b=[1, 2]"]
+SHELL = [*SCRIPTS, *JOBS.glob("*.sh"), *(ROOT / "tests" / "slurm").glob("*.sh"),
+         ROOT / ".ci" / "run"]
+AWKWARD = ["it's", 'a "word"', "two  spaces", "$HOME", "`id`", "*", "a\\b", "", "new\nline",
+           "--set", "a.b=[1, 2]"]
 # A rank that saves when it is told to, as swinmpi does; prints when it is ready.
 RANK = """import signal, sys
 signal.signal(signal.Signals["SIG" + sys.argv[1]], lambda *_: sys.exit(75))
@@ -30,7 +34,8 @@ signal.pause()"""
 
 def in_site(script: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
     """Run `script` where a job script has sourced site.sh; `$@` are the arguments."""
-    return subprocess.run(bash(script, *arguments), env=outside_slurm(environ), capture_output=True, text=True, timeout=60)
+    return subprocess.run(bash(script, *arguments), env=outside_slurm(environ), capture_output=True,
+                          text=True, timeout=60)
 
 
 def bash(script: str, *arguments: str) -> list[str]:
@@ -38,8 +43,10 @@ def bash(script: str, *arguments: str) -> list[str]:
 
 
 def outside_slurm(environ: dict[str, str]) -> dict[str, str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SWINMPI_", "OMPI_", "MPI_"))}
-    return clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"} | environ
+    clean = {name: value for name, value in os.environ.items()
+             if not name.startswith(("SLURM_", "SWINMPI_", "OMPI_", "MPI_"))}
+    return (clean | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+            | environ)
 
 
 @pytest.mark.parametrize("script", SHELL, ids=lambda path: str(path.relative_to(ROOT)))
@@ -51,26 +58,31 @@ def test_bash_understands_it(script):
 def test_every_job_script_finds_its_site_in_the_same_way():
     places = set()
     for script in SCRIPTS:
-        start = script.read_text().partition("# Slurm runs a copy of this file")[2].partition("\n\n")[0]
+        start = script.read_text().partition("# Slurm runs a copy of this file")[2].partition(
+            "\n\n")[0]
         places.add(start.replace(f"/{script.name}*", "/NAME*"))
     assert len(places) == 1 and "/NAME*" in places.pop() and len(SCRIPTS) == 5
 
 
-@pytest.mark.parametrize("words", [["in.h5", "out.h5", *AWKWARD], ["in.h5"], [], ["in.h5", "--output", "out.h5"], AWKWARD[:2]])
+@pytest.mark.parametrize("words", [["in.h5", "out.h5", *AWKWARD], ["in.h5"], [],
+                                   ["in.h5", "--output", "out.h5"], AWKWARD[:2]])
 def test_arguments_arrive_as_they_were(words):
-    told = in_site('take_output "$@"; printf "%s\\0" "${arguments[@]}"', *words).stdout.split("\0")[:-1]
+    told = in_site('take_output "$@"; printf "%s\\0" "${arguments[@]}"',
+                   *words).stdout.split("\0")[:-1]
     two = len(words) >= 2 and not words[1].startswith("-")
     assert told == ([words[0], "--output", *words[1:]] if two else words or [""])
 
 
-@pytest.mark.parametrize(("words", "there"), [(["a", "--list"], 0), (["--list=x"], 0), (["--lists", "-list"], 1), ([], 1)])
+@pytest.mark.parametrize(("words", "there"), [(["a", "--list"], 0), (["--list=x"], 0),
+                                              (["--lists", "-list"], 1), ([], 1)])
 def test_has(words, there):
     assert in_site('has --list "$@"', *words).returncode == there
 
 
 @pytest.mark.parametrize("name", ["out.h5", "a.b/c d.nxs", "folder.x/out", ".h5", "it's.tar.h5"])
 def test_an_array_knows_the_names_of_shards(name):
-    function = re.search(r"^part_name\(\) \{.*?^\}", (JOBS / "sample_array.slurm").read_text(), re.M | re.S).group()
+    function = re.search(r"^part_name\(\) \{.*?^\}", (JOBS / "sample_array.slurm").read_text(),
+                         re.M | re.S).group()
     told = in_site(f'{function}\ntasks=7; part_name "$1" 3', name).stdout
     assert told == f"{shard_path(Path(name), Shard(3, 7))}\n"
 
@@ -80,10 +92,13 @@ def test_exit_codes_pass_through(code):
     assert in_site(f"run_until_over bash -c 'exit {code}'").returncode == code
 
 
-@pytest.mark.parametrize(("sent", "passed_on"), [("USR2", "USR2"), ("USR2", "TERM"), ("TERM", "TERM")])
+@pytest.mark.parametrize(("sent", "passed_on"),
+                         [("USR2", "USR2"), ("USR2", "TERM"), ("TERM", "TERM")])
 def test_a_stop_is_passed_on_and_waited_for(sent, passed_on):
-    script = f'start_job; stop_signal={passed_on}; run_until_over python3 -c "$1" $stop_signal; echo "$? $cancelled"'
-    with subprocess.Popen(bash(script, RANK), env=outside_slurm({}), stdout=subprocess.PIPE, text=True) as process:
+    script = (f'start_job; stop_signal={passed_on}; run_until_over python3 -c "$1" $stop_signal; '
+              'echo "$? $cancelled"')
+    with subprocess.Popen(bash(script, RANK), env=outside_slurm({}), stdout=subprocess.PIPE,
+                          text=True) as process:
         assert process.stdout.readline() == "ready\n"
         subprocess.run(["kill", "-s", sent, str(process.pid)], check=True)
         told, _ = process.communicate(timeout=60)
@@ -95,19 +110,27 @@ def test_a_stop_that_comes_first_starts_nothing():
 
 
 def test_a_stop_before_the_ranks_are_ready_for_it_loses_nothing():
-    assert in_site('start_job; (sleep 0.2; kill -s USR2 $$) & run_until_over sleep 60').returncode == 75
+    assert in_site('start_job; (sleep 0.2; kill -s USR2 $$) '
+                   '& run_until_over sleep 60').returncode == 75
 
 
 @pytest.mark.parametrize(("code", "after", "is_finished", "restarts", "seconds", "wanted"), [
     (0, 4, True, 0, 1, 0), (137, 4, True, 0, 1, 0), (3, 4, True, 0, 1, 3), (75, 4, True, 0, 1, 0),
-    (0, 3, False, 0, 1, 75), (137, 3, False, 0, 1, 75), (0, 2, False, 0, 1, 1), (137, 2, False, 0, 1, 137),
-    (1, 3, False, 0, 1, 1), (2, 2, False, 0, 1, 2),
-    (75, 3, False, 5, 3600, 75), (75, 2, False, 0, 3600, 75), (75, 2, False, 5, 60, 75), (75, 2, False, 5, 3600, 1),
+    (0, 3, False, 0, 1, 75), (137, 3, False, 0, 1, 75), (0, 2, False, 0, 1, 1),
+    (137, 2, False, 0, 1, 137), (1, 3, False, 0, 1, 1), (2, 2, False, 0, 1, 2),
+    (75, 3, False, 5, 3600, 75), (75, 2, False, 0, 3600, 75), (75, 2, False, 5, 60, 75),
+    (75, 2, False, 5, 3600, 1),
 ])
-def test_files_and_progress_decide_what_becomes_of_a_run(code, after, is_finished, restarts, seconds, wanted):
+def test_files_and_progress_decide_what_becomes_of_a_run(code, after, is_finished, restarts,
+                                                         seconds, wanted):
     """Two images were done before it."""
-    script = f"""inside=(); find_launcher() {{ launcher=(a launcher); }}; run_until_over() {{ ran=yes; return {code}; }}
-        finished() {{ if [ -z "$ran" ]; then echo 2; return 1; fi; echo {after}; return {int(not is_finished)}; }}
+    script = f"""inside=()
+        find_launcher() {{ launcher=(a launcher); }}
+        run_until_over() {{ ran=yes; return {code}; }}
+        finished() {{
+            if [ -z "$ran" ]; then echo 2; return 1; fi
+            echo {after}; return {int(not is_finished)}
+        }}
         SECONDS={seconds}; compute sample"""
     assert in_site(script, SLURM_RESTART_COUNT=str(restarts)).returncode == wanted
 
@@ -119,7 +142,8 @@ def test_what_cannot_go_on_is_not_requeued():
 
 @pytest.mark.parametrize(("environ", "told"), [
     ({}, "goes back into the queue (restart 1)\n"),
-    ({"SLURM_RESTART_COUNT": "7", "SWINMPI_MAX_RESTARTS": "7"}, "ends unfinished after 7 restarts; the same sbatch command "),
+    ({"SLURM_RESTART_COUNT": "7", "SWINMPI_MAX_RESTARTS": "7"},
+     "ends unfinished after 7 restarts; the same sbatch command "),
 ])
 def test_what_is_to_be_requeued(environ, told):
     ended = in_site("scontrol() { false; }; end_job 75", **environ)
@@ -127,21 +151,23 @@ def test_what_is_to_be_requeued(environ, told):
 
 
 def test_the_launcher_beside_python_is_found():
-    told = in_site('start_job; find_launcher; echo "$stop_signal ${launcher[*]}"', SLURM_NTASKS="6", SWINMPI_BIND="no").stdout
+    told = in_site('start_job; find_launcher; echo "$stop_signal ${launcher[*]}"', SLURM_NTASKS="6",
+                   SWINMPI_BIND="no").stdout
     assert told == "TERM mpirun -n 6\n"
 
 
 def test_an_environment_without_swinmpi_is_told():
     told = in_site("start_job", SWINMPI_VENV="/nowhere")
-    assert told.returncode == 2 and "SWINMPI_VENV: expected a virtual environment, got /nowhere" in told.stderr
+    assert (told.returncode == 2
+            and "SWINMPI_VENV: expected a virtual environment, got /nowhere" in told.stderr)
 
 
 def bound(rank: int | None, **environ: str) -> set[int]:
     """The CPUs that bind.sh gives to the rank of this number on its node."""
     own = {} if rank is None else {"MPI_LOCALRANKID": str(rank)}
     command = [JOBS / "bind.sh", sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
-    return set(map(int, subprocess.run(command, env=outside_slurm(own | environ), capture_output=True, text=True,
-                                       check=True).stdout.split()))
+    return set(map(int, subprocess.run(command, env=outside_slurm(own | environ),
+                                       capture_output=True, text=True, check=True).stdout.split()))
 
 
 def test_ranks_get_cores_of_their_own():
@@ -155,13 +181,14 @@ def test_ranks_get_cores_of_their_own():
 def test_ranks_are_left_alone_where_others_may_be():
     num_cpus = len(os.sched_getaffinity(0))
     for rank, on_node in ((num_cpus, num_cpus), (0, num_cpus + 1), (None, num_cpus), (0, "")):
-        assert bound(rank, SLURM_CPUS_ON_NODE=str(on_node), OMP_NUM_THREADS="1") == os.sched_getaffinity(0)
+        assert bound(rank, SLURM_CPUS_ON_NODE=str(on_node),
+                     OMP_NUM_THREADS="1") == os.sched_getaffinity(0)
 
 
 def judged(*arguments, job: str = "7") -> tuple[int, str, str]:
     """Exit code, stdout and stderr of finished.py."""
-    ended = subprocess.run([sys.executable, JOBS / "finished.py", *map(str, arguments)], capture_output=True, text=True,
-                           env=outside_slurm({"SLURM_JOB_ID": job}))
+    ended = subprocess.run([sys.executable, JOBS / "finished.py", *map(str, arguments)],
+                           capture_output=True, text=True, env=outside_slurm({"SLURM_JOB_ID": job}))
     return ended.returncode, ended.stdout.strip(), ended.stderr.strip()
 
 
@@ -191,7 +218,8 @@ def test_sampling_is_judged_by_its_file(tmp_path):
 
 
 def test_evaluation_is_judged_by_its_report(tmp_path):
-    command = ("evaluate", "--checkpoint", "c", "--lr", "l", "--reference", "r", "--output", tmp_path)
+    command = ("evaluate", "--checkpoint", "c", "--lr", "l", "--reference", "r",
+               "--output", tmp_path)
     write_output(tmp_path / "sr.h5", [1])
     assert judged(*command) == (1, "1", f"{tmp_path}/evaluate.json: not written")
     (tmp_path / "evaluate.json").touch()
@@ -211,7 +239,8 @@ def test_training_is_judged_by_its_newest_state(tmp_path):
 
 
 def section(name: str) -> list[str]:
-    return re.search(rf"^%{name}\n(.*?)(?=^%|\Z)", DEFINITION.read_text(), re.M | re.S).group(1).splitlines()
+    return re.search(rf"^%{name}\n(.*?)(?=^%|\Z)", DEFINITION.read_text(),
+                     re.M | re.S).group(1).splitlines()
 
 
 def test_the_container_is_made_of_what_exists():
@@ -225,12 +254,15 @@ def test_the_container_is_made_of_what_exists():
 
 
 def test_the_commands_of_container_and_module_exist():
-    lines = [*section("test"), *section("runscript"), *section("help"), *MODULE.read_text().splitlines()]
-    called = [shlex.split(line.partition(": ")[2] or line) for line in lines if re.search(r"(^|\s)swinmpi-\w+ ?", line)]
+    lines = [*section("test"), *section("runscript"), *section("help"),
+             *MODULE.read_text().splitlines()]
+    called = [shlex.split(line.partition(": ")[2] or line) for line in lines
+              if re.search(r"(^|\s)swinmpi-\w+ ?", line)]
     for words in called:
         name = next((word for word in words if re.fullmatch(r"swinmpi-\w+", word)), None)
         if name and "$@" not in words and "--version" not in words and "\"" not in "".join(words):
-            parser = importlib.import_module(f"swinmpi.cli.{name.removeprefix('swinmpi-')}").parser()
+            parser = importlib.import_module(
+                f"swinmpi.cli.{name.removeprefix('swinmpi-')}").parser()
             rest = words[words.index(name) + 1:]
             parser.parse_args(rest if rest[:1] != ["super-resolves"] else [])
     assert len(called) >= 4

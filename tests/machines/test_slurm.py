@@ -1,4 +1,5 @@
-"""The job scripts on a real Slurm of three nodes: they run, scale, are stopped, requeued and lose a node; same bytes always."""
+"""The job scripts on a real Slurm of three nodes: they run, scale, are stopped, requeued and lose
+a node; same bytes always."""
 import os
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpo
 from tests.support.training import as_arguments, log_of, settings, write_pairs
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=f"no Slurm: {why_not()}")
-long_form = pytest.mark.skipif("SWINMPI_LONG_TESTS" not in os.environ, reason="takes minutes; SWINMPI_LONG_TESTS=1 runs it")
+long_form = pytest.mark.skipif("SWINMPI_LONG_TESTS" not in os.environ,
+                               reason="takes minutes; SWINMPI_LONG_TESTS=1 runs it")
 
 TWO_NODES = ["--nodes=2", "--ntasks=2"]
 SAMPLE, ARRAY, TRAIN = JOBS / "sample.slurm", JOBS / "sample_array.slurm", JOBS / "train.slurm"
@@ -34,15 +36,16 @@ def inputs(tmp_path_factory):
     write_stack(folder / "in.h5", smooth_stack(NUM_IMAGES, 60, 60))
     write_checkpoint(folder / "model.safetensors", "model.window_px=32")
     threads = torch.get_num_threads()
-    assert main(arguments(folder / "in.h5", folder / "wanted.h5", folder / "model.safetensors", "parallel.threads=1",
-                          *SLOWLY)) == 0
+    assert main(arguments(folder / "in.h5", folder / "wanted.h5", folder / "model.safetensors",
+                          "parallel.threads=1", *SLOWLY)) == 0
     torch.set_num_threads(threads)
     return folder
 
 
 def sampling(inputs: Path, output: str = "out.h5", *options: str) -> list[str]:
     """Arguments of jobs/sample.slurm that give `wanted.h5`."""
-    return [inputs / "in.h5", output, "--checkpoint", inputs / "model.safetensors", *as_arguments(SLOWLY), *options]
+    return [inputs / "in.h5", output, "--checkpoint", inputs / "model.safetensors",
+            *as_arguments(SLOWLY), *options]
 
 
 def assert_wanted(output: Path, inputs: Path) -> None:
@@ -63,14 +66,16 @@ def num_done(output: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("launcher, options, ranks", [("auto", [], 4), ("srun --mpi=pmi2", TWO_NODES, 2)])
+@pytest.mark.parametrize("launcher, options, ranks",
+                         [("auto", [], 4), ("srun --mpi=pmi2", TWO_NODES, 2)])
 def test_the_demo_runs_over_two_nodes(cluster, tmp_path, launcher, options, ranks):
     job = cluster.submit(tmp_path, *options, SAMPLE, SWINMPI_LAUNCHER=launcher).wait()
     job.assert_completed()
     assert f"by {'srun' if 'srun' in launcher else 'mpirun'}" in job.said
     assert job.fields("NumNodes") == ["2"] and job.fields("Requeue") == ["1"]
     assert f"{ranks} ranks x 1 threads" in job.said and "above bicubic" in job.said
-    assert {path.name for path in (tmp_path / "swinmpi-out").iterdir()} == {"sr.h5", "contact_sheet.png", "report.json"}
+    assert ({path.name for path in (tmp_path / "swinmpi-out").iterdir()}
+            == {"sr.h5", "contact_sheet.png", "report.json"})
 
 
 def test_any_launcher_and_any_path(cluster, inputs, tmp_path):
@@ -82,8 +87,9 @@ def test_any_launcher_and_any_path(cluster, inputs, tmp_path):
         os.link(inputs / name, folder / f"my {name}")
 
     def submit(launcher):
-        return cluster.submit(folder, *TWO_NODES, "jobs of 'mine'/sample.slurm", "my in.h5::/images", f"out of '{launcher}'.h5",
-                              "--checkpoint", "my model.safetensors", *as_arguments(SLOWLY), SWINMPI_LAUNCHER=launcher)
+        return cluster.submit(folder, *TWO_NODES, "jobs of 'mine'/sample.slurm",
+                              "my in.h5::/images", f"out of '{launcher}'.h5", "--checkpoint", "my "
+                              "model.safetensors", *as_arguments(SLOWLY), SWINMPI_LAUNCHER=launcher)
 
     launchers = ("auto", "srun --mpi=pmi2")
     for launcher, job in zip(launchers, [submit(launcher) for launcher in launchers], strict=True):
@@ -93,11 +99,14 @@ def test_any_launcher_and_any_path(cluster, inputs, tmp_path):
 
 
 def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_path):
-    cluster.submit(tmp_path, "--ntasks=1", "--array=1-4", ARRAY, *sampling(inputs)).wait().assert_completed()
+    cluster.submit(tmp_path, "--ntasks=1", "--array=1-4", ARRAY,
+                   *sampling(inputs)).wait().assert_completed()
     assert_wanted(tmp_path / "out.h5", inputs)
     assert {path.name for path in tmp_path.iterdir()} == {"out.h5", "job.log"}
-    again = cluster.submit(tmp_path, "--ntasks=1", "--array=1,3", ARRAY, *sampling(inputs, "other.h5")).wait()
-    assert set(again.fields("ExitCode")) == {"2:0"} and "task numbers that follow each other" in again.said
+    again = cluster.submit(tmp_path, "--ntasks=1", "--array=1,3", ARRAY,
+                           *sampling(inputs, "other.h5")).wait()
+    assert (set(again.fields("ExitCode")) == {"2:0"}
+            and "task numbers that follow each other" in again.said)
     again = cluster.submit(tmp_path, "--ntasks=1", "--array=1-1", ARRAY, *sampling(inputs)).wait()
     assert set(again.fields("ExitCode")) == {"2:0"} and "exists already" in again.said
 
@@ -107,19 +116,23 @@ def test_a_list_is_dealt_out_over_an_array(cluster, inputs, tmp_path):
         write_stack(tmp_path / f"stack {number}.h5", smooth_stack(1, 40, 36, seed=number))
     write_stack(tmp_path / "unusable.h5", smooth_stack(1, 40, 36)[0, 0])
     (tmp_path / "list").write_text("stack 0.h5\nunusable.h5\n\nstack 1.h5::/images\nstack 2.h5\n")
-    job = cluster.submit(tmp_path, "--ntasks=1", "--array=5-6", ARRAY, "--list", "list", "made of these",
+    job = cluster.submit(tmp_path, "--ntasks=1", "--array=5-6",
+                         ARRAY, "--list", "list", "made of these",
                          "--checkpoint", inputs / "model.safetensors", *as_arguments(SLOWLY)).wait()
-    assert sorted(zip(job.fields("ArrayTaskId"), job.fields("ExitCode"), strict=True)) == [("5", "0:0"), ("6", "2:0")]
+    assert (sorted(zip(job.fields("ArrayTaskId"), job.fields("ExitCode"), strict=True))
+            == [("5", "0:0"), ("6", "2:0")])
     assert "unusable.h5: ended with code 2" in job.said
     for number in range(3):
         assert sr_of(tmp_path / f"made of these/stack {number}_sr.h5").shape == (1, 80, 72)
 
 
 def test_what_is_stopped_requeues_itself_until_it_is_finished(cluster, inputs, tmp_path):
-    """A job, and at the same time an array, of which only the stopped task may be requeued: the one with the array's number."""
+    """A job, and at the same time an array, of which only the stopped task may be requeued: the one
+    with the array's number."""
     job = cluster.submit(tmp_path, *TWO_NODES, SAMPLE, *sampling(inputs))
     (tmp_path / "array").mkdir()
-    array = cluster.submit(tmp_path / "array", "--ntasks=1", "--array=1-2", ARRAY, *sampling(inputs))
+    array = cluster.submit(tmp_path / "array", "--ntasks=1", "--array=1-2", ARRAY,
+                           *sampling(inputs))
     array.until(lambda: "shard 2 of 2: " in array.said)
     assert array.fields("JobId")[array.fields("ArrayTaskId").index("2")] == str(array.number)
     cluster.run("scancel", "--batch", "--signal=USR2", f"{array.number}_2")
@@ -133,7 +146,8 @@ def test_what_is_stopped_requeues_itself_until_it_is_finished(cluster, inputs, t
         stopped.wait().assert_completed()
         assert_wanted(stopped.log.with_name("out.h5"), inputs)
     assert job.fields("Restarts") == ["2"] and job.said.count("back into the queue") == 2, job.said
-    assert dict(zip(array.fields("ArrayTaskId"), array.fields("Restarts"), strict=True)) == {"1": "0", "2": "1"}, array.said
+    assert dict(zip(array.fields("ArrayTaskId"), array.fields("Restarts"),
+                    strict=True)) == {"1": "0", "2": "1"}, array.said
 
 
 def test_training_on_two_nodes_is_requeued_and_goes_on(cluster, tmp_path):
@@ -142,17 +156,20 @@ def test_training_on_two_nodes_is_requeued_and_goes_on(cluster, tmp_path):
 
     def submit(folder):
         folder.mkdir()
-        return cluster.submit(folder, *TWO_NODES, TRAIN, *as_arguments(settings(pairs, folder / "run", *overrides)))
+        return cluster.submit(folder, *TWO_NODES, TRAIN,
+                              *as_arguments(settings(pairs, folder / "run", *overrides)))
 
     stopped, undisturbed = submit(tmp_path / "stopped"), submit(tmp_path / "undisturbed")
     stopped.until_running(0, lambda: len(log_of(stopped.log.parent / "run")) >= 10)
     stopped.signal()
     for job in (stopped, undisturbed):
         job.wait().assert_completed()
-    assert stopped.fields("Restarts") == ["1"] and undisturbed.fields("Restarts") == ["0"], stopped.said
+    assert (stopped.fields("Restarts") == ["1"]
+            and undisturbed.fields("Restarts") == ["0"]), stopped.said
     mine, wanted = (job.log.parent / "run" for job in (stopped, undisturbed))
     assert log_of(mine) == log_of(wanted)
-    mine, wanted = (load_weights(CheckpointFolder(run, 1).latest() / "weights.safetensors")[0] for run in (mine, wanted))
+    mine, wanted = (load_weights(CheckpointFolder(run, 1).latest() / "weights.safetensors")[0]
+                    for run in (mine, wanted))
     assert all(torch.equal(mine[name], wanted[name]) for name in mine | wanted)
 
 
@@ -181,8 +198,9 @@ def test_a_lost_node_costs_nothing_but_time(cluster, inputs, tmp_path, launcher)
 def test_the_real_time_limit(cluster, inputs, tmp_path):
     stack = write_stack(tmp_path / "many.h5", smooth_stack(60, 60, 60))
     checkpoint = inputs / "model.safetensors"
-    job = cluster.submit(tmp_path, *TWO_NODES, "--time=2", "--signal=B:USR2@60", SAMPLE, stack, "out.h5", "--checkpoint",
-                         checkpoint, *as_arguments(SLOWLY), "--ensemble", "20").wait(patience_s=3600)
+    job = cluster.submit(tmp_path, *TWO_NODES, "--time=2", "--signal=B:USR2@60", SAMPLE,
+                         stack, "out.h5", "--checkpoint", checkpoint, *as_arguments(SLOWLY),
+                         "--ensemble", "20").wait(patience_s=3600)
     job.assert_completed()
     assert job.fields("Restarts") != ["0"], job.said
     assert main(arguments(stack, tmp_path / "alone.h5", checkpoint, *SLOWLY)) == 0

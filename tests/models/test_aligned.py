@@ -1,4 +1,5 @@
-"""The `aligned` family: shapes and sizes, what an encoder sees, the encoder in blocks, and the moving average."""
+"""The `aligned` family: shapes and sizes, what an encoder sees, the encoder in blocks,
+and the moving average."""
 import pytest
 import torch
 from torch import nn
@@ -19,8 +20,8 @@ from swinmpi.storage.checkpoint import load_into, load_weights, save_weights
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import WindowGrid, window_origin
 
-SMALL = {"window_px": 16, "encoder_channels": 8, "encoder_blocks": 2, "feature_channels": 4, "global_channels": 8,
-         "unet_channels": [8, 16], "attention_heads": 2}
+SMALL = {"window_px": 16, "encoder_channels": 8, "encoder_blocks": 2, "feature_channels": 4,
+         "global_channels": 8, "unet_channels": [8, 16], "attention_heads": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -46,22 +47,25 @@ def test_shapes(scale, channels):
     config = small(scale=scale, channels=channels)
     model = Aligned(config).model
     features, global_vector = model.encoder(torch.randn(2, channels, 9, 7))
-    assert features.shape == (2, 4 + channels, 9 * scale, 7 * scale) and global_vector.shape == (2, 8)
+    assert (features.shape == (2, 4 + channels, 9 * scale, 7 * scale)
+            and global_vector.shape == (2, 8))
     for window_px in (16, 24):
         x_t = torch.randn(2, channels, window_px, window_px)
         seen = torch.randn(2, 4 + channels, window_px, window_px)
         border = torch.rand(2, 1, window_px, window_px)
-        assert model.unet(x_t, torch.tensor([0, 999]), seen, border, global_vector).shape == x_t.shape
+        assert (model.unet(x_t, torch.tensor([0, 999]), seen, border, global_vector).shape
+                == x_t.shape)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("levels", [2, 3, 4])
 def test_the_unet_sees_all_it_is_told(levels):
-    unet = Aligned(small(window_px=32, unet_channels=[8, 16, 16, 24][:levels], unet_blocks=2)).model.unet.eval()
+    unet = Aligned(small(window_px=32, unet_channels=[8, 16, 16, 24][:levels],
+                         unet_blocks=2)).model.unet.eval()
     for parameter in unet.parameters():
         parameter += 0.1 * torch.randn_like(parameter)
-    told = [torch.randn(3, 3, 32, 32), torch.tensor([1, 50, 900]), torch.randn(3, 7, 32, 32), torch.rand(3, 1, 32, 32),
-            torch.randn(3, 8)]
+    told = [torch.randn(3, 3, 32, 32), torch.tensor([1, 50, 900]), torch.randn(3, 7, 32, 32),
+            torch.rand(3, 1, 32, 32), torch.randn(3, 8)]
     answer = unet(*told)
     for place, other in enumerate(told):
         changed = unet(*told[:place], other + 1, *told[place + 1:])
@@ -73,7 +77,8 @@ def test_the_unet_sees_all_it_is_told(levels):
 @torch.no_grad()
 def test_an_untrained_unet_predicts_nothing():
     unet = Aligned(small()).model.unet
-    told = torch.randn(1, 3, 16, 16), torch.tensor([5]), torch.randn(1, 7, 16, 16), torch.rand(1, 1, 16, 16), torch.randn(1, 8)
+    told = (torch.randn(1, 3, 16, 16), torch.tensor([5]), torch.randn(1, 7, 16, 16),
+            torch.rand(1, 1, 16, 16), torch.randn(1, 8))
     assert not unet(*told).any()
 
 
@@ -94,7 +99,8 @@ def test_the_radius_is_as_far_as_a_pixel_is_seen(blocks):
 
 @torch.no_grad()
 @pytest.mark.parametrize("scale", [2, 3])
-@pytest.mark.parametrize("sizes", [[(1, 1)], [(5, 7), (5, 7)], [(128, 129)], [(300, 40)], [(131, 260)]])
+@pytest.mark.parametrize("sizes",
+                         [[(1, 1)], [(5, 7), (5, 7)], [(128, 129)], [(300, 40)], [(131, 260)]])
 def test_the_encoder_in_blocks_is_the_encoder(sizes, scale):
     family = Aligned(small(scale=scale))
     model = family.model.eval()
@@ -132,18 +138,21 @@ def test_training_reaches_every_parameter():
         if hasattr(block, "modulate"):
             nn.init.normal_(block.modulate.weight, std=0.1)
     features, global_vector = model.encoder(torch.randn(2, 3, 8, 8))
-    output = model.unet(torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), features, torch.rand(2, 1, 16, 16), global_vector)
+    output = model.unet(torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), features,
+                        torch.rand(2, 1, 16, 16), global_vector)
     output.square().mean().backward()
-    assert [name for name, value in model.named_parameters() if value.grad is None or not value.grad.any()] == []
+    assert [name for name, value in model.named_parameters()
+            if value.grad is None or not value.grad.any()] == []
 
 
 @torch.no_grad()
 def test_bf16_and_channels_last_stay_close():
-    model = Aligned(small()).model.prepare(torch.device("cpu"), channels_last=True, fused_attention=True)
+    model = Aligned(small()).model.prepare(torch.device("cpu"), channels_last=True,
+                                           fused_attention=True)
     for parameter in model.unet.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
-    told = [torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), torch.randn(2, 7, 16, 16), torch.rand(2, 1, 16, 16),
-            torch.randn(2, 8)]
+    told = [torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), torch.randn(2, 7, 16, 16),
+            torch.rand(2, 1, 16, 16), torch.randn(2, 8)]
     reference = model.unet(*told)
     plain = model.prepare(torch.device("cpu"), channels_last=False, fused_attention=False)
     assert torch.allclose(plain.unet(*told), reference, atol=1e-4)
@@ -183,13 +192,16 @@ def test_the_ramp_starts_with_a_short_average():
 def test_a_checkpoint_gives_the_model_back(tmp_path):
     model, other = Aligned(small()).model, Aligned(small()).model
     header = {"model": small().model_dump(), "update": 3}
-    save_weights(tmp_path / "model.safetensors", model.to(memory_format=torch.channels_last).state_dict(), header)
+    save_weights(tmp_path / "model.safetensors",
+                 model.to(memory_format=torch.channels_last).state_dict(), header)
     weights, came = load_weights(tmp_path / "model.safetensors")
     load_into(other, weights, "model.safetensors")
     assert came == header and AlignedModel(**came["model"]) == small()
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
     larger = Aligned(small(encoder_channels=16)).model
-    with pytest.raises(CheckpointError, match=r"encoder.body.0.conv1.bias should be \(16,\), is \(8,\)"):
+    with pytest.raises(CheckpointError,
+                       match=r"encoder.body.0.conv1.bias should be \(16,\), is \(8,\)"):
         load_into(larger, weights, "model.safetensors")
     with pytest.raises(CheckpointError, match=r"encoder.body.1.bias should be \(8,\), is absent"):
         load_into(Aligned(small(encoder_blocks=1)).model, weights, "model.safetensors")

@@ -1,4 +1,5 @@
-"""The `thesis` family: sizes as published, attention paths, memory formats, precision, and the shared RRDB trunk."""
+"""The `thesis` family: sizes as published, attention paths, memory formats, precision,
+and the shared RRDB trunk."""
 import math
 
 import pytest
@@ -8,13 +9,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from swinmpi.config import ThesisModel, load_config
 from swinmpi.errors import CheckpointError, ConfigError
-from swinmpi.models.blocks import SelfAttention, count_parameters, set_fused_attention, sinusoidal_embedding
+from swinmpi.models.blocks import (
+    SelfAttention,
+    count_parameters,
+    set_fused_attention,
+    sinusoidal_embedding,
+)
 from swinmpi.models.rrdb import RRDBSuperResolver
 from swinmpi.models.thesis_encoders import RRDBEncoder, condition_channels, make_encoder
 from swinmpi.models.thesis_unet import ThesisUNet
 
-SMALL = {"window_px": 16, "rrdb_blocks": 2, "rrdb_channels": 8, "rrdb_growth": 4, "unet_channels": [8, 12, 16, 20],
-         "bottleneck_channels": 24, "attention_heads": 2}
+SMALL = {"window_px": 16, "rrdb_blocks": 2, "rrdb_channels": 8, "rrdb_growth": 4,
+         "unet_channels": [8, 12, 16, 20], "bottleneck_channels": 24, "attention_heads": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +34,8 @@ def small(**changes) -> ThesisModel:
 
 def window_inputs(config: ThesisModel, n: int = 3):
     w = config.window_px
-    return torch.randn(n, config.channels, w, w), torch.arange(n) * 7, torch.randn(n, condition_channels(config), w, w)
+    return (torch.randn(n, config.channels, w, w), torch.arange(n) * 7,
+            torch.randn(n, condition_channels(config), w, w))
 
 
 def test_published_sizes():
@@ -52,7 +59,8 @@ def test_published_cost_per_window_and_step():
 
 def test_sinusoidal_embedding_is_the_formula():
     embedding = sinusoidal_embedding(torch.tensor([0, 5, 999]), 8)
-    expected = [[wave(t / 10000 ** (i / 4)) for wave in (math.sin, math.cos) for i in range(4)] for t in (0, 5, 999)]
+    expected = [[wave(t / 10000 ** (i / 4)) for wave in (math.sin, math.cos) for i in range(4)]
+                for t in (0, 5, 999)]
     assert embedding.dtype == torch.float32
     assert torch.allclose(embedding, torch.tensor(expected), atol=2e-4)
     with pytest.raises(ValueError, match="even"):
@@ -63,8 +71,9 @@ def test_sinusoidal_embedding_is_the_formula():
 def test_attention_equals_torch_multihead(fused):
     block = SelfAttention(24, 4, fused)
     oracle = torch.nn.MultiheadAttention(24, 4, batch_first=True)
-    oracle.load_state_dict({"in_proj_weight": block.to_qkv.weight, "in_proj_bias": block.to_qkv.bias,
-                            "out_proj.weight": block.join_heads.weight, "out_proj.bias": block.join_heads.bias})
+    oracle.load_state_dict(
+        {"in_proj_weight": block.to_qkv.weight, "in_proj_bias": block.to_qkv.bias,
+         "out_proj.weight": block.join_heads.weight, "out_proj.bias": block.join_heads.bias})
     x = 3 * torch.randn(2, 24, 6, 10)
     tokens = x.flatten(2).transpose(1, 2)
     normed = block.norm(tokens)
@@ -133,12 +142,14 @@ def test_no_control_flow_depends_on_data():
     unet, encoder = ThesisUNet(config).eval(), make_encoder(config).eval()
     x, t, condition = window_inputs(config)
     features = encoder(condition)
-    assert torch.allclose(torch.export.export(unet, (x, t, features)).module()(x, t, features), unet(x, t, features))
+    assert torch.allclose(torch.export.export(unet, (x, t, features)).module()(x, t, features),
+                          unet(x, t, features))
     assert torch.allclose(torch.export.export(encoder, (condition,)).module()(condition), features)
 
 
 @pytest.mark.parametrize("encoder_name", ["conv", "rrdb"])
-@pytest.mark.parametrize(("condition_on", "expected_channels"), [("lr", 4), ("lr+x_t", 7), ("x_t", 4)])
+@pytest.mark.parametrize(("condition_on", "expected_channels"),
+                         [("lr", 4), ("lr+x_t", 7), ("x_t", 4)])
 def test_joint_training_reaches_every_parameter(encoder_name, condition_on, expected_channels):
     config = small(encoder=encoder_name, condition_on=condition_on)
     unet, encoder = ThesisUNet(config), make_encoder(config)
@@ -165,7 +176,8 @@ def test_joined_convolutions_equal_one_over_concatenated_channels():
     first = encoder.trunk.first
     weight = torch.cat([first.weight, encoder.join.weight], dim=1)
     concatenated = functional.conv2d(condition, weight, first.bias, padding=1)
-    assert torch.allclose(first(condition[:, :3]) + encoder.join(condition[:, 3:]), concatenated, atol=1e-4)
+    assert torch.allclose(first(condition[:, :3]) + encoder.join(condition[:, 3:]), concatenated,
+                          atol=1e-4)
     assert not torch.allclose(encoder(condition), encoder(other_mask), atol=1e-3)
 
 
@@ -184,7 +196,8 @@ def test_pretrained_trunk_is_shared_then_frozen():
 def test_trunk_of_another_model_is_refused():
     encoder = RRDBEncoder(small())
     before = {key: value.clone() for key, value in encoder.state_dict().items()}
-    for other in (RRDBSuperResolver(small(channels=1)), RRDBSuperResolver(small(rrdb_blocks=3)), ThesisUNet(small())):
+    for other in (RRDBSuperResolver(small(channels=1)), RRDBSuperResolver(small(rrdb_blocks=3)),
+                  ThesisUNet(small())):
         with pytest.raises(CheckpointError, match="RRDB super-resolver"):
             encoder.load_trunk(other.state_dict())
         assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())

@@ -1,4 +1,5 @@
-"""Collectives, failures, waiting and launching under a real mpirun; every program has a time limit."""
+"""Collectives, failures, waiting and launching under a real mpirun; every program
+has a time limit."""
 from pathlib import Path
 
 import pytest
@@ -73,12 +74,14 @@ def test_waiting_ranks_leave_the_cores_to_those_who_compute(mpirun):
 
 def test_a_launcher_of_another_mpi_is_noticed(alone):
     started_by_mpirun = {"PMI_SIZE": "4", "PMI_RANK": "0"}
-    for environ, reason in ((started_by_mpirun, "each is alone"), (started_by_mpirun | NO_MPI, "no MPI library"),
-                            ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}, "each is alone"),
-                            ({"TORCHELASTIC_RUN_ID": "none", "RANK": "0"}, "torchrun is for swinmpi-train only")):
+    for environ, reason in (
+            (started_by_mpirun, "each is alone"), (started_by_mpirun | NO_MPI, "no MPI library"),
+            ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "0"}, "each is alone"),
+            ({"TORCHELASTIC_RUN_ID": "none", "RANK": "0"}, "torchrun is for swinmpi-train only")):
         finished = alone("-c", COMMAND, **environ)
         assert finished.code == 2, finished.err
-        assert finished.err.startswith("swinmpi: ") and reason in finished.err and finished.err.count("\n") == 1
+        assert (finished.err.startswith("swinmpi: ") and reason in finished.err
+                and finished.err.count("\n") == 1)
 
 
 COMMAND = """
@@ -98,7 +101,8 @@ def test_torch_distributed_over_mpirun(mpirun):
 
 
 def test_torch_distributed_over_torchrun(alone):
-    finished = alone("-m", "torch.distributed.run", "--nproc-per-node", "2", PROGRAMS / "distributed.py")
+    finished = alone("-m", "torch.distributed.run", "--nproc-per-node", "2",
+                     PROGRAMS / "distributed.py")
     assert (finished.code, finished.out) == (0, "2 3\n"), finished.err
 
 
@@ -114,7 +118,8 @@ def test_torch_distributed_alone():
     # A batch script is no step; mpirun's daemons are one, and not the ranks.
     ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, None, None),
     ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_STEP_ID": "0"}, 8, 5),
-    ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "PMI_SIZE": "6", "PMI_RANK": "4"}, 6, 4),
+    ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_STEP_ID": "0", "PMI_SIZE": "6",
+      "PMI_RANK": "4"}, 6, 4),
 ])
 def test_what_launchers_say(environ, size, rank):
     assert (launcher_size(environ), launcher_rank(environ)) == (size, rank)
@@ -145,7 +150,8 @@ def test_the_quota_is_the_smallest_up_the_control_groups(tmp_path):
 
 def test_a_missing_gpu_is_named():
     if torch.cuda.is_available():
-        assert choose_device("cuda", torch.cuda.device_count()) == choose_device("auto", 0) == "cuda:0"
+        assert choose_device("cuda",
+                             torch.cuda.device_count()) == choose_device("auto", 0) == "cuda:0"
     else:
         assert choose_device("auto", 3) == "cpu"
         with pytest.raises(LaunchError, match="expected a CUDA device"):

@@ -48,7 +48,8 @@ def test_every_image_belongs_to_one_group(image_indices, num_groups):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-@pytest.mark.parametrize("num_images, num_ranks, expected", [(40, 8, 1), (8, 8, 1), (3, 8, 2), (1, 5, 5), (0, 5, 5)])
+@pytest.mark.parametrize("num_images, num_ranks, expected",
+                         [(40, 8, 1), (8, 8, 1), (3, 8, 2), (1, 5, 5), (0, 5, 5)])
 def test_automatic_ranks_per_image(num_images, num_ranks, expected):
     ranks_per_image, reason = auto_ranks_per_image(num_images, num_ranks)
     assert ranks_per_image == expected
@@ -56,12 +57,14 @@ def test_automatic_ranks_per_image(num_images, num_ranks, expected):
 
 
 @given(st.integers(1, 12), ranks, st.data())
-def test_a_plan_shares_every_live_window_once_whatever_the_number_of_ranks(num_positions, num_ranks, data):
+def test_a_plan_shares_every_live_window_once_whatever_the_number_of_ranks(
+        num_positions, num_ranks, data):
     positions = st.lists(st.integers(0, num_positions - 1), unique=True)
     live = data.draw(st.lists(positions, min_size=1, max_size=4))
     plan = plan_step(range(num_positions), num_ranks, live)
     assert plan.items == plan_step(range(num_positions), 1, live).items
-    assert sorted(plan.items) == sorted((slot, position) for slot, owned in enumerate(live) for position in owned)
+    assert sorted(plan.items) == sorted(
+        (slot, position) for slot, owned in enumerate(live) for position in owned)
     assert [item for rank in range(num_ranks) for item in plan.own(rank)] == list(plan.items)
     for rank in range(num_ranks):
         owned = block_range(num_positions, num_ranks, rank)

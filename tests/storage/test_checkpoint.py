@@ -1,4 +1,5 @@
-"""Checkpoint files: round trips, damage told in one line, and nothing half-written under a final name."""
+"""Checkpoint files: round trips, damage told in one line, and nothing half-written
+under a final name."""
 import os
 import pickle
 import random
@@ -23,7 +24,8 @@ from swinmpi.storage.checkpoint import (
     write_atomically,
 )
 
-TENSORS = {"weight": torch.arange(12.0).view(3, 4), "count": torch.tensor(7), "half": torch.ones(5, dtype=torch.bfloat16)}
+TENSORS = {"weight": torch.arange(12.0).view(3, 4), "count": torch.tensor(7),
+           "half": torch.ones(5, dtype=torch.bfloat16)}
 HEADER = {"model": {"family": "aligned"}, "update": 9, "text": "ä"}
 
 
@@ -35,13 +37,15 @@ def written(tmp_path):
 
 def saved(folder: CheckpointFolder, update: int, size: int = 4) -> None:
     tensors = {"a": torch.full((size,), float(update))}
-    folder.save(update, tensors, tensors, {"update": update, "rng": torch.get_rng_state()}, {"update": update})
+    folder.save(update, tensors, tensors, {"update": update, "rng": torch.get_rng_state()},
+                {"update": update})
 
 
 def test_weights_come_back_with_their_header(written):
     tensors, header = load_weights(written)
     assert header == HEADER and tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype for name, value in TENSORS.items())
+    assert all(torch.equal(tensors[name], value) and tensors[name].dtype == value.dtype
+               for name, value in TENSORS.items())
     assert [path.name for path in written.parent.iterdir()] == ["w.safetensors"]
     assert len(file_sha256(written)) == 64
 
@@ -50,7 +54,8 @@ def test_damaged_weights_are_one_line(written, tmp_path):
     content = written.read_bytes()
     for kept in (0, 4, 8, 60, len(content) // 2, len(content) - 1):
         (tmp_path / "cut.safetensors").write_bytes(content[:kept])
-        with pytest.raises(CheckpointError, match="cut.safetensors: not a readable safetensors file"):
+        with pytest.raises(CheckpointError,
+                           match="cut.safetensors: not a readable safetensors file"):
             load_weights(tmp_path / "cut.safetensors")
     rng = random.Random(1)
     for number in range(300):
@@ -66,11 +71,14 @@ def test_damaged_weights_are_one_line(written, tmp_path):
 
 def test_files_of_others_are_refused(tmp_path):
     save_file({"a": torch.zeros(3)}, tmp_path / "other.safetensors")
-    save_file({"a": torch.zeros(3)}, tmp_path / "no_header.safetensors", metadata={"format": "swinmpi-1"})
-    save_file({"a": torch.zeros(3)}, tmp_path / "list.safetensors", metadata={"format": "swinmpi-1", "header": "[1]"})
+    save_file({"a": torch.zeros(3)}, tmp_path / "no_header.safetensors",
+              metadata={"format": "swinmpi-1"})
+    save_file({"a": torch.zeros(3)}, tmp_path / "list.safetensors",
+              metadata={"format": "swinmpi-1", "header": "[1]"})
     (tmp_path / "folder.safetensors").mkdir()
-    for name, told in (("missing", "found nothing there"), ("folder", "found nothing there"), ("other", "swinmpi-train"),
-                       ("no_header", "header is damaged"), ("list", "header is damaged")):
+    for name, told in (("missing", "found nothing there"), ("folder", "found nothing there"),
+                       ("other", "swinmpi-train"), ("no_header", "header is damaged"),
+                       ("list", "header is damaged")):
         with pytest.raises(CheckpointError, match=told):
             load_weights(tmp_path / f"{name}.safetensors")
 
@@ -78,8 +86,10 @@ def test_files_of_others_are_refused(tmp_path):
 def test_a_strict_load_names_the_first_difference():
     module = torch.nn.Linear(2, 3)
     for tensors, told in (({"weight": torch.zeros(3, 2)}, "bias should be \\(3,\\), is absent"),
-                          ({**module.state_dict(), "z": torch.zeros(1)}, "z should be absent, is \\(1,\\)"),
-                          ({**module.state_dict(), "bias": torch.zeros(4)}, "bias should be \\(3,\\), is \\(4,\\)")):
+                          ({**module.state_dict(), "z": torch.zeros(1)},
+                           "z should be absent, is \\(1,\\)"),
+                          ({**module.state_dict(), "bias": torch.zeros(4)},
+                           "bias should be \\(3,\\), is \\(4,\\)")):
         with pytest.raises(CheckpointError, match=told):
             load_into(module, tensors, "file")
 
@@ -96,7 +106,8 @@ def test_states_are_kept_in_order(tmp_path):
     assert state["update"] == 100000 and torch.equal(state["rng"], torch.get_rng_state())
     saved(folder, 100000, size=9)
     assert load_weights(folder.latest() / "ema.safetensors")[0]["a"].shape == (9,)
-    assert {path.name for path in folder.root.iterdir()} == {".lock", "update-00000900", "update-00100000"}
+    assert {path.name for path in folder.root.iterdir()} == {".lock", "update-00000900",
+                                                             "update-00100000"}
 
 
 def test_what_a_kill_left_is_removed(tmp_path):
@@ -166,7 +177,8 @@ def test_a_kill_while_saving_leaves_a_whole_newest_state(tmp_path, attempt):
                           env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
         for _ in range(rng.randint(2, 20)):
             told = int(process.stdout.readline())
-        # A random moment of what follows: work without a clock, a few microseconds to about one save.
+        # A random moment of what follows: work without a clock, a few microseconds
+        # to about one save.
         sum(range(rng.randrange(1_000_000)))
         os.kill(process.pid, signal.SIGKILL)
         told = max(told, *map(int, process.stdout.read().split()), 0)
@@ -178,9 +190,11 @@ def test_a_kill_while_saving_leaves_a_whole_newest_state(tmp_path, attempt):
         number = int(state.name.removeprefix("update-"))
         for name in ("weights", "ema"):
             tensors, header = load_weights(state / f"{name}.safetensors")
-            assert header == {"update": number} and all((value == number).all() for value in tensors.values()), seed
+            assert (header == {"update": number}
+                    and all((value == number).all() for value in tensors.values())), seed
         assert (load_state(state)["moments"]["a"] == number).all(), seed
     best, header = load_weights(tmp_path / "best.safetensors")
     assert header["update"] in (told, told + 1) and (best["a"] == header["update"]).all(), seed
     folder.create()
-    assert {path.name for path in tmp_path.iterdir()} == {".lock", "best.safetensors", *(s.name for s in folder.states())}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "best.safetensors",
+                                                          *(s.name for s in folder.states())}

@@ -40,7 +40,8 @@ def stack(tmp_path):
 
 def write_all(output, stack, scale):
     for index in output.remaining():
-        output.write(index, {"sr": sr_of(stack, index, scale)}, {"lr_psnr": 40.0 + index, "seam_score": 1.0})
+        output.write(index, {"sr": sr_of(stack, index, scale)},
+                     {"lr_psnr": 40.0 + index, "seam_score": 1.0})
 
 
 def refused(*words, **arguments):
@@ -60,7 +61,8 @@ def test_what_somebody_else_made_meanwhile_is_not_replaced(tmp_path, stack):
         (tmp_path / "out.h5").write_text("precious")
         with pytest.raises(OutputError, match="was made by somebody else meanwhile"):
             output.finish({})
-    assert (tmp_path / "out.h5").read_text() == "precious" and listed(tmp_path) == ["in.h5", "out.h5", "out.h5.partial"]
+    assert ((tmp_path / "out.h5").read_text() == "precious"
+            and listed(tmp_path) == ["in.h5", "out.h5", "out.h5.partial"])
 
 
 # the finished file
@@ -76,7 +78,8 @@ def test_layout_and_dtype_of_the_input_are_kept(tmp_path, shape, dtype):
             assert output.finish({}) == tmp_path / "out.h5"
     with h5py.File(tmp_path / "out.h5") as file:
         sr = file["entry/data/sr"]
-        assert sr.dtype == np.dtype(dtype) and np.array_equal(sr[:], data.repeat(3, axis=high).repeat(3, axis=wide))
+        assert (sr.dtype == np.dtype(dtype)
+                and np.array_equal(sr[:], data.repeat(3, axis=high).repeat(3, axis=wide)))
     assert listed(tmp_path) == ["in.h5", "out.h5"]
 
 
@@ -91,7 +94,8 @@ def test_odd_16_bit_stack_keeps_dtype_attributes_and_axes(tmp_path):
         file["entry/data/y"].attrs["units"] = "mm"
         file["entry/data/angle"].attrs["units"] = np.bytes_(b"deg")
         images.attrs["text"], images.attrs["bytes"] = "µm", np.bytes_(b"fixed")
-        images.attrs["numbers"], images.attrs["names"] = np.arange(6, dtype=">i2").reshape(2, 3), ["a", "bc"]
+        images.attrs["numbers"], images.attrs["names"] = (np.arange(6, dtype=">i2").reshape(2, 3),
+                                                          ["a", "bc"])
         images.attrs["large"] = np.arange(100_000)
         images.attrs["nothing"] = h5py.Empty("f4")
         images.attrs["reference"] = images.ref
@@ -104,17 +108,22 @@ def test_odd_16_bit_stack_keeps_dtype_attributes_and_axes(tmp_path):
             write_all(output, stack, 2)
             output.finish({})
     with h5py.File(tmp_path / "in.h5") as before, h5py.File(tmp_path / "out.h5") as after:
-        old, new, data = before["entry/data/images"].attrs, after["entry/data/sr"].attrs, after["entry/data"]
+        old, new, data = (before["entry/data/images"].attrs, after["entry/data/sr"].attrs,
+                          after["entry/data"])
         for name in set(old) - {"reference"}:
             types = [h5py.h5a.open(attrs._id, name.encode()).get_type() for attrs in (old, new)]
             assert types[0].equal(types[1]), name
-            assert new[name] == old[name] if name == "nothing" else np.array_equal(new[name], old[name]), name
+            assert (new[name] == old[name] if name == "nothing"
+                    else np.array_equal(new[name], old[name])), name
         assert "reference" not in new
         assert data["sr"].shape == (5, 602, 406) and data["sr"].dtype == np.uint16
         assert list(data.attrs["axes"]) == ["angle", "y", "edges"] and data.attrs["y_indices"] == 1
-        assert np.array_equal(data["angle"][:], np.linspace(0, 8, 5)) and data["angle"].attrs["units"] == b"deg"
-        # SR pixel pairs lie symmetrically about the LR pixel they come from; edges keep the first and the last
-        assert np.allclose(data["y"][:].reshape(-1, 2).mean(1), np.arange(301) * 0.5) and data["y"].dtype == np.float32
+        assert (np.array_equal(data["angle"][:], np.linspace(0, 8, 5))
+                and data["angle"].attrs["units"] == b"deg")
+        # SR pixel pairs lie symmetrically about the LR pixel they come from; edges keep
+        # the first and the last
+        assert (np.allclose(data["y"][:].reshape(-1, 2).mean(1), np.arange(301) * 0.5)
+                and data["y"].dtype == np.float32)
         assert np.allclose(np.diff(data["y"][:]), 0.25) and data["y"].attrs["units"] == "mm"
         assert np.array_equal(data["edges"][:], np.arange(407) * 5)
         assert data["sr"].dims[1][0] == data["y"] and len(data["sr"].dims[2]) == 0
@@ -131,44 +140,53 @@ def test_dimension_scales_and_old_style_axes_are_carried(tmp_path):
     make_stack(tmp_path / "old.h5", (2, 4, 1))
     with h5py.File(tmp_path / "old.h5", "a") as file:
         file["entry/data/images"].attrs["axes"] = "time:row:col"
-        file["entry/data/time"], file["entry/data/row"], file["entry/data/col"] = ["b", "a"], np.arange(4), [7.5]
+        file["entry/data/time"], file["entry/data/row"], file["entry/data/col"] = [
+            "b", "a"], np.arange(4), [7.5]
     for name in ("scales.h5", "old.h5"):
         with Stack.open(str(tmp_path / name)) as stack:
-            with StackOutput.open(tmp_path / f"out-{name}", stack, OutputPlan(2), FINGERPRINT) as output:
+            with StackOutput.open(tmp_path / f"out-{name}", stack, OutputPlan(2),
+                                  FINGERPRINT) as output:
                 write_all(output, stack, 2)
                 output.finish({})
         with h5py.File(tmp_path / f"out-{name}") as file:
             data = file["entry/data"]
             assert list(data.attrs["axes"]) == ["time", "row", "col"]
-            assert data["time"].asstr()[:].tolist() == ["b", "a"] and data["col"][:].tolist() == [7.5, 7.5]
+            assert (data["time"].asstr()[:].tolist() == ["b", "a"]
+                    and data["col"][:].tolist() == [7.5, 7.5])
             assert data["row"][:].tolist() == [-0.25, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25]
-            assert [dim[0].name.rpartition("/")[2] for dim in data["sr"].dims] == ["time", "row", "col"]
+            assert [dim[0].name.rpartition("/")[2]
+                    for dim in data["sr"].dims] == ["time", "row", "col"]
 
 
 def test_ensemble_regression_figures_and_provenance(tmp_path, stack):
     plan = OutputPlan(2, ensemble=True, regression=True, compression=0)
     arrays = {"sr": sr_of(stack, 0, 2), "regression": sr_of(stack, 1, 2),
-              "sr_mean": np.full((1, 16, 18), 0.5, np.float32), "sr_std": np.full((1, 16, 18), np.nan, np.float32)}
-    provenance = {"config": "sampler:\n  steps: 10\n", "seed": 3, "argv": ["swinmpi-sample", "ü"], "job_id": None,
-                  "timings": {"unet_s": 1.5}, "checkpoint": tmp_path}
+              "sr_mean": np.full((1, 16, 18), 0.5, np.float32),
+              "sr_std": np.full((1, 16, 18), np.nan, np.float32)}
+    provenance = {"config": "sampler:\n  steps: 10\n", "seed": 3, "argv": ["swinmpi-sample", "ü"],
+                  "job_id": None, "timings": {"unet_s": 1.5}, "checkpoint": tmp_path}
     with StackOutput.open(tmp_path / "out.h5", stack, plan, FINGERPRINT) as output:
         for index in range(5):
             output.write(index, arrays, {"lr_psnr": 40.0 + index})
         output.finish(provenance)
     with h5py.File(tmp_path / "out.h5") as file:
-        data, process, per_image = (file[f"entry/{name}"] for name in ("data", "process", "per_image"))
+        data, process, per_image = (file[f"entry/{name}"]
+                                    for name in ("data", "process", "per_image"))
         assert file.attrs["default"] == "entry" and file["entry"].attrs["default"] == "data"
         assert [group.attrs["NX_class"] for group in (file, file["entry"], data, process)] == \
             ["NXroot", "NXentry", "NXdata", "NXprocess"]
         assert data.attrs["signal"] == "sr" and list(data.attrs["axes"]) == ["."] * 3
         assert list(data.attrs["auxiliary_signals"]) == ["regression", "sr_mean", "sr_std"]
         for name, image in arrays.items():
-            assert data[name].dtype == image.dtype and np.array_equal(data[name][4], image[0], equal_nan=True)
-        assert per_image["done"][:].tolist() == [1] * 5 and per_image["lr_psnr"][:].tolist() == [40, 41, 42, 43, 44]
+            assert (data[name].dtype == image.dtype
+                    and np.array_equal(data[name][4], image[0], equal_nan=True))
+        assert (per_image["done"][:].tolist() == [1] * 5
+                and per_image["lr_psnr"][:].tolist() == [40, 41, 42, 43, 44])
         assert np.isnan(per_image["seam_score"][:]).all()
         assert process["config"].asstr()[()] == provenance["config"] and process["seed"][()] == 3
         assert process["argv"].asstr()[:].tolist() == provenance["argv"] and "job_id" not in process
-        assert process["timings/unet_s"][()] == 1.5 and process["checkpoint"].asstr()[()] == str(tmp_path)
+        assert (process["timings/unet_s"][()] == 1.5
+                and process["checkpoint"].asstr()[()] == str(tmp_path))
         assert process["program"].asstr()[()] == "swinmpi" and {"version", "date"} < set(process)
     with Stack.open(str(tmp_path / "out.h5")) as again:
         assert again.address.dataset == "/entry/data/sr"
@@ -177,12 +195,14 @@ def test_ensemble_regression_figures_and_provenance(tmp_path, stack):
 def test_compression_and_chunks(tmp_path, stack):
     with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT) as output:
         with h5py.File(output.partial, locking=False) as file:
-            assert file["entry/data/sr"].chunks is None and file["entry/data/sr"].id.get_offset() is not None
+            assert (file["entry/data/sr"].chunks is None
+                    and file["entry/data/sr"].id.get_offset() is not None)
         write_all(output, stack, 2)
         output.finish({})
     with h5py.File(tmp_path / "out.h5") as file:
         sr = file["entry/data/sr"]
-        assert (sr.chunks, sr.compression, sr.compression_opts, sr.shuffle) == ((1, 16, 18), "gzip", 4, True)
+        assert (sr.chunks, sr.compression, sr.compression_opts,
+                sr.shuffle) == ((1, 16, 18), "gzip", 4, True)
     assert chunk_shape((9, 2048, 2048), np.dtype("u2")) == (1, 512, 1024)
     assert chunk_shape((9, 301, 1203, 3), np.dtype("f4")) == (1, 151, 301, 3)
 
@@ -198,10 +218,12 @@ def test_float_stack_keeps_its_nans(tmp_path):
             for index in output.remaining():
                 raw = stack.read(index)
                 filled, _ = mask_invalid(raw)
-                output.write(index, {"sr": restore_invalid(filled.repeat(2, 1).repeat(2, 2), raw, 2)}, {})
+                output.write(index,
+                             {"sr": restore_invalid(filled.repeat(2, 1).repeat(2, 2), raw, 2)}, {})
             output.finish({})
     with h5py.File(tmp_path / "out.h5") as file:
-        assert np.array_equal(file["entry/data/sr"][:], data.repeat(2, 1).repeat(2, 2), equal_nan=True)
+        assert np.array_equal(file["entry/data/sr"][:], data.repeat(2, 1).repeat(2, 2),
+                              equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype, empty", [("u2", 0), ("f4", np.nan)])
@@ -224,7 +246,8 @@ def test_wrong_arrays_are_refused_before_anything_is_written(tmp_path, stack):
     with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT) as output:
         for arrays, figures in (({}, {}), ({"sr": good, "x": good}, {}), ({"sr": good}, {"x": 1}),
                                 ({"sr": good[0]}, {}), ({"sr": good[..., 1:]}, {}),
-                                ({"sr": good.astype(np.float32)}, {}), ({"sr": good.repeat(3, axis=0)}, {})):
+                                ({"sr": good.astype(np.float32)}, {}),
+                                ({"sr": good.repeat(3, axis=0)}, {})):
             with pytest.raises(ValueError, match="expected"):
                 output.write(0, arrays, figures)
         assert output.remaining() == [0, 1, 2, 3, 4]
@@ -239,7 +262,8 @@ def test_parts_in_any_order_make_an_image(tmp_path, shape):
         with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT) as output:
             for rows, columns in parts:
                 for index in (1, 0):
-                    output.write_part(index, rows.start, columns.start, {"sr": sr_of(stack, index, 2)[:, rows, columns]})
+                    output.write_part(index, rows.start, columns.start,
+                                      {"sr": sr_of(stack, index, 2)[:, rows, columns]})
             assert output.remaining() == [0, 1]
             for top, left in ((-1, 0), (1, 0), (0, 1)):
                 with pytest.raises(ValueError, match=f"row {top}, column {left} of image 0"):
@@ -249,13 +273,15 @@ def test_parts_in_any_order_make_an_image(tmp_path, shape):
             output.complete(0, {})
             output.finish({})
     with h5py.File(tmp_path / "out.h5") as file:
-        assert np.array_equal(file["entry/data/sr"][:], data.repeat(2, axis=high).repeat(2, axis=wide))
+        assert np.array_equal(file["entry/data/sr"][:],
+                              data.repeat(2, axis=high).repeat(2, axis=wide))
 
 
 def test_packing_needs_memory_for_one_row_of_chunks(tmp_path):
     make_stack(tmp_path / "in.h5", (1, 1024, 1024, 3), "f4")
     with Stack.open(str(tmp_path / "in.h5")) as stack:
-        with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2, compression=0), FINGERPRINT) as output:
+        with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2, compression=0),
+                              FINGERPRINT) as output:
             output.write(0, {"sr": sr_of(stack, 0, 2)}, {})
             tracemalloc.start()
             output.finish({})
@@ -298,7 +324,8 @@ with Stack.open(folder + "/in.h5") as stack:
 
 
 def start_child(folder, stop_at="never"):
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), stop_at], stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(folder), stop_at],
+                            stdout=subprocess.PIPE, text=True)
 
 
 def kill_after(child, line):
@@ -330,8 +357,10 @@ def check_finished(folder, data):
 
 
 def test_writing_changes_no_metadata(tmp_path, stack):
-    """Every byte outside the datasets stays as it was, so there is no moment when a kill could break the file."""
-    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2, ensemble=True), FINGERPRINT) as output:
+    """Every byte outside the datasets stays as it was, so there is no moment when a kill could
+    break the file."""
+    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2, ensemble=True),
+                          FINGERPRINT) as output:
         before = np.frombuffer(output.partial.read_bytes(), np.uint8)
         extra = {name: np.ones((1, 16, 18), np.float32) for name in ("sr_mean", "sr_std")}
         for index in range(5):
@@ -340,7 +369,8 @@ def test_writing_changes_no_metadata(tmp_path, stack):
     differs = before != after
     with h5py.File(output.partial) as file:
         datasets = []
-        file.visititems(lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda _, item: datasets.append(item) if isinstance(item, h5py.Dataset) else None)
         for dataset in datasets:
             place = slice(dataset.id.get_offset(), dataset.id.get_offset() + dataset.nbytes)
             assert differs[place].any() or dataset.name.endswith("seam_score")
@@ -379,7 +409,8 @@ def test_killed_after_renaming_leaves_a_finished_file(tmp_path):
     assert listed(tmp_path) == ["in.h5", "out.h5", "out.h5.partial"]
     with Stack.open(str(tmp_path / "in.h5")) as stack:
         refused("exists already", path=tmp_path / "out.h5", stack=stack, fingerprint={"seed": 0})
-        with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), {"seed": 0}, overwrite=True) as output:
+        with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), {"seed": 0},
+                              overwrite=True) as output:
             assert output.remaining() == []
             output.finish({})
     check_finished(tmp_path, data)
@@ -420,9 +451,11 @@ def test_other_fingerprint_is_refused_and_named(tmp_path, stack):
             path=tmp_path / "out.h5", stack=stack, fingerprint=other)
     refused("output_file.scale", path=tmp_path / "out.h5", stack=stack, plan=OutputPlan(4))
     better_packed = OutputPlan(2, compression=9)
-    with StackOutput.open(tmp_path / "out.h5", stack, better_packed, FINGERPRINT, overwrite=True) as output:
+    with StackOutput.open(tmp_path / "out.h5", stack, better_packed, FINGERPRINT,
+                          overwrite=True) as output:
         assert output.remaining() == [1, 2, 3, 4]
-    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), other, overwrite=True) as output:
+    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), other,
+                          overwrite=True) as output:
         assert output.remaining() == [0, 1, 2, 3, 4]
 
 
@@ -431,7 +464,8 @@ def test_damaged_partial_is_not_silently_thrown_away(tmp_path, stack):
     refused("not a resumable output", "--overwrite", path=tmp_path / "out.h5", stack=stack)
     make_stack(tmp_path / "out.h5.partial")
     refused("not a resumable output", path=tmp_path / "out.h5", stack=stack)
-    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT, overwrite=True) as output:
+    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT,
+                          overwrite=True) as output:
         assert len(output.remaining()) == 5
 
 
@@ -441,7 +475,8 @@ def test_output_that_exists(tmp_path, stack):
     (tmp_path / "out.h5").write_bytes(b"precious")
     refused("exists already", "--overwrite", path=tmp_path / "out.h5", stack=stack)
     assert listed(tmp_path) == ["in.h5", "out.h5"]
-    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT, overwrite=True) as output:
+    with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), FINGERPRINT,
+                          overwrite=True) as output:
         assert (tmp_path / "out.h5").read_bytes() == b"precious"
         write_all(output, stack, 2)
         output.finish({})
@@ -464,7 +499,8 @@ def test_output_in_impossible_places(tmp_path, stack):
     refused("got a folder", path=tmp_path, stack=stack, overwrite=True)
     refused("device", path="/dev/null", stack=stack, overwrite=True)
     refused("cannot write here", "too long", path=tmp_path / ("x" * 254), stack=stack)
-    assert listed(tmp_path) == before and check_output(tmp_path / "out.h5", stack.address.path) == tmp_path / "out.h5"
+    assert (listed(tmp_path) == before
+            and check_output(tmp_path / "out.h5", stack.address.path) == tmp_path / "out.h5")
 
 
 def test_folder_that_is_not_writable(tmp_path, stack):
@@ -502,7 +538,8 @@ def fill_disk(now):
 try:
     with Stack.open({str(tmp_path / "in.h5")!r}) as stack:
         fill_disk("creating")
-        with StackOutput.open({str(tmp_path / "out.h5")!r}, stack, OutputPlan(2), {{"seed": 0}}) as output:
+        path = {str(tmp_path / "out.h5")!r}
+        with StackOutput.open(path, stack, OutputPlan(2), {{"seed": 0}}) as output:
             for index in output.remaining():
                 if index == 2:
                     fill_disk("writing")
@@ -513,11 +550,14 @@ try:
 except OutputError as error:
     print(error)
 """
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                           timeout=300)
     assert (ended.returncode, ended.stderr) == (0, "") and "File too large" in ended.stdout
-    expected = {"creating": "cannot write here", "writing": "image 2 cannot be written", "packing": "cannot be packed"}
+    expected = {"creating": "cannot write here", "writing": "image 2 cannot be written",
+                "packing": "cannot be packed"}
     assert expected[full_at] in ended.stdout and len(ended.stdout.splitlines()) == 1
     assert listed(tmp_path) == ["in.h5"] + ["out.h5.partial"] * (full_at != "creating")
     with Stack.open(str(tmp_path / "in.h5")) as stack:
         with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2), {"seed": 0}) as output:
-            assert output.remaining() == {"creating": [0, 1, 2, 3], "writing": [2, 3], "packing": []}[full_at]
+            assert output.remaining() == {"creating": [0, 1, 2, 3], "writing": [2, 3],
+                                          "packing": []}[full_at]

@@ -1,4 +1,5 @@
-"""Stacks read from real HDF5 files: addresses, layouts, bad input, value ranges, pixels without a number."""
+"""Stacks read from real HDF5 files: addresses, layouts, bad input, value ranges, pixels
+without a number."""
 import os
 import subprocess
 import sys
@@ -66,7 +67,8 @@ def test_several_candidates_are_listed(tmp_path):
 
 @pytest.mark.parametrize("style", ["default", "only", "signal=1"])
 def test_nexus_default_wins_over_other_candidates(tmp_path, style):
-    path = write(tmp_path / "a.h5", **{"entry/scan/images": images(2, 5, 6), "entry/other": images(2, 5, 6)})
+    path = write(tmp_path / "a.h5",
+                 **{"entry/scan/images": images(2, 5, 6), "entry/other": images(2, 5, 6)})
     with h5py.File(path, "a") as file:
         file["entry"].attrs["NX_class"] = "NXentry"
         file["entry/scan"].attrs["NX_class"] = np.bytes_(b"NXdata")
@@ -82,7 +84,8 @@ def test_nexus_default_wins_over_other_candidates(tmp_path, style):
 
 def test_nexus_default_that_is_no_stack_or_leads_nowhere_is_passed_over(tmp_path):
     for signal in ("curve", "gone"):
-        path = write(tmp_path / f"{signal}.h5", **{"entry/data/curve": np.arange(4.0), "frames": images(2, 5, 6)})
+        path = write(tmp_path / f"{signal}.h5",
+                     **{"entry/data/curve": np.arange(4.0), "frames": images(2, 5, 6)})
         with h5py.File(path, "a") as file:
             file.attrs["default"], file["entry"].attrs["default"] = "entry", "data"
             file["entry/data"].attrs["signal"] = signal
@@ -92,9 +95,10 @@ def test_nexus_default_that_is_no_stack_or_leads_nowhere_is_passed_over(tmp_path
 
 # layouts and dtypes
 
-@pytest.mark.parametrize("shape, layout, chw", [
-    ((4, 7, 9), "NHW", (1, 7, 9)), ((4, 7, 9, 3), "NHWC", (3, 7, 9)), ((4, 7, 9, 1), "NHWC", (1, 7, 9)),
-    ((4, 3, 7, 9), "NCHW", (3, 7, 9)), ((4, 1, 7, 9), "NCHW", (1, 7, 9)), ((2, 3, 7, 3), "NHWC", (3, 3, 7))])
+@pytest.mark.parametrize("shape, layout, chw",
+                         [((4, 7, 9), "NHW", (1, 7, 9)), ((4, 7, 9, 3), "NHWC", (3, 7, 9)),
+                          ((4, 7, 9, 1), "NHWC", (1, 7, 9)), ((4, 3, 7, 9), "NCHW", (3, 7, 9)),
+                          ((4, 1, 7, 9), "NCHW", (1, 7, 9)), ((2, 3, 7, 3), "NHWC", (3, 3, 7))])
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "<f4", ">f4"])
 def test_layouts_and_dtypes(tmp_path, shape, layout, chw, dtype):
     data = images(*shape, dtype=dtype)
@@ -161,7 +165,8 @@ def test_truncated_file_at_any_length(tmp_path):
 def test_damaged_pixels_are_named(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("x", data=images(3, 40, 40), chunks=(1, 40, 40), compression="gzip")
+        dataset = file.create_dataset("x", data=images(3, 40, 40), chunks=(1, 40, 40),
+                                      compression="gzip")
         place = dataset.id.get_chunk_info_by_coord((1, 0, 0)).byte_offset
     with open(path, "r+b") as raw:
         raw.seek(place)
@@ -194,13 +199,15 @@ thread = threading.Thread(target=look)
 thread.start()
 thread.join()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          timeout=300)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 8
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.h5")
-    asked = threading.Thread(target=refused, args=(str(tmp_path / "pipe.h5"), "device"), daemon=True)
+    asked = threading.Thread(target=refused, args=(str(tmp_path / "pipe.h5"), "device"),
+                             daemon=True)
     asked.start()
     asked.join(timeout=120)
     assert not asked.is_alive()
@@ -226,7 +233,8 @@ def test_other_files_are_read_only_where_allowed(tmp_path):
         file["link"] = h5py.ExternalLink("source.h5", "/g/x")
         file["folder"] = h5py.ExternalLink("source.h5", "/g")
         file["detour"] = h5py.SoftLink("/folder/x")
-        file.create_dataset("raw", data.shape, "u1", external=[(str(tmp_path / "raw.bin"), 0, data.nbytes)])
+        file.create_dataset("raw", data.shape, "u1",
+                            external=[(str(tmp_path / "raw.bin"), 0, data.nbytes)])
         layout = h5py.VirtualLayout(data.shape, "u1")
         layout[...] = h5py.VirtualSource("source.h5", "/g/x", data.shape)
         file.create_virtual_dataset("virtual", layout)
@@ -252,7 +260,8 @@ def test_soft_links_inside_the_file(tmp_path):
 # attributes, axes, identity
 
 def test_attributes_and_axes_are_seen(tmp_path):
-    path = write(tmp_path / "a.h5", **{"g/x": images(2, 8, 9), "g/y": np.arange(8.0), "scale": np.arange(9)})
+    path = write(tmp_path / "a.h5",
+                 **{"g/x": images(2, 8, 9), "g/y": np.arange(8.0), "scale": np.arange(9)})
     with h5py.File(path, "a") as file:
         file["g"].attrs["axes"] = [".", "y", "."]
         file["g/x"].attrs.update({"units": "counts", "gain": 2.5})
@@ -265,10 +274,12 @@ def test_attributes_and_axes_are_seen(tmp_path):
 
 def test_identity_follows_the_pixels_not_the_file(tmp_path):
     data = images(40, 8, 8)
-    with Stack.open(write(tmp_path / "a.h5", x=data)) as one, Stack.open(write(tmp_path / "b.h5", x=data)) as two:
+    with (Stack.open(write(tmp_path / "a.h5", x=data)) as one,
+          Stack.open(write(tmp_path / "b.h5", x=data)) as two):
         assert one.identity() == two.identity()
     data[0, 0, 0] ^= 1
-    with Stack.open(write(tmp_path / "c.h5", x=data)) as other, Stack.open(str(tmp_path / "a.h5")) as one:
+    with (Stack.open(write(tmp_path / "c.h5", x=data)) as other,
+          Stack.open(str(tmp_path / "a.h5")) as one):
         assert one.identity() != other.identity()
 
 
@@ -277,14 +288,16 @@ def test_identity_follows_the_pixels_not_the_file(tmp_path):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_integers_survive_the_unit_range_exactly(dtype):
     every = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
-    for value_range in (ValueRange(0, 255), ValueRange(0, 65535), ValueRange(1000, 1100), ValueRange(-7.5, 3e4)):
+    for value_range in (ValueRange(0, 255), ValueRange(0, 65535), ValueRange(1000, 1100),
+                        ValueRange(-7.5, 3e4)):
         assert np.array_equal(value_range.from_unit(value_range.to_unit(every), dtype), every)
     assert ValueRange(0, 255).to_unit(np.array([0, 255])).tolist() == [-1, 1]
 
 
 def test_from_unit_rounds_half_to_even_and_clips_integers_only():
     two = ValueRange(0, 2)
-    assert two.from_unit(np.array([-0.5, 0.5, 1.5]), np.uint8).tolist() == [0, 2, 2]  # 0.5, 1.5, 2.5
+    # 0.5, 1.5, 2.5
+    assert two.from_unit(np.array([-0.5, 0.5, 1.5]), np.uint8).tolist() == [0, 2, 2]
     assert two.from_unit(np.array([-9.0, 900.0]), np.uint8).tolist() == [0, 255]
     assert two.from_unit(np.array([-9.0, 900.0]), np.float32).tolist() == [-8, 901]
 
@@ -356,16 +369,19 @@ def test_invalid_pixels_take_the_nearest_value_of_their_channel():
     image = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     image[0, 0, 0], image[0, 1, 2], image[1] = np.nan, np.inf, np.nan
     filled, mask = mask_invalid(image, fill_value=-5)
-    assert np.array_equal(mask, ~np.isfinite(image)) and filled[0, 0, 0] in (1, 4) and (filled[1] == -5).all()
+    assert (np.array_equal(mask, ~np.isfinite(image)) and filled[0, 0, 0] in (1, 4)
+            and (filled[1] == -5).all())
     assert filled[0, 1, 2] in (2, 5, 7, 10) and np.array_equal(filled[~mask], image[~mask])
     assert np.isnan(image[0, 0, 0])
     whole = np.ones((1, 2, 2), np.float32)
     same, none = mask_invalid(whole)
-    assert same is whole and none is None and restore_invalid(np.zeros((1, 4, 4)), whole, 2).sum() == 0
+    assert (same is whole and none is None
+            and restore_invalid(np.zeros((1, 4, 4)), whole, 2).sum() == 0)
 
 
 @given(hnp.arrays(np.float32, st.tuples(st.just(1), st.integers(1, 6), st.integers(1, 6)),
-                  elements=st.sampled_from([0.0, 1.0, 2.5, np.nan, np.inf, -np.inf])), st.integers(2, 4))
+                  elements=st.sampled_from([0.0, 1.0, 2.5, np.nan, np.inf, -np.inf])),
+       st.integers(2, 4))
 def test_invalid_pixels_come_back_and_nothing_else_changes(lr, scale):
     filled, _ = mask_invalid(lr)
     assert np.isfinite(filled).all()

@@ -1,8 +1,8 @@
 """A tiny family that only tests know: it diffuses the Haar bands of what is missing in bicubic.
 
-x_t has four times the channels and half the pixels along an axis; its network is one convolution that
-is told the bicubic image under the window. `reach_px` is 1 although the bands need nothing around
-them, so that the way of a border is tested.
+x_t has four times the channels and half the pixels along an axis; its network is one convolution
+that is told the bicubic image under the window. `reach_px` is 1 although the bands need nothing
+around them, so that the way of a border is tested.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,7 +85,8 @@ class Bands:
         loss = objective.distance(output.float(), wanted)
         return {"loss": loss, "diffusion": loss.detach()}
 
-    def lr_rows(self, height: int, width: int, num_images: int, ownership: Ownership) -> list[range]:
+    def lr_rows(self, height: int, width: int, num_images: int,
+                ownership: Ownership) -> list[range]:
         return [range(height)] * num_images
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
@@ -93,7 +94,8 @@ class Bands:
         return [BandsCondition(self, image.values, encoding) for image in images]
 
     def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        return functional.silu(self.model.unet(torch.cat([x_t, *told], dim=1))) * (1 + t.view(-1, 1, 1, 1) / 1000)
+        return (functional.silu(self.model.unet(torch.cat([x_t, *told], dim=1)))
+                * (1 + t.view(-1, 1, 1, 1) / 1000))
 
 
 class BandsCondition:
@@ -123,4 +125,5 @@ def inverse_haar(bands: Tensor) -> Tensor:
     mean, right, down, diagonal = bands.chunk(4, dim=-3)
     rows = [(mean + right + down + diagonal, mean - right + down - diagonal),
             (mean + right - down - diagonal, mean - right - down + diagonal)]
-    return torch.stack([torch.stack(row, dim=-1).flatten(-2) for row in rows], dim=-2).flatten(-3, -2) / 2
+    return torch.stack([torch.stack(row, dim=-1).flatten(-2) for row in rows],
+                       dim=-2).flatten(-3, -2) / 2

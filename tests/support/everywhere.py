@@ -1,4 +1,5 @@
-"""A tiny exchange that only tests know: every rank holds x_t, and all send their predictions to all."""
+"""A tiny exchange that only tests know: every rank holds x_t, and all send their
+predictions to all."""
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -27,7 +28,8 @@ class EverywhereExchange:
         self.conditions: list[Condition] = []
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int,
+                        shifts: Sequence[Shift]) -> list[list[int]]:
         counted = []
         for shift in shifts[1:]:
             plan = plan_step(ownership_order(grid), num_ranks, [live_positions(grid, shift)])
@@ -35,8 +37,10 @@ class EverywhereExchange:
         return counted
 
     def room_for_residuals(self, num_images: int) -> list[Tensor]:
-        side = [len(line) * self.work.factor for rect in self.rects for line in (rect.rows, rect.cols)]
-        return [torch.zeros(self.work.family.config.channels, *(side or (0, 0))) for _ in range(num_images)]
+        side = [len(line) * self.work.factor for rect in self.rects
+                for line in (rect.rows, rect.cols)]
+        return [torch.zeros(self.work.family.config.channels, *(side or (0, 0)))
+                for _ in range(num_images)]
 
     def start(self, stack_indices: Sequence[int], seed: int) -> None:
         self.stack_indices, self.seed, self.kept = stack_indices, seed, ()
@@ -51,7 +55,8 @@ class EverywhereExchange:
         shifts = [self.process.shift_at(self.seed, i, number) for i in self.stack_indices]
         plan = plan_step(ownership_order(self.grid), self.group.size,
                          [live_positions(self.grid, shift) for shift in shifts])
-        frames, side = [to_frame(x, self.grid, s) for x, s in zip(self.x_t, shifts, strict=True)], self.grid.window_px
+        frames, side = ([to_frame(x, self.grid, s) for x, s in zip(self.x_t, shifts, strict=True)],
+                        self.grid.window_px)
         mine = plan.own(self.group.rank)
         for slot, condition in enumerate(self.conditions):
             condition.prepare(shifts[slot], [position for at, position in mine if at == slot],
@@ -73,7 +78,8 @@ class EverywhereExchange:
         for (slot, position), window in zip(plan.items, windows, strict=True):
             tiles[slot, position] = window
         joined = unpatchify(tiles, self.grid.rows, self.grid.cols)
-        return torch.stack([from_frame(x, self.grid, s) for x, s in zip(joined, shifts, strict=True)])
+        return torch.stack(
+            [from_frame(x, self.grid, s) for x, s in zip(joined, shifts, strict=True)])
 
     def advance(self, number: int, output: Tensor) -> None:
         sampler, noise = self.process.sampler, None
@@ -89,4 +95,5 @@ class EverywhereExchange:
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
         for rect, part in zip(self.rects, parts, strict=True):
             whole = scaled(rect, self.work.factor)
-            yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1], part[-1])
+            yield FinishedPart(slot, whole.rows, whole.cols, (whole.rows, whole.cols), part[:-1],
+                               part[-1])

@@ -45,11 +45,13 @@ def make_resolver(family: str, sampler: str, exchange: str, group: Group) -> Sup
     made.model.eval()
     config = SamplerConfig(**SAMPLERS[sampler])
     process = make_process(config, DiffusionConfig(steps=50), made.config.window_px)
-    return SuperResolver(made, process, Computing("cpu", micro_batch=2), EXCHANGES_UNDER_TEST[exchange], group)
+    return SuperResolver(made, process, Computing("cpu", micro_batch=2),
+                         EXCHANGES_UNDER_TEST[exchange], group)
 
 
 def lr_images() -> torch.Tensor:
-    return torch.rand(NUM_IMAGES, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return (torch.rand(NUM_IMAGES, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) * 2
+            - 1)
 
 
 def rows_for(resolver: SuperResolver, images: torch.Tensor) -> list[LrRows]:
@@ -63,7 +65,8 @@ def rows_for(resolver: SuperResolver, images: torch.Tensor) -> list[LrRows]:
 
 def sample(group: Group, family: str, sampler: str, exchange: str, images: Sequence[int] = (0, 1),
            watch: Callable = lambda *_: None, stopping: Callable = lambda: False) -> dict:
-    """The parts of finished images of this rank: (slot, rows, cols) -> bytes of samples and base."""
+    """The parts of finished images of this rank: (slot, rows, cols) -> bytes
+    of samples and base."""
     resolver = make_resolver(family, sampler, exchange, group)
     lr = rows_for(resolver, lr_images()[list(images)])
     parts = {}
@@ -77,7 +80,8 @@ def sample(group: Group, family: str, sampler: str, exchange: str, images: Seque
 
 def joined(of_ranks: Sequence[dict]) -> torch.Tensor:
     """(images, K + 1, C, H, W) out of the parts of all ranks, each of which is there once."""
-    size, num_images = (HEIGHT * 2, WIDTH * 2), 1 + max(slot for parts in of_ranks for slot, *_ in parts)
+    size, num_images = ((HEIGHT * 2, WIDTH * 2),
+                        1 + max(slot for parts in of_ranks for slot, *_ in parts))
     whole = torch.full((num_images, len(SEEDS) + 1, 3, *size), torch.nan)
     for parts in of_ranks:
         for (slot, rows, cols), tensors in parts.items():
@@ -92,7 +96,8 @@ def digest(images: torch.Tensor) -> str:
     return sha256(images.contiguous().numpy().tobytes()).hexdigest()
 
 
-def received_in_steps(group: Group, sampler: str, exchange: str) -> tuple[list[int], list[list[int]]]:
+def received_in_steps(group: Group, sampler: str,
+                      exchange: str) -> tuple[list[int], list[list[int]]]:
     """(bytes this rank received in each evaluation but the first, pixels by the exchange's word for
     all ranks) for one image of the family `bands`."""
     resolver, counted = make_resolver("bands", sampler, exchange, group), []

@@ -8,7 +8,8 @@ from swinmpi.images.perceptual import BACKBONE
 
 
 def write_backbone(torch_home: Path) -> Path:
-    """A file of random weights under the name and in the place of the real one; returns its path."""
+    """A file of random weights under the name and in the place of the real one;
+    returns its path."""
     folder = torch_home / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     torch.manual_seed(0)

@@ -11,7 +11,8 @@ LAUNCHER_VARIABLES = ("PMI", "MPI_LOCAL", "OMPI_", "SLURM_")
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a program: exit code, or None when it had to be killed; what it wrote; how long it took."""
+    """What became of a program: exit code, or None when it had to be killed; what it wrote;
+    how long it took."""
 
     code: int | None
     out: str
@@ -20,9 +21,11 @@ class Finished:
 
 
 def run_program(command: list[str], timeout_s: float, environ: dict[str, str]) -> Finished:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHER_VARIABLES)}
+    inherited = {name: value for name, value in os.environ.items()
+                 if not name.startswith(LAUNCHER_VARIABLES)}
     started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True,
                                env=inherited | {"OMP_NUM_THREADS": "1"} | environ)
     try:
         out, err = process.communicate(timeout=timeout_s)
@@ -36,7 +39,8 @@ def run_program(command: list[str], timeout_s: float, environ: dict[str, str]) -
 
 
 def descendants(pid: int) -> list[int]:
-    """All processes below `pid`, whatever session they moved to (launchers put ranks into sessions of their own)."""
+    """All processes below `pid`, whatever session they moved to (launchers put ranks into
+    sessions of their own)."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

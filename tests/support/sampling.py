@@ -1,4 +1,5 @@
-"""Sampling small enough for tests: checkpoints of random weights and stacks of a few thousand pixels."""
+"""Sampling small enough for tests: checkpoints of random weights and stacks of a few
+thousand pixels."""
 from pathlib import Path
 
 import h5py
@@ -15,8 +16,10 @@ from tests.support.training import ALIGNED
 FEW_STEPS = ["diffusion.steps=50", "sampler.steps=3"]
 
 
-def write_checkpoint(path: Path, *overrides: str, model: list[str] = ALIGNED, target: str = "diffuser") -> Path:
-    """Seeded random weights, none of them zero, so that every input of the network tells in its output."""
+def write_checkpoint(path: Path, *overrides: str, model: list[str] = ALIGNED,
+                     target: str = "diffuser") -> Path:
+    """Seeded random weights, none of them zero, so that every input of the network
+    tells in its output."""
     config = load_config(overrides=[*model, *FEW_STEPS, f"train.target={target}", *overrides])
     torch.manual_seed(0)
     trained = make_family(config.model, target == "diffuser").model
@@ -30,7 +33,8 @@ def write_checkpoint(path: Path, *overrides: str, model: list[str] = ALIGNED, ta
 
 def smooth_stack(num_images: int, height: int, width: int, channels: int = 1, dtype: str = "uint16",
                  seed: int = 0) -> np.ndarray:
-    """(N, H, W, C), or (N, H, W) for one channel: smooth random images over most of the dtype's range (floats: -2..3)."""
+    """(N, H, W, C), or (N, H, W) for one channel: smooth random images over most of the dtype's
+    range (floats: -2..3)."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(0, 1, (num_images, -(-height // 4), -(-width // 4), channels))
     unit = np.stack([imresize(image, size=(height, width)) for image in coarse]).clip(0, 1)
@@ -51,6 +55,8 @@ def sr_of(path: Path, name: str = "sr") -> np.ndarray:
 
 
 def arguments(stack: Path, output: Path, checkpoint: Path, *settings: str) -> list[str]:
-    """A command line of swinmpi-sample; settings are `section.key=value` or options such as `--ensemble=2`."""
-    options = [word for setting in settings for word in ([setting] if setting.startswith("--") else ["--set", setting])]
+    """A command line of swinmpi-sample; settings are `section.key=value` or options such as
+    `--ensemble=2`."""
+    options = [word for setting in settings
+               for word in ([setting] if setting.startswith("--") else ["--set", setting])]
     return [str(stack), "--output", str(output), "--checkpoint", str(checkpoint), *options]

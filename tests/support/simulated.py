@@ -1,4 +1,5 @@
-"""All ranks of a group in one process: a thread for each, and the calls of mpi4py that Group makes."""
+"""All ranks of a group in one process: a thread for each, and the calls of mpi4py
+that Group makes."""
 import threading
 from collections import defaultdict
 from collections.abc import Callable

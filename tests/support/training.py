@@ -1,4 +1,5 @@
-"""A training run small enough for tests: pairs of smooth images, models of a few thousand parameters."""
+"""A training run small enough for tests: pairs of smooth images, models of a few
+thousand parameters."""
 import json
 from pathlib import Path
 
@@ -11,18 +12,20 @@ from swinmpi.parallel.worker import Worker
 from swinmpi.storage.pairs import TRAIN, VALIDATE, PairWriter
 
 ALONE = Worker(0, 1, torch.device("cpu"))
-ALIGNED = ["model.window_px=16", "model.encoder_channels=8", "model.encoder_blocks=1", "model.feature_channels=4",
-           "model.global_channels=8", "model.unet_channels=[8, 16]", "model.attention_heads=2"]
-THESIS = ["model.family=thesis", "model.window_px=16", "model.rrdb_blocks=1", "model.rrdb_channels=8", "model.rrdb_growth=4",
-          "model.unet_channels=[8, 8, 16, 16]", "model.bottleneck_channels=16", "model.attention_heads=2",
-          "sampler.shift.border=wrap"]
-SHORT = ["diffusion.steps=50", "sampler.steps=2", "train.updates=6", "train.batch_images=4", "train.windows_per_image=2",
-         "train.crop_px=32", "train.warmup_updates=2", "train.learning_rate=1e-3", "train.log_every=1",
-         "train.checkpoint_every=3", "train.validate_every=6", "train.validate_images=2"]
+ALIGNED = ["model.window_px=16", "model.encoder_channels=8", "model.encoder_blocks=1",
+           "model.feature_channels=4", "model.global_channels=8", "model.unet_channels=[8, 16]",
+           "model.attention_heads=2"]
+THESIS = ["model.family=thesis", "model.window_px=16", "model.rrdb_blocks=1",
+          "model.rrdb_channels=8", "model.rrdb_growth=4", "model.unet_channels=[8, 8, 16, 16]",
+          "model.bottleneck_channels=16", "model.attention_heads=2", "sampler.shift.border=wrap"]
+SHORT = ["diffusion.steps=50", "sampler.steps=2", "train.updates=6", "train.batch_images=4",
+         "train.windows_per_image=2", "train.crop_px=32", "train.warmup_updates=2",
+         "train.learning_rate=1e-3", "train.log_every=1", "train.checkpoint_every=3",
+         "train.validate_every=6", "train.validate_images=2"]
 
 
-def write_pairs(path: Path, scale: int = 2, channels: int = 3, size_px: int = 32, num_train: int = 12,
-                num_validate: int = 2) -> Path:
+def write_pairs(path: Path, scale: int = 2, channels: int = 3, size_px: int = 32,
+                num_train: int = 12, num_validate: int = 2) -> Path:
     """Smooth random images and their LR versions."""
     rng = np.random.default_rng(7)
     with PairWriter(path, {"scale": float(scale)}) as pairs:
@@ -48,11 +51,14 @@ def as_arguments(overrides: list[str]) -> list[str]:
 
 
 def log_of(folder: Path) -> list[dict]:
-    """The records of a run's log without its timings; a last line still being written is left out."""
+    """The records of a run's log without its timings; a last line still being
+    written is left out."""
     path = folder / "log.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{key: value for key, value in record.items() if key not in ("seconds", "images_per_second")} for record in records]
+    return [
+        {key: value for key, value in record.items() if key not in ("seconds", "images_per_second")}
+        for record in records]
 
 
 def losses_of(folder: Path) -> list[float]:

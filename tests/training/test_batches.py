@@ -1,4 +1,5 @@
-"""Batches: the same images on any number of ranks, every image once an epoch, LR under HR, made ahead or not."""
+"""Batches: the same images on any number of ranks, every image once an epoch, LR under HR,
+made ahead or not."""
 import numpy as np
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import Prefetched, BatchSource
+from swinmpi.training.batches import BatchSource, Prefetched
 from tests.support.training import ALIGNED, THESIS, tiny, write_pairs
 
 
@@ -25,19 +26,21 @@ def source(pairs, *overrides, rank=0, size=1, model=ALIGNED):
 def joined(batches):
     """One batch of several."""
     windows = [chosen for batch in batches for chosen in batch.windows]
-    return [torch.cat([getattr(batch, name) for batch in batches]) for name in ("lr", "hr", "eps", "t")], windows
+    return [torch.cat([getattr(batch, name) for batch in batches])
+            for name in ("lr", "hr", "eps", "t")], windows
 
 
 def assert_same(mine, others):
-    assert all(torch.equal(a, b) for a, b in zip(mine[0], others[0], strict=True)) and mine[1] == others[1]
+    assert (all(torch.equal(a, b) for a, b in zip(mine[0], others[0], strict=True))
+            and mine[1] == others[1])
 
 
 @pytest.mark.parametrize("model", [ALIGNED, THESIS], ids=["aligned", "thesis"])
 @pytest.mark.parametrize(("size", "accumulate"), [(2, 1), (4, 1), (1, 4), (2, 2)])
 def test_ranks_and_micro_steps_share_one_batch(pairs, model, size, accumulate):
     whole = joined([source(pairs, model=model).batch(5, 0)])
-    parts = [source(pairs, f"train.accumulate={accumulate}", rank=rank, size=size, model=model).batch(5, micro_step)
-             for micro_step in range(accumulate) for rank in range(size)]
+    parts = [source(pairs, f"train.accumulate={accumulate}", rank=rank, size=size, model=model)
+             .batch(5, micro_step) for micro_step in range(accumulate) for rank in range(size)]
     assert_same(joined(parts), whole)
 
 
@@ -62,8 +65,10 @@ def test_lr_lies_under_hr_in_every_orientation(pairs):
         assert lr.shape == (3, 16, 16) and hr.shape == (3, 32, 32)
         assert lr.dtype == hr.dtype == np.float32 and -1 <= hr.min() < hr.max() <= 1
         shrunk = imresize_tensor(torch.from_numpy(hr[None]), scale=0.5)[0].numpy()
-        # Away from the crop's edge, where the stored LR saw more of the image; both are rounded to 8 bits.
-        errors = [np.abs(other - lr)[:, 3:-3, 3:-3].mean() for other in (shrunk, shrunk[:, ::-1], np.roll(shrunk, 1, 2))]
+        # Away from the crop's edge, where the stored LR saw more of the image;
+        # both are rounded to 8 bits.
+        errors = [np.abs(other - lr)[:, 3:-3, 3:-3].mean()
+                  for other in (shrunk, shrunk[:, ::-1], np.roll(shrunk, 1, 2))]
         assert errors[0] < 1.5 / 255 < 10 / 255 < min(errors[1:])
         corners.add(hr[0, 0, 0].item())
     assert len(corners) > 30
@@ -83,5 +88,7 @@ def test_batches_made_ahead_are_the_same(pairs, accumulate):
     plain = source(pairs, f"train.accumulate={accumulate}")
     with Prefetched(plain) as ahead:
         # Out of turn at the start, as after a resume, and again later.
-        for update, micro_step in [(7, 0), *[(u, m) for u in (7, 8, 9) for m in range(accumulate)], (2, 0)]:
-            assert_same(joined([ahead.batch(update, micro_step)]), joined([plain.batch(update, micro_step)]))
+        for update, micro_step in [(7, 0), *[(u, m) for u in (7, 8, 9) for m in range(accumulate)],
+                                   (2, 0)]:
+            assert_same(joined([ahead.batch(update, micro_step)]),
+                        joined([plain.batch(update, micro_step)]))

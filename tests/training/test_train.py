@@ -1,4 +1,5 @@
-"""Training on one process: what is configurable trains, resumes to the same bits, and fails in one line."""
+"""Training on one process: what is configurable trains, resumes to the same bits, and
+fails in one line."""
 import math
 from typing import get_args
 
@@ -14,7 +15,17 @@ from swinmpi.training.batches import BatchSource
 from swinmpi.training.plan import plan
 from swinmpi.training.train import OPTIMIZERS, Trainer, rate_factor
 from swinmpi.training.train import run as train
-from tests.support.training import ALIGNED, ALONE, THESIS, as_arguments, log_of, losses_of, settings, tiny, write_pairs
+from tests.support.training import (
+    ALIGNED,
+    ALONE,
+    THESIS,
+    as_arguments,
+    log_of,
+    losses_of,
+    settings,
+    tiny,
+    write_pairs,
+)
 
 NEVER = lambda: False  # noqa: E731
 
@@ -45,34 +56,41 @@ def newest(folder):
 def assert_same_end(folder, other):
     """Same update, weights, EMA and optimiser state, to the bit."""
     for name in ("weights", "ema"):
-        mine, others = (load_weights(newest(place) / f"{name}.safetensors")[0] for place in (folder, other))
-        assert mine.keys() == others.keys() and all(torch.equal(mine[key], others[key]) for key in mine)
+        mine, others = (load_weights(newest(place) / f"{name}.safetensors")[0]
+                        for place in (folder, other))
+        assert (mine.keys() == others.keys()
+                and all(torch.equal(mine[key], others[key]) for key in mine))
     mine, others = load_state(newest(folder)), load_state(newest(other))
     assert (mine["update"], mine["best"]) == (others["update"], others["best"])
     for key, moments in mine["optimizer"]["state"].items():
-        assert all(torch.equal(moments[name], others["optimizer"]["state"][key][name]) for name in moments)
+        assert all(torch.equal(moments[name], others["optimizer"]["state"][key][name])
+                   for name in moments)
 
 
 @pytest.mark.parametrize("model", [ALIGNED, THESIS], ids=["aligned", "thesis"])
 def test_the_loss_falls(pairs, tmp_path, model):
-    run(pairs, tmp_path, "train.updates=40", "train.learning_rate=5e-3", "train.checkpoint_every=40", "train.validate_every=40",
-        model=model)
+    run(pairs, tmp_path, "train.updates=40", "train.learning_rate=5e-3",
+        "train.checkpoint_every=40", "train.validate_every=40", model=model)
     losses = losses_of(tmp_path)
     assert len(losses) == 40 and sum(losses[-8:]) < 0.85 * sum(losses[:8])
 
 
 @pytest.mark.parametrize(("model", "overrides"), [
     (ALIGNED, ["train.batch=image"]),
-    (ALIGNED, ["train.batch=iid", "train.loss=smooth_l1", "diffusion.prediction=eps", "diffusion.schedule=linear"]),
-    (ALIGNED, ["train.batch=iid", "sampler.shift.border=wrap", "diffusion.prediction=x_0", "train.augment=false"]),
-    (ALIGNED, ["train.batch=image", "sampler.shift.pattern=random", "train.annealing=epoch", "train.clip_norm=null"]),
+    (ALIGNED, ["train.batch=iid", "train.loss=smooth_l1", "diffusion.prediction=eps",
+               "diffusion.schedule=linear"]),
+    (ALIGNED, ["train.batch=iid", "sampler.shift.border=wrap", "diffusion.prediction=x_0",
+               "train.augment=false"]),
+    (ALIGNED, ["train.batch=image", "sampler.shift.pattern=random", "train.annealing=epoch",
+               "train.clip_norm=null"]),
     (ALIGNED, ["train.target=encoder"]),
     (THESIS, ["train.batch=image"]),
     (THESIS, ["train.batch=iid", "sampler.shift.border=reflect"]),
-    (THESIS, ["train.batch=image", "model.encoder=conv", "model.condition_on=lr+x_t", "sampler.shift.pattern=random"]),
+    (THESIS, ["train.batch=image", "model.encoder=conv", "model.condition_on=lr+x_t",
+              "sampler.shift.pattern=random"]),
     (THESIS, ["train.batch=image", "model.condition_on=x_t", "model.residual_gain=1.0"]),
-    (THESIS, ["train.batch=image", "model.encoder=none", "model.condition_on=x_t", "model.window_px=32",
-              "sampler.shift.pattern=none"]),
+    (THESIS, ["train.batch=image", "model.encoder=none", "model.condition_on=x_t",
+              "model.window_px=32", "sampler.shift.pattern=none"]),
     (THESIS, ["train.target=encoder"]),
 ])
 def test_what_can_be_configured_trains(pairs, tmp_path, model, overrides):
@@ -88,7 +106,8 @@ def assert_all_moved(pairs, state, config):
     """Every parameter that should train left its initial value."""
     start = Trainer(config, ALONE, 12).model
     weights, _ = load_weights(state / "weights.safetensors")
-    still = [name for name, value in start.named_parameters() if value.requires_grad and torch.equal(value, weights[name])]
+    still = [name for name, value in start.named_parameters()
+             if value.requires_grad and torch.equal(value, weights[name])]
     assert still == []
 
 
@@ -96,7 +115,8 @@ def assert_all_moved(pairs, state, config):
 def test_other_scales_and_channels(tmp_path, scale, channels):
     pairs = write_pairs(tmp_path / "pairs.h5", scale, channels, size_px=48, num_train=4)
     for number, model in enumerate((ALIGNED, THESIS)):
-        overrides = [f"model.scale={scale}", f"model.channels={channels}", "train.crop_px=48", "train.updates=2"]
+        overrides = [f"model.scale={scale}", f"model.channels={channels}", "train.crop_px=48",
+                     "train.updates=2"]
         assert len(run(pairs, tmp_path / f"run{number}", *overrides, model=model)) == 3
 
 
@@ -104,7 +124,8 @@ def test_other_scales_and_channels(tmp_path, scale, channels):
 @pytest.mark.parametrize("model", [ALIGNED, THESIS], ids=["aligned", "thesis"])
 def test_mixed_precision_stays_close(pairs, tmp_path, model, precision):
     full = run(pairs, tmp_path / "full", "train.updates=1", model=model)
-    mixed = run(pairs, tmp_path / "mixed", "train.updates=1", f"parallel.precision={precision}", model=model)
+    mixed = run(pairs, tmp_path / "mixed", "train.updates=1", f"parallel.precision={precision}",
+                model=model)
     assert mixed[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
     assert mixed[0]["loss"] != full[0]["loss"]
     assert bool(load_state(newest(tmp_path / "mixed"))["scaler"]) == (precision == "fp16")
@@ -119,17 +140,20 @@ class InDouble(BatchSource):
         return batch
 
 
-@pytest.mark.parametrize(("model", "kind", "dtype", "tolerance"), [
-    (ALIGNED, InDouble, torch.float64, 1e-6), (THESIS, BatchSource, torch.float32, 1e-5)], ids=["aligned", "thesis"])
+@pytest.mark.parametrize(("model", "kind", "dtype", "tolerance"),
+                         [(ALIGNED, InDouble, torch.float64, 1e-6),
+                          (THESIS, BatchSource, torch.float32, 1e-5)], ids=["aligned", "thesis"])
 def test_accumulated_micro_steps_are_one_step(pairs, tmp_path, model, kind, dtype, tolerance):
     made = []
     for accumulate in (1, 4):
-        config = tiny(pairs, tmp_path, "train.batch_images=8", f"train.accumulate={accumulate}", model=model)
+        config = tiny(pairs, tmp_path, "train.batch_images=8", f"train.accumulate={accumulate}",
+                      model=model)
         with PairReader(pairs) as reader:
             trainer = Trainer(config, ALONE, 12)
             trainer.losses.to(dtype)
             losses = trainer.gradient(kind(config, trainer.family, reader, 0, 1))
-        made.append((losses, {name: value.grad for name, value in trainer.model.named_parameters()}))
+        made.append((losses,
+                     {name: value.grad for name, value in trainer.model.named_parameters()}))
     (losses, once), (other_losses, in_parts) = made
     assert losses == pytest.approx(other_losses, abs=1e-6)
     assert max((once[name] - in_parts[name]).abs().max() for name in once) < tolerance
@@ -138,24 +162,30 @@ def test_accumulated_micro_steps_are_one_step(pairs, tmp_path, model, kind, dtyp
 
 def test_rates_of_warm_up_tail_and_epochs(pairs, tmp_path):
     def rates(*overrides):
-        train_settings = tiny(pairs, tmp_path, "train.updates=100", "train.warmup_updates=10", *overrides).train
+        train_settings = tiny(pairs, tmp_path, "train.updates=100", "train.warmup_updates=10",
+                              *overrides).train
         return [rate_factor(train_settings, update, epoch=update // 5) for update in range(100)]
 
     constant = rates("train.annealing=none")
-    assert constant[:10] == [(update + 1) / 10 for update in range(10)] and constant[10:] == [1.0] * 90
+    assert (constant[:10] == [(update + 1) / 10 for update in range(10)]
+            and constant[10:] == [1.0] * 90)
     tail = rates("train.annealing=tail", "train.annealing_share=0.4")
     assert tail[:61] == constant[:61]
-    assert tail[60:] == pytest.approx([(1 + math.cos(math.pi * step / 40)) / 2 for step in range(40)])
+    assert tail[60:] == pytest.approx([(1 + math.cos(math.pi * step / 40)) / 2
+                                       for step in range(40)])
     epochs = rates("train.annealing=epoch", "train.annealing_epochs=20")
-    assert epochs[10:] == pytest.approx([(1 + math.cos(math.pi * (update // 5) / 20)) / 2 for update in range(10, 100)])
+    assert epochs[10:] == pytest.approx([(1 + math.cos(math.pi * (update // 5) / 20)) / 2
+                                         for update in range(10, 100)])
     assert epochs[50:55] == [epochs[50]] * 5 and epochs[50] == pytest.approx(0.5)
 
 
 def test_an_epoch_is_every_image_once(pairs, tmp_path):
-    overrides = ["train.annealing=epoch", "train.annealing_epochs=4", "train.warmup_updates=0", "train.updates=7"]
+    overrides = ["train.annealing=epoch", "train.annealing_epochs=4", "train.warmup_updates=0",
+                 "train.updates=7"]
     records = run(pairs, tmp_path, *overrides)
     rates = [record["learning_rate"] for record in records if "loss" in record]
-    assert rates == pytest.approx([1e-3] * 3 + [1e-3 * (1 + math.cos(math.pi / 4)) / 2] * 3 + [0.5e-3])
+    assert rates == pytest.approx([1e-3] * 3 + [1e-3 * (1 + math.cos(math.pi / 4)) / 2] * 3
+                                  + [0.5e-3])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -186,9 +216,12 @@ def test_stopping_saves_at_once(pairs, tmp_path):
 
 
 def test_keeps_the_last_states_and_the_best_weights(pairs, tmp_path):
-    records = run(pairs, tmp_path, "train.updates=7", "train.checkpoint_every=2", "train.keep_last=3", "train.validate_every=3")
-    assert [state.name for state in CheckpointFolder(tmp_path, 3).states()] == [f"update-{n:08d}" for n in (4, 6, 7)]
-    losses = {record["update"]: record["loss_validation"] for record in records if "loss_validation" in record}
+    records = run(pairs, tmp_path, "train.updates=7", "train.checkpoint_every=2",
+                  "train.keep_last=3", "train.validate_every=3")
+    assert ([state.name for state in CheckpointFolder(tmp_path, 3).states()]
+            == [f"update-{n:08d}" for n in (4, 6, 7)])
+    losses = {record["update"]: record["loss_validation"] for record in records
+              if "loss_validation" in record}
     _, header = load_weights(tmp_path / "best.safetensors")
     assert header["update"] == min(losses, key=losses.get)
     assert load_state(newest(tmp_path))["best"] == min(losses.values())
@@ -202,7 +235,8 @@ def test_an_encoder_trained_alone_then_frozen(pairs, tmp_path, model):
     run(pairs, tmp_path / "frozen", *reuse, model=model)
     alone, _ = load_weights(checkpoint)
     after, header = load_weights(newest(tmp_path / "frozen") / "weights.safetensors")
-    kept = {f"encoder.{name}": value for name, value in alone.items() if model is ALIGNED or name.startswith("trunk.")}
+    kept = {f"encoder.{name}": value for name, value in alone.items()
+            if model is ALIGNED or name.startswith("trunk.")}
     assert kept and all(torch.equal(after[name], value) for name, value in kept.items())
     assert header["target"] == "diffuser"
     start = Trainer(tiny(pairs, tmp_path, *reuse, model=model), ALONE, 12).model.state_dict()
@@ -214,15 +248,18 @@ def test_an_encoder_trained_alone_then_frozen(pairs, tmp_path, model):
 
 def test_no_nan_is_ever_saved(pairs, tmp_path):
     run(pairs, tmp_path, "train.annealing=none", "train.updates=3")
-    with pytest.raises(SwinmpiError, match="the (loss|gradient) is (nan|inf) at update [4-6]; resume.*learning_rate"):
-        run(pairs, tmp_path, "train.annealing=none", "train.learning_rate=1e30", "train.checkpoint_every=1", resume=True)
+    with pytest.raises(SwinmpiError, match="the (loss|gradient) is (nan|inf) at update [4-6]; "
+                       "resume.*learning_rate"):
+        run(pairs, tmp_path, "train.annealing=none", "train.learning_rate=1e30",
+            "train.checkpoint_every=1", resume=True)
     weights, _ = load_weights(newest(tmp_path) / "weights.safetensors")
     assert all(value.isfinite().all() for value in weights.values())
 
 
 def test_another_run_is_not_resumed(pairs, tmp_path):
     run(pairs, tmp_path, "train.updates=1")
-    for override, name in (("model.residual_gain=8.0", "model"), ("diffusion.steps=60", "diffusion"),
+    for override, name in (("model.residual_gain=8.0", "model"),
+                           ("diffusion.steps=60", "diffusion"),
                            ("train.target=encoder", "train.target")):
         with pytest.raises(ConfigError, match=f"other `{name}` settings"):
             run(pairs, tmp_path, override, resume=True)
@@ -251,7 +288,8 @@ def complaint(capsys, *argv):
     ("train.crop_px=14", ["train.crop_px", "a window of 16 px", "got 14"]),
     ("train.accumulate=3", ["train.batch_images", "multiple", "got 4"]),
     ("train.freeze_encoder=true", ["train.freeze_encoder", "train.encoder_checkpoint"]),
-    ("train.encoder_checkpoint=missing.safetensors", ["missing.safetensors", "found nothing there"]),
+    ("train.encoder_checkpoint=missing.safetensors",
+     ["missing.safetensors", "found nothing there"]),
     ("train.learning_rate=fast", ["train.learning_rate", "'fast'"]),
     ("train.rate=1", ["unknown key train.rate"]),
     ("parallel.device=cuda", ["parallel.device", "CUDA"]),
@@ -268,17 +306,21 @@ def test_a_wrong_setting_is_one_line(pairs, tmp_path, capsys, monkeypatch, overr
 
 @pytest.mark.parametrize(("overrides", "part"), [
     (["model.encoder=conv", "train.target=encoder"], "model.encoder: expected rrdb"),
-    (["model.encoder=none", "train.encoder_checkpoint=e.safetensors"], "model.encoder: expected rrdb"),
-    (["train.target=encoder", "train.encoder_checkpoint=e.safetensors"], "train.encoder_checkpoint"),
+    (["model.encoder=none", "train.encoder_checkpoint=e.safetensors"],
+     "model.encoder: expected rrdb"),
+    (["train.target=encoder", "train.encoder_checkpoint=e.safetensors"],
+     "train.encoder_checkpoint"),
     (["train.crop_px=24"], "whole windows of 16 px"),
 ])
 def test_a_wrong_thesis_setting_is_one_line(pairs, tmp_path, capsys, overrides, part):
-    assert part in complaint(capsys, *as_arguments(settings(pairs, tmp_path / "run", *overrides, model=THESIS)))
+    assert part in complaint(
+        capsys, *as_arguments(settings(pairs, tmp_path / "run", *overrides, model=THESIS)))
 
 
 def test_no_images_to_train_on(tmp_path, capsys):
     pairs = write_pairs(tmp_path / "pairs.h5", num_train=0)
-    assert "no images to train on" in complaint(capsys, *as_arguments(settings(pairs, tmp_path / "run")))
+    assert "no images to train on" in complaint(capsys,
+                                                *as_arguments(settings(pairs, tmp_path / "run")))
 
 
 def test_without_a_validation_split(tmp_path):
@@ -290,7 +332,8 @@ def test_without_a_validation_split(tmp_path):
 def test_a_run_is_not_overwritten(pairs, tmp_path, capsys):
     run(pairs, tmp_path / "run", "train.updates=1")
     before = (tmp_path / "run" / "log.jsonl").read_bytes()
-    assert "go on with --resume" in complaint(capsys, *as_arguments(settings(pairs, tmp_path / "run")))
+    assert "go on with --resume" in complaint(capsys,
+                                              *as_arguments(settings(pairs, tmp_path / "run")))
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
 
 
@@ -312,16 +355,18 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(pairs, tmp_path, capsys):
     arguments = [*as_arguments(settings(pairs, tmp_path / "run")), "--dry-run"]
     assert main(arguments) == 0
     told = capsys.readouterr().out
-    assert "12 images to train, 2 to validate" in told and "6 updates of 4 images (2.0 epochs)" in told
+    assert ("12 images to train, 2 to validate" in told
+            and "6 updates of 4 images (2.0 epochs)" in told)
     assert not (tmp_path / "run").exists()
     assert "model.scale" in complaint(capsys, *arguments, "--set", "model.scale=3")
 
 
 def test_the_command_trains_and_says_where(pairs, tmp_path, capsys):
     assert main(as_arguments(settings(pairs, tmp_path / "run", "train.updates=2"))) == 0
-    assert f"trained 2 updates; checkpoints, log and curves in {tmp_path / 'run'}" in capsys.readouterr().out
-    assert {path.name for path in (tmp_path / "run").glob("[!.]*")} == {"best.safetensors", "curves.png", "log.jsonl",
-                                                                       "update-00000002"}
+    assert ("trained 2 updates; checkpoints, "
+            f"log and curves in {tmp_path / 'run'}" in capsys.readouterr().out)
+    assert ({path.name for path in (tmp_path / "run").glob("[!.]*")}
+            == {"best.safetensors", "curves.png", "log.jsonl", "update-00000002"})
 
 
 def test_every_optimiser_of_the_configuration_is_there():

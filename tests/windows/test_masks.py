@@ -32,7 +32,8 @@ def mask_by_definition(grid, shift, position, width_ratio):
     """The HR mask drawn in two dimensions: (height_px, width_px) in -1..1."""
     centre_y = position // grid.cols * grid.window_px + (grid.window_px - 1) / 2
     centre_x = position % grid.cols * grid.window_px + (grid.window_px - 1) / 2
-    y, x = torch.arange(grid.frame_height_px)[:, None] - centre_y, torch.arange(grid.frame_width_px) - centre_x
+    y, x = (torch.arange(grid.frame_height_px)[:, None] - centre_y,
+            torch.arange(grid.frame_width_px) - centre_x)
     mask = torch.exp(-(y.double() ** 2 + x**2) / (2 * (width_ratio * grid.window_px / 2) ** 2))
     return from_frame(mask / mask.max() * 2 - 1, grid, shift)
 
@@ -44,7 +45,8 @@ def test_mask_is_the_drawn_one_at_full_size(case, data, width_ratio):
     position = data.draw(st.integers(0, grid.num_positions - 1))
     mask = gaussian_masks(grid, shift, [position], width_ratio, grid.height_px, grid.width_px)
     assert mask.shape == (1, 1, grid.height_px, grid.width_px) and mask.dtype == torch.float32
-    torch.testing.assert_close(mask[0, 0].double(), mask_by_definition(grid, shift, position, width_ratio),
+    torch.testing.assert_close(mask[0, 0].double(),
+                               mask_by_definition(grid, shift, position, width_ratio),
                                atol=1e-6, rtol=0)
 
 
@@ -63,14 +65,16 @@ def test_mask_is_average_pooled_to_lr_size(border):
 def test_mask_keeps_its_mean_at_any_lr_size(lr_height, lr_width):
     grid = WindowGrid(37, 23, 8, 2)
     mask = gaussian_masks(grid, (1, 2), [4], 1.5, lr_height, lr_width)
-    assert mask.mean().item() == pytest.approx(mask_by_definition(grid, (1, 2), 4, 1.5).mean().item(), abs=1e-6)
+    assert mask.mean().item() == pytest.approx(
+        mask_by_definition(grid, (1, 2), 4, 1.5).mean().item(), abs=1e-6)
 
 
 @given(st.integers(0, 15), st.integers(0, 7), st.integers(0, 7))
 @property_test
 def test_wrapped_mask_rolls_against_the_shift(position, dy, dx):
     grid = WindowGrid(32, 32, 8, 8, "wrap")
-    resting, moved = (gaussian_masks(grid, shift, [position], 1.5, 32, 32) for shift in [(0, 0), (dy, dx)])
+    resting, moved = (gaussian_masks(grid, shift, [position], 1.5, 32, 32)
+                      for shift in [(0, 0), (dy, dx)])
     assert moved.equal(torch.roll(resting, (-dy, -dx), (-2, -1)))
 
 

@@ -1,4 +1,5 @@
-"""Exchange `torus` as geometry, all ranks in one process: whatever moves, every rank then shows the right pixels."""
+"""Exchange `torus` as geometry, all ranks in one process: whatever moves, every rank then shows
+the right pixels."""
 import pytest
 import torch
 from hypothesis import given
@@ -34,21 +35,26 @@ def shown(image: torch.Tensor, grid: WindowGrid, rect: Rect) -> torch.Tensor:
 
 
 def numbered(grid: WindowGrid, offset: int = 0) -> torch.Tensor:
-    return (torch.arange(grid.height_px * grid.width_px, dtype=torch.float32) + offset).view(1, grid.height_px, grid.width_px)
+    return (torch.arange(grid.height_px * grid.width_px, dtype=torch.float32) + offset).view(
+        1, grid.height_px, grid.width_px)
 
 
 def carry_out(grid, held, needed, sources, targets, num_ranks, in_place=False):
     """All ranks' moves: every message is packed before anything is written."""
     plans = [plan_moves(grid, held, needed, rank, in_place) for rank in range(num_ranks)]
-    carried = [[(piece, sources[piece.source].take(piece).clone()) for piece in plan.local] for plan in plans]
+    carried = [[(piece, sources[piece.source].take(piece).clone()) for piece in plan.local]
+               for plan in plans]
     for rank, plan in enumerate(plans):
         for other, pieces in plan.receives.items():
             sent = plans[other].sends[rank]
-            assert [(p.source, p.target, len(p.from_rows), len(p.from_cols)) for p in sent] == \
-                   [(p.source, p.target, len(p.from_rows), len(p.from_cols)) for p in pieces], "both sides agree"
-            carried[rank] += [(mine, sources[its.source].take(its).clone()) for mine, its in zip(pieces, sent, strict=True)]
+            assert [(p.source, p.target, len(p.from_rows), len(p.from_cols)) for p in sent] == [
+                (p.source, p.target, len(p.from_rows), len(p.from_cols)) for p in pieces], (
+                    "both sides agree")
+            carried[rank] += [(mine, sources[its.source].take(its).clone())
+                              for mine, its in zip(pieces, sent, strict=True)]
         assert set(plan.sends) == {r for r in range(num_ranks) if rank in plans[r].receives}
-        assert plan.num_received == sum(p.num_pixels for pieces in plan.receives.values() for p in pieces)
+        assert plan.num_received == sum(p.num_pixels for pieces in plan.receives.values()
+                                        for p in pieces)
     for pieces in carried:
         for piece, values in pieces:
             targets[piece.target].put(piece, values)
@@ -57,11 +63,13 @@ def carry_out(grid, held, needed, sources, targets, num_ranks, in_place=False):
 @given(frames())
 def test_from_frame_to_frame_every_window_shows_what_the_whole_image_would(case):
     grid, num_ranks, shifts = case
-    owned = [(rank, block) for rank in range(num_ranks) for block in blocks_of(share(grid, num_ranks, rank), grid)]
+    owned = [(rank, block) for rank in range(num_ranks)
+             for block in blocks_of(share(grid, num_ranks, rank), grid)]
     canvases = [Canvas.over(block.canvas(grid), 1) for _, block in owned]
     for number, (before, after) in enumerate(zip(shifts, shifts[1:], strict=False)):
         image = numbered(grid, 10000 * number)
-        held, needed = ([block.rect(grid, shift, rank) for rank, block in owned] for shift in (before, after))
+        held, needed = ([block.rect(grid, shift, rank) for rank, block in owned]
+                        for shift in (before, after))
         for rect, canvas in zip(held, canvases, strict=True):
             # What is only mirrored is no longer true after a step: spoil it.
             fresh = shown(image, grid, rect)
@@ -80,20 +88,24 @@ def test_from_frame_to_frame_every_window_shows_what_the_whole_image_would(case)
 
 @given(frames(), st.data())
 def test_from_blocks_of_an_image_to_any_areas(case, data):
-    """As features travel from the ranks that encoded them, and finished pixels to those who measure them."""
+    """As features travel from the ranks that encoded them, and finished pixels to those
+    who measure them."""
     grid, num_ranks, _ = case
     cuts = [sorted({0, size, *data.draw(st.lists(st.integers(0, size), max_size=3))})
             for size in (grid.height_px, grid.width_px)]
     rows, cols = ([range(*pair) for pair in zip(line, line[1:], strict=False)] for line in cuts)
-    held = [Rect(data.draw(st.integers(0, num_ranks - 1)), down, across) for down in rows for across in cols]
-    needed = [Rect(rank, *(range(start, start + data.draw(st.integers(0, 20)))
-                           for start in (data.draw(st.integers(-9, 40)), data.draw(st.integers(-9, 40)))))
+    held = [Rect(data.draw(st.integers(0, num_ranks - 1)), down, across) for down in rows
+            for across in cols]
+    needed = [Rect(rank,
+                   *(range(start, start + data.draw(st.integers(0, 20)))
+                     for start in (data.draw(st.integers(-9, 40)), data.draw(st.integers(-9, 40)))))
               for rank in range(num_ranks)]
     image = numbered(grid)
     sources = [Canvas(shown(image, grid, rect), rect.rows.start, rect.cols.start) for rect in held]
     targets = [Canvas.over(rect, 1) for rect in needed]
     carry_out(grid, held, needed, sources, targets, num_ranks)
-    assert all(canvas.values.equal(shown(image, grid, rect)) for rect, canvas in zip(needed, targets, strict=True))
+    assert all(canvas.values.equal(shown(image, grid, rect))
+               for rect, canvas in zip(needed, targets, strict=True))
 
 
 @given(frames())
@@ -103,12 +115,14 @@ def test_blocks_hold_each_position_once(case):
         positions = share(grid, num_ranks, rank)
         blocks = blocks_of(positions, grid)
         assert len(blocks) <= 4
-        held = [row * grid.cols + col for block in blocks for row in block.rows for col in block.cols]
+        held = [row * grid.cols + col for block in blocks for row in block.rows
+                for col in block.cols]
         assert sorted(held) == sorted(positions)
 
 
 @pytest.mark.parametrize(("border", "at_most"), [("wrap", 1 / 50), ("reflect", 1 / 30)])
 def test_strips_are_small_against_frames(border, at_most):
-    """2048 px, window 256, 8 ranks: also the rank that receives most, in the mean over the circular pattern."""
+    """2048 px, window 256, 8 ranks: also the rank that receives most, in the mean over
+    the circular pattern."""
     figures = traffic(2048, 256, 8, border=border)
     assert figures["torus"].most < at_most * figures["root"].mean, figures

@@ -43,7 +43,8 @@ def cut_windows(image, grid, shift, positions):
         0, len(image), grid.window_px, grid.window_px)
 
 
-@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5), st.integers(1, 6))
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.integers(1, 5),
+       st.integers(1, 6))
 @property_test
 def test_patchify_and_back(num_images, channels, rows, cols, window):
     x = numbered(num_images, channels, rows * window, cols * window)
@@ -86,7 +87,8 @@ def test_cut_windows_are_those_of_the_frame(case, data):
     image = numbered(2, grid.height_px, grid.width_px)
     positions = data.draw(st.lists(st.integers(0, grid.num_positions - 1), max_size=6))
     frame = to_frame(image, grid, shift)[None]
-    assert cut_windows(image, grid, shift, positions).equal(patchify(frame, grid.window_px)[0, positions])
+    assert cut_windows(image, grid, shift, positions).equal(
+        patchify(frame, grid.window_px)[0, positions])
 
 
 @given(SIZES, SIZES, st.integers(1, 9), st.integers(-60, 60), st.integers(-60, 60))
@@ -100,7 +102,8 @@ def test_cut_at_any_origin(height, width, window, y, x):
     assert np.array_equal(cut_at(image, y, x, window, "wrap")[0], rolled)
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 8), st.integers(0, 8), st.integers(0, 8))
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 8), st.integers(0, 8),
+       st.integers(0, 8))
 @property_test
 def test_wrap_is_roll_then_patchify_on_whole_windows(rows, cols, window, dy, dx):
     grid = WindowGrid(rows * window, cols * window, window, 8, "wrap")
@@ -124,7 +127,8 @@ def test_reflect_never_joins_opposite_edges(case):
 def test_reflect_moves_the_image_and_mirrors_around_it(case):
     grid, (dy, dx) = case
     image = numbered(grid.height_px, grid.width_px)
-    below, right = grid.frame_height_px - grid.height_px - dy, grid.frame_width_px - grid.width_px - dx
+    below, right = (grid.frame_height_px - grid.height_px - dy,
+                    grid.frame_width_px - grid.width_px - dx)
     expected = np.pad(image.numpy(), ((dy, below), (dx, right)), mode="reflect")
     assert np.array_equal(to_frame(image, grid, (dy, dx)), expected)
 
@@ -163,7 +167,8 @@ def test_gradient_of_windows_counts_each_pixel_as_often_as_it_is_seen():
     grid = WindowGrid(5, 3, 2, 1)
     image = torch.rand(2, 5, 3, requires_grad=True)
     cut_windows(image, grid, (1, 0), range(grid.num_positions)).sum().backward()
-    rows, cols = frame_rows(grid, 1).bincount(minlength=5), frame_cols(grid, 0).bincount(minlength=3)
+    rows, cols = (frame_rows(grid, 1).bincount(minlength=5),
+                  frame_cols(grid, 0).bincount(minlength=3))
     assert image.grad.equal(torch.outer(rows, cols).expand(2, 5, 3).float())
 
 
@@ -190,7 +195,8 @@ def test_a_position_outside_the_grid_is_refused():
 
 
 def test_circular_pattern():
-    assert [circular_shift(step, 8) for step in range(5)] == [(0, 0), (0, 8), (8, 8), (8, 0), (0, 0)]
+    assert [circular_shift(step, 8) for step in range(5)] == [(0, 0), (0, 8), (8, 8), (8, 0),
+                                                              (0, 0)]
     assert default_max_shift(32) == 8
 
 
@@ -213,7 +219,8 @@ def test_crop_and_resize(height, width, data):
     shift = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     image = torch.rand(2, height, width)
     stretched = crop_shift(image, shift, "resize")
-    oracle = torch.nn.functional.interpolate(image[None, :, shift[0]:, shift[1]:], (height, width), mode="bilinear")
+    oracle = torch.nn.functional.interpolate(image[None, :, shift[0]:, shift[1]:], (height, width),
+                                             mode="bilinear")
     torch.testing.assert_close(stretched, oracle[0], atol=2e-5, rtol=0)
     kept = torch.zeros_like(image)
     kept[..., shift[0]:, shift[1]:] = 1

@@ -1,8 +1,9 @@
-"""Starts two jobs on one output, over and over, and checks that one finishes and the other is refused in one line:
-python tests/machines/faults/twins.py --times 60
+"""Starts two jobs on one output, over and over, and checks that one finishes and the other
+is refused in one line: python tests/machines/faults/twins.py --times 60
 
-The second starts at the same moment as the first in half of the trials, else at any moment while that one runs. Every
-other trial is on a file system without locks (as NFS without a lock daemon: flock fails).
+The second starts at the same moment as the first in half of the trials, else at
+any moment while that one runs. Every other trial is on a file system without locks
+(as NFS without a lock daemon: flock fails).
 """
 import argparse
 import random
@@ -38,16 +39,19 @@ def attempt(bench: Bench, number: int, seed: int) -> str:
     (code, told), (refused_code, refusal) = sorted(ended)
     refusal = [line for line in refusal.splitlines() if line.startswith("swinmpi: ")]
     reasons = {"another run is writing it": "busy", "exists already": "finished"}
-    reason = [word for text, word in reasons.items() if text in refusal[0]] if len(refusal) == 1 else []
+    reason = ([word for text, word in reasons.items() if text in refusal[0]] if len(refusal) == 1
+              else [])
     if (code, refused_code) != (0, 2) or not reason:
         raise Broken(f"trial {number} (seed {seed}): expected exit codes 0 and 2, got {ended}")
-    if images_of(folder / "out.h5") != bench.expected or [path.name for path in folder.iterdir()] != ["out.h5"]:
+    if (images_of(folder / "out.h5") != bench.expected
+            or [path.name for path in folder.iterdir()] != ["out.h5"]):
         raise Broken(f"trial {number} (seed {seed}): wrong output; see {folder}")
     return reason[0]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -56,8 +60,9 @@ def main() -> int:
     reasons = [attempt(bench, number, options.seed) for number in range(options.times)]
     for locks in (True, False):
         own = reasons[0 if locks else 1::2]
-        print(f"{'with' if locks else 'without'} locks: {len(own)} times one finished and the other was refused, because "
-              f"the first was at work {own.count('busy')} times, because it had finished {own.count('finished')} times")
+        print(f"{'with' if locks else 'without'} locks: {len(own)} times one finished and the "
+              f"other was refused, because the first was at work {own.count('busy')} times, "
+              f"because it had finished {own.count('finished')} times")
     shutil.rmtree(folder)
     return 0
 

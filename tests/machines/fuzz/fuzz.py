@@ -1,8 +1,9 @@
 """Damaged files against the commands: `python tests/machines/fuzz/fuzz.py --cases 2000`.
 
-Every case is a pure function of (seed, number): a damaged file and a command that reads it, in a process of its own. Long
-runs can be made in pieces (--first), a case repeated (--first N --cases 1 --keep FOLDER). Ends with 1 when one of them had a
-traceback, a crash, a hang, an exit code that does not fit, more than one line of error, or touched the output.
+Every case is a pure function of (seed, number): a damaged file and a command that reads it,
+in a process of its own. Long runs can be made in pieces (--first), a case repeated
+(--first N --cases 1 --keep FOLDER). Ends with 1 when one of them had a traceback, a crash, a hang,
+an exit code that does not fit, more than one line of error, or touched the output.
 """
 import argparse
 import hashlib
@@ -26,11 +27,15 @@ import torch  # noqa: E402
 from swinmpi.cli import evaluate, prepare, sample, train  # noqa: E402
 from tests.machines.fuzz.subjects import Subject, make_files, subjects  # noqa: E402
 
-for module in ("evaluation.evaluate", "evaluation.demo", "training.prepare", "training.train", "sampling.sample"):
+for module in ("evaluation.evaluate", "evaluation.demo", "training.prepare", "training.train",
+               "sampling.sample"):
     importlib.import_module(f"swinmpi.{module}")  # once, not in every case
 
-COMMANDS = {"sample": sample.main, "evaluate": evaluate.main, "prepare": prepare.main, "train": train.main}
-WHOLE_EVERY = 20  # one case in so many is the command as a user starts it; the others start from this process's memory
+COMMANDS = {"sample": sample.main, "evaluate": evaluate.main, "prepare": prepare.main,
+            "train": train.main}
+# one case in so many is the command as a user starts it; the others start from
+# this process's memory
+WHOLE_EVERY = 20
 HANG_S, MEMORY_BYTES = 300, 6 << 30
 TRACEBACK = 97
 
@@ -45,7 +50,8 @@ class Case:
 
     def words(self, base: Path, folder: Path) -> list[str]:
         command = random.Random(f"{self.seed} {self.number} command").choice(self.subject.commands)
-        damaged = folder / "run" / Path(self.subject.file).relative_to("run") if self.in_run else folder / self.subject.file
+        damaged = (folder / "run" / Path(self.subject.file).relative_to("run") if self.in_run
+                   else folder / self.subject.file)
         places = {"{file}": str(damaged), "{base}": str(base), "{run}": str(folder / "run")}
         return [replace_all(word, places) for word in command]
 
@@ -61,7 +67,8 @@ class Case:
         if self.subject.file == "virtual.h5":
             shutil.copy(base / "source.h5", folder)
         content = (base / self.subject.file).read_bytes()
-        (folder / self.subject.file).write_bytes(self.subject.damage(content, random.Random(f"{self.seed} {self.number}")))
+        (folder / self.subject.file).write_bytes(
+            self.subject.damage(content, random.Random(f"{self.seed} {self.number}")))
         (folder / "out.h5").write_bytes(b"from an earlier run")
         (folder / "out").mkdir()
         (folder / "out" / "evaluate.json").write_bytes(b"from an earlier run")
@@ -86,8 +93,9 @@ def main() -> int:
     try:
         base = work / "base"
         quietly(lambda: make_files(base))
-        outcomes = [report(outcome, options) for outcome in
-                    outcomes_of(range(options.first, options.first + options.cases), options.seed, base, work, options.jobs)]
+        outcomes = [report(outcome, options)
+                    for outcome in outcomes_of(range(options.first, options.first + options.cases),
+                                               options.seed, base, work, options.jobs)]
         if options.keep:
             shutil.copytree(work, options.keep, dirs_exist_ok=True)
     finally:
@@ -120,7 +128,8 @@ def outcomes_of(numbers: range, seed: int, base: Path, work: Path, jobs: int):
             running[start(case, base, folder)] = case, folder, before, time.monotonic()
         pid, status, usage = os.wait4(-1, 0)
         case, folder, before, started = running.pop(pid)
-        yield judge(case, folder, before, os.waitstatus_to_exitcode(status), usage.ru_maxrss << 10, time.monotonic() - started)
+        yield judge(case, folder, before, os.waitstatus_to_exitcode(status), usage.ru_maxrss << 10,
+                    time.monotonic() - started)
         if work.name.startswith("swinmpi-fuzz-") and len(numbers) > 8:
             shutil.rmtree(folder)
 
@@ -153,8 +162,10 @@ def start(case: Case, base: Path, folder: Path) -> int:
     os._exit(code)
 
 
-def judge(case: Case, folder: Path, before: dict, code: int, memory_bytes: int, seconds: float) -> Outcome:
-    stderr = (folder / ".stderr").read_text(errors="replace") if (folder / ".stderr").exists() else ""
+def judge(case: Case, folder: Path, before: dict, code: int, memory_bytes: int,
+          seconds: float) -> Outcome:
+    stderr = ((folder / ".stderr").read_text(errors="replace") if (folder / ".stderr").exists()
+              else "")
     lines = stderr.splitlines()
     problem = None
     if code == -signal.SIGALRM:
@@ -167,13 +178,15 @@ def judge(case: Case, folder: Path, before: dict, code: int, memory_bytes: int, 
         problem = f"exit code {code}"
     elif code == 1 and not may_fail(case, stderr):
         problem = "exit code 1"
-    elif code and [line for line in lines if line.startswith("swinmpi:")] != lines[-1:] and not all(map(is_told, lines)):
+    elif (code and [line for line in lines if line.startswith("swinmpi:")] != lines[-1:]
+          and not all(map(is_told, lines))):
         problem = "not one line"
     elif code == 2 and changed(before, contents(folder)):
         problem = f"refused, but touched {changed(before, contents(folder))}"
     elif memory_bytes > MEMORY_BYTES:
         problem = f"needed {memory_bytes / 2**30:.1f} GiB"
-    ending = {0: "worked", 1: "ended by itself", 2: "refused", 3: "some images failed"}.get(code, "broke")
+    ending = {0: "worked", 1: "ended by itself", 2: "refused", 3: "some images failed"}.get(
+        code, "broke")
     for deed in ("crashed", "hung"):
         if f"library {deed} reading" in stderr:
             ending = f"HDF5 {deed} in the child"
@@ -181,31 +194,36 @@ def judge(case: Case, folder: Path, before: dict, code: int, memory_bytes: int, 
 
 
 def may_fail(case: Case, stderr: str) -> bool:
-    """Weights and training states can hold numbers that no network survives; that is found while computing."""
+    """Weights and training states can hold numbers that no network survives; that is found
+    while computing."""
     computed = case.subject.kind in ("weights", "training state", "HDF5 pairs")
     return computed and any(words in stderr for words in (" is nan ", " is inf ", "not finite"))
 
 
 def is_told(line: str) -> bool:
     """A line that a run writes on the way: a warning, an image left out, the bar."""
-    return line.startswith(("swinmpi:", "skipped ", "warning: ")) or "images" in line or "updates" in line or not line.strip()
+    return (line.startswith(("swinmpi:", "skipped ", "warning: ")) or "images" in line
+            or "updates" in line or not line.strip())
 
 
 def contents(folder: Path) -> dict[str, str]:
     """Digest of every file but what the harness writes."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*") if path.is_file() and path.name not in (".stdout", ".stderr", ".lock")}
+            for path in folder.rglob("*")
+            if path.is_file() and path.name not in (".stdout", ".stderr", ".lock")}
 
 
 def changed(before: dict, after: dict) -> list[str]:
-    return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return sorted(name for name in before.keys() | after.keys()
+                  if before.get(name) != after.get(name))
 
 
 def report(outcome: Outcome, options) -> Outcome:
     case = outcome.case
     if outcome.problem or options.verbose:
-        print(f"{case.number} {case.subject.kind} {case.subject.file}: {outcome.problem or outcome.ending}, "
-              f"{outcome.seconds:.1f} s\n    {outcome.said}", flush=True)
+        print(f"{case.number} {case.subject.kind} {case.subject.file}: "
+              f"{outcome.problem or outcome.ending}, {outcome.seconds:.1f} s\n    {outcome.said}",
+              flush=True)
     return outcome
 
 
@@ -215,10 +233,12 @@ def summary(outcomes: list[Outcome], seconds: float) -> str:
     lines = []
     for kind in dict.fromkeys(kind for kind, _ in endings):
         own = {ending: count for (other, ending), count in sorted(endings.items()) if other == kind}
-        lines.append(f"{kind}: {sum(own.values())} cases; " + ", ".join(f"{count} {ending}" for ending, count in own.items()))
+        lines.append(f"{kind}: {sum(own.values())} cases; "
+                     + ", ".join(f"{count} {ending}" for ending, count in own.items()))
     longest = max(outcome.seconds for outcome in outcomes)
     problems = sum(outcome.problem is not None for outcome in outcomes)
-    lines.append(f"{len(outcomes)} cases in {seconds:.0f} s, the longest {longest:.0f} s; {problems} with a problem")
+    lines.append(f"{len(outcomes)} cases in {seconds:.0f} s, the longest {longest:.0f} s; "
+                 f"{problems} with a problem")
     return "\n".join(lines)
 
 

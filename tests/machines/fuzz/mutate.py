@@ -3,25 +3,30 @@ import json
 import random
 import struct
 
-EVIL_NUMBERS = (0, 1, 2, 3, 7, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
-EVIL_VALUES = (None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**400, 0.0, -1.5, 1e308, "", "x", "nan", "1e9", "\u2028\x1b[31m",
-               "a" * 3000, [], [0], [1, [2]], [10**9] * 4, {}, {"a": {"b": 1}})
-EVIL_YAML = ("1e999", ".nan", "-.inf", "2001-02-31", "0x_", "!!int x", "[" * 900, "~", "0b2", "!!binary x", "190:20:30", "-0",
-             "1" * 5000)
-EVIL_TAILS = (" &a", ": 1", " *a", " !!python/object:os.system x", " | >", " [", " {", " '", "\t", "\0", "é")
-HDF5_SIGNATURES = (b"\x89HDF", b"OHDR", b"OCHK", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"FRHP", b"FHDB", b"BTHD", b"BTLF",
-                   b"FAHD", b"EAHD", b"EAIB", b"FADB", b"FSHD", b"SMTB")
+EVIL_NUMBERS = (0, 1, 2, 3, 7, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1,
+                2**64 - 1)
+EVIL_VALUES = (None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**400, 0.0, -1.5, 1e308, "", "x",
+               "nan", "1e9", "\u2028\x1b[31m", "a" * 3000, [], [0], [1, [2]], [10**9] * 4, {},
+               {"a": {"b": 1}})
+EVIL_YAML = ("1e999", ".nan", "-.inf", "2001-02-31", "0x_", "!!int x", "[" * 900, "~", "0b2",
+             "!!binary x", "190:20:30", "-0", "1" * 5000)
+EVIL_TAILS = (" &a", ": 1", " *a", " !!python/object:os.system x", " | >", " [", " {", " '", "\t",
+              "\0", "é")
+HDF5_SIGNATURES = (b"\x89HDF", b"OHDR", b"OCHK", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"FRHP",
+                   b"FHDB", b"BTHD", b"BTLF", b"FAHD", b"EAHD", b"EAIB", b"FADB", b"FSHD", b"SMTB")
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
     """One to four random damages, anywhere."""
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        content = rng.choice((flip_bits, overwrite, cut, swap_blocks, zero_block, append))(content, rng)
+        content = rng.choice((flip_bits, overwrite, cut, swap_blocks, zero_block, append))(
+            content, rng)
     return content
 
 
 def damage_hdf5(content: bytes, rng: random.Random) -> bytes:
-    """Mostly near the structures of HDF5 and in its lengths and addresses, because most bytes are pixels."""
+    """Mostly near the structures of HDF5 and in its lengths and addresses, because most
+    bytes are pixels."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         kind = rng.choice(("structure", "structure", "number", "number", "head", "any"))
         if kind == "any":
@@ -29,8 +34,10 @@ def damage_hdf5(content: bytes, rng: random.Random) -> bytes:
         elif kind == "number":
             content = change_number(content, rng)
         else:
-            places = [place for place in find_all(content, HDF5_SIGNATURES)] if kind == "structure" else [0]
-            content = poke(content, rng, rng.choice(places or [0]) + rng.randrange(160 if kind == "structure" else 2048))
+            places = ([place for place in find_all(content, HDF5_SIGNATURES)] if kind == "structure"
+                      else [0])
+            content = poke(content, rng, rng.choice(places or [0])
+                           + rng.randrange(160 if kind == "structure" else 2048))
     return content
 
 
@@ -46,12 +53,14 @@ def damage_safetensors(content: bytes, rng: random.Random) -> bytes:
             header["__metadata__"]["header"] = json.dumps(change_leaf(inner, rng))
         else:
             change_leaf(header, rng)
-        if not isinstance(header.get("__metadata__"), dict) or not isinstance(header["__metadata__"].get("header"), str):
+        if (not isinstance(header.get("__metadata__"), dict)
+                or not isinstance(header["__metadata__"].get("header"), str)):
             break
     text = json.dumps(header).encode()
     if rng.random() < 0.1:
         return struct.pack("<Q", rng.choice(EVIL_NUMBERS)) + text + data
-    return struct.pack("<Q", len(text)) + text + (data if rng.random() < 0.9 else data[:rng.randrange(len(data) + 1)])
+    return struct.pack("<Q", len(text)) + text + (data if rng.random() < 0.9
+                                                  else data[:rng.randrange(len(data) + 1)])
 
 
 def damage_yaml(text: bytes, rng: random.Random) -> bytes:
@@ -69,10 +78,12 @@ def damage_yaml(text: bytes, rng: random.Random) -> bytes:
         elif kind == 3:
             lines[place] += rng.choice(EVIL_TAILS)
         elif 4 <= kind < 11 and ":" in lines[place]:
-            evil = rng.choice(EVIL_YAML) if rng.random() < 0.4 else json.dumps(rng.choice(EVIL_VALUES))
+            evil = (rng.choice(EVIL_YAML) if rng.random() < 0.4
+                    else json.dumps(rng.choice(EVIL_VALUES)))
             lines[place] = f"{lines[place].partition(':')[0]}: {evil}"
         else:
-            lines.insert(place, "bomb: &a [x,x,x]\n" + "\n".join(f"b{i}: &b{i} [*a,*a,*a]" for i in range(20)))
+            lines.insert(place, "bomb: &a [x,x,x]\n" + "\n".join(f"b{i}: &b{i} [*a,*a,*a]"
+                                                                 for i in range(20)))
     content = ("\n".join(lines) + "\n").encode()
     return damage(content, rng) if rng.random() < 0.25 else content
 
@@ -93,7 +104,8 @@ def change_leaf(tree, rng: random.Random):
         elif isinstance(node, dict) and rng.random() < 0.1:
             node[f"{key}x"] = node[key]
         elif isinstance(node[key], int) and not isinstance(node[key], bool) and rng.random() < 0.6:
-            node[key] = rng.choice((*EVIL_NUMBERS, -1, node[key] + 1, node[key] * 2, node[key] // 2))
+            node[key] = rng.choice((*EVIL_NUMBERS, -1, node[key] + 1, node[key] * 2,
+                                    node[key] // 2))
         else:
             node[key] = rng.choice(EVIL_VALUES)
         return tree
@@ -112,8 +124,9 @@ def overwrite(content: bytes, rng: random.Random) -> bytes:
 
 def poke(content: bytes, rng: random.Random, place: int) -> bytes:
     """1, 2, 4 or 8 bytes at `place`."""
-    new = rng.choice((bytes([rng.randrange(256)]), b"\xff", b"\0", b"\x7f", b"\xff" * 8, b"\0" * 4,
-                      struct.pack("<Q", rng.choice(EVIL_NUMBERS)), struct.pack("<I", rng.choice(EVIL_NUMBERS) & 0xffffffff)))
+    new = rng.choice((bytes([rng.randrange(256)]), b"\xff", b"\0", b"\x7f", b"\xff" * 8,
+                      b"\0" * 4, struct.pack("<Q", rng.choice(EVIL_NUMBERS)),
+                      struct.pack("<I", rng.choice(EVIL_NUMBERS) & 0xffffffff)))
     place = min(place, max(0, len(content) - len(new)))
     return content[:place] + new + content[place + len(new):]
 
@@ -131,7 +144,8 @@ def swap_blocks(content: bytes, rng: random.Random) -> bytes:
     a, b = sorted(rng.randrange(max(1, len(content) - size)) for _ in range(2))
     if b < a + size:
         return content
-    return content[:a] + content[b:b + size] + content[a + size:b] + content[a:a + size] + content[b + size:]
+    return (content[:a] + content[b:b + size] + content[a + size:b] + content[a:a + size]
+            + content[b + size:])
 
 
 def zero_block(content: bytes, rng: random.Random) -> bytes:
@@ -146,8 +160,8 @@ def change_number(content: bytes, rng: random.Random) -> bytes:
         place = 8 * rng.randrange(max(1, len(content) // 8 - 1))
         number = int.from_bytes(content[place:place + 8], "little")
         if 0 < number <= len(content):
-            new = rng.choice((*EVIL_NUMBERS, number + 1, number - 1, number * 2, len(content), len(content) - 1,
-                              8 * rng.randrange(200)))
+            new = rng.choice((*EVIL_NUMBERS, number + 1, number - 1, number * 2, len(content),
+                              len(content) - 1, 8 * rng.randrange(200)))
             return content[:place] + struct.pack("<Q", new) + content[place + 8:]
     return content
 

@@ -1,4 +1,5 @@
-"""Every collective of parallel/ against numpy, with blocking and with sleeping waits. Prints one line and ends with 0."""
+"""Every collective of parallel/ against numpy, with blocking and with sleeping waits.
+Prints one line and ends with 0."""
 import os
 import signal
 
@@ -29,13 +30,16 @@ def moves_arrays(group):
     else:
         assert gathered is None, "only root gets what is gathered"
     np.testing.assert_array_equal(group.allgather_arrays(own, counts), everything)
-    assert group.size == 1 or group.stats.bytes > whole.nbytes and group.stopwatch.seconds["exchange"] > 0, group.stats
+    assert (group.size == 1 or group.stats.bytes > whole.nbytes
+            and group.stopwatch.seconds["exchange"] > 0), group.stats
 
 
 def shares_results_and_failures(group):
-    assert group.bcast_object({"rank": 0} if group.is_root else None) == {"rank": 0}, "root's object"
+    assert group.bcast_object({"rank": 0} if group.is_root else None) == {"rank": 0}, (
+        "root's object")
     assert group.on_root(lambda: (group.rank, "x" * 100_000)) == (0, "x" * 100_000), "root's result"
-    for failure, kind in ((StackError("in.h5: damaged"), StackError), (Unpicklable(1, 2), (Unpicklable, RuntimeError))):
+    for failure, kind in ((StackError("in.h5: damaged"), StackError),
+                          (Unpicklable(1, 2), (Unpicklable, RuntimeError))):
         try:
             group.on_root(raiser(failure))
         except kind as error:
@@ -58,30 +62,36 @@ def raiser(error):
 
 
 def exchanges_windows(group):
-    """Windows of several images and shifts, fewer than ranks too; the prediction is a known function of frame and item."""
+    """Windows of several images and shifts, fewer than ranks too; the prediction is a known
+    function of frame and item."""
     exchange = RootCollectives(group)
-    for num_positions, live in ((6, [range(6)]), (6, [[0, 1, 2, 4], [1, 2, 3, 4, 5]]), (2, [[1]]), (1, [[0], [0], [0]])):
+    for num_positions, live in ((6, [range(6)]), (6, [[0, 1, 2, 4], [1, 2, 3, 4, 5]]), (2, [[1]]),
+                                (1, [[0], [0], [0]])):
         plan = plan_step(range(num_positions), group.size, live)
         shape = (len(live), 3, 8, 12)
         frames = np.random.default_rng(len(live)).standard_normal(shape, np.float32)
         received = exchange.broadcast(frames if group.is_root else None, shape)
-        own = np.stack([received[slot, :, :4, :4] * position for slot, position in plan.own(group.rank)]
-                       or [np.empty((3, 4, 4), np.float32)])[:plan.counts[group.rank]]
+        own = np.stack(
+            [received[slot, :, :4, :4] * position for slot, position in plan.own(group.rank)]
+            or [np.empty((3, 4, 4), np.float32)])[:plan.counts[group.rank]]
         gathered = exchange.gather(own.astype(np.float32), plan)
         if group.is_root:
             for window, (slot, position) in zip(gathered, plan.items, strict=True):
-                np.testing.assert_array_equal(window, frames[slot, :, :4, :4] * np.float32(position))
+                np.testing.assert_array_equal(window,
+                                              frames[slot, :, :4, :4] * np.float32(position))
 
 
 def relays_parts(world):
-    """Groups of two ranks; every group's root sends its images, the larger ones in chunks; rank 0 gets each row once."""
+    """Groups of two ranks; every group's root sends its images, the larger ones in chunks;
+    rank 0 gets each row once."""
     groups = split_groups(world.size, 2)
     group, relay = world.split(groups), Relay(world)
     assert group.size == len(groups[group_of(groups, world.rank)]), "the group's ranks"
     shape, taken = (2, 3, 700, 30), []
     for shard_index in images_of_group(range(11), len(groups), group_of(groups, world.rank)):
         if group.is_root:
-            pixels = np.full(shape, shard_index, np.float32) + np.arange(700, dtype=np.float32)[:, None] / 1000
+            pixels = (np.full(shape, shard_index, np.float32)
+                      + np.arange(700, dtype=np.float32)[:, None] / 1000)
             relay.send(Part(shard_index, 5, 7, pixels))
             relay.send(Ending(shard_index, {"seam": 0.5}))
         while world.is_root and (item := relay.receive(lambda: True)) is not None:
@@ -91,13 +101,17 @@ def relays_parts(world):
     while world.is_root and (item := relay.receive(lambda: relay.is_over)) is not None:
         taken.append(item)
     endings = [item for item in taken if isinstance(item, Ending)]
-    assert sorted(ending.shard_index for ending in endings) == (list(range(11)) if world.is_root else []), "each once"
-    assert len(taken) - len(endings) == 11 * len(chunk_rows(shape)) * world.is_root, "cut into chunks"
+    assert sorted(ending.shard_index for ending in endings) == (list(range(11)) if world.is_root
+                                                                else []), "each once"
+    assert len(taken) - len(endings) == 11 * len(chunk_rows(shape)) * world.is_root, (
+        "cut into chunks")
     rows = np.zeros((11, 700), int)
     for chunk in (item for item in taken if isinstance(item, Part)):
         first = chunk.top - 5
-        expected = chunk.shard_index + np.arange(first, first + chunk.pixels.shape[2], dtype=np.float32)[:, None] / 1000
-        assert (chunk.left, chunk.pixels.shape[:2]) == (7, shape[:2]) and (chunk.pixels == expected).all(), "pixels"
+        expected = chunk.shard_index + np.arange(first, first + chunk.pixels.shape[2],
+                                                 dtype=np.float32)[:, None] / 1000
+        assert ((chunk.left, chunk.pixels.shape[:2]) == (7, shape[:2])
+                and (chunk.pixels == expected).all()), "pixels"
         rows[chunk.shard_index, first:first + chunk.pixels.shape[2]] += 1
     assert (rows == world.is_root).all(), "each row once"
 
@@ -120,6 +134,7 @@ with start_mpi() as world:
         exchanges_windows(group)
     relays_parts(world)
     stops_together(world)
-    assert 0 <= world.node.rank < world.node.ranks <= world.size and world.node.cores >= 1, world.node
+    assert (0 <= world.node.rank < world.node.ranks <= world.size
+            and world.node.cores >= 1), world.node
     if world.is_root:
         print(f"{world.size} ranks agree")

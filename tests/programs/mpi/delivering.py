@@ -1,6 +1,7 @@
 """Series of calls of Results whose finished files are known: argv is BACKEND FOLDER SERIES...
 
-SERIES `killed`: one rank is killed when the pixels of some images are safe and their flags are not set; `resumed` goes on.
+SERIES `killed`: one rank is killed when the pixels of some images are safe and their flags are not
+set; `resumed` goes on.
 """
 import os
 import signal
@@ -25,7 +26,8 @@ DATASETS = ("sr", "regression", "sr_mean", "sr_std")
 
 
 def expected_pixels(shard_index: int, channels: int) -> np.ndarray:
-    """(k, C, H, W) float32 that any of the dtypes can hold, every value another one in its image and dataset."""
+    """(k, C, H, W) float32 that any of the dtypes can hold, every value another one in its
+    image and dataset."""
     size = channels * SIDES[0] * SIDES[1]
     images = np.arange(size) + 100 * shard_index + np.arange(len(DATASETS))[:, None]
     return images.reshape(len(DATASETS), channels, *SIDES).astype(np.float32)
@@ -39,7 +41,8 @@ def tiles(shard_index: int, channels: int) -> list[Part]:
     """An image in 11 parts of unequal sizes, one of them empty."""
     pixels, rows, columns = expected_pixels(shard_index, channels), (0, 1, 20, 52), (0, 17, 18, 38)
     parts = [Part(shard_index, top, left, pixels[..., top:bottom, left:right])
-             for top, bottom in zip(rows, rows[1:], strict=False) for left, right in zip(columns, columns[1:], strict=False)]
+             for top, bottom in zip(rows, rows[1:], strict=False)
+             for left, right in zip(columns, columns[1:], strict=False)]
     last = parts.pop()
     return [*parts, *(Part(shard_index, last.top + first, last.left, last.pixels[..., first:end, :])
                       for first, end in ((30, 32), (0, 30), (30, 30)))]
@@ -53,7 +56,8 @@ def send_whole(results, world, shard_index, channels):
 
 
 def send_parts(results, world, shard_index, channels):
-    """Every rank has some tiles, in an order of its own; the figures come from any of the ranks, before its tiles."""
+    """Every rank has some tiles, in an order of its own; the figures come from any of the ranks,
+    before its tiles."""
     parts = tiles(shard_index, channels)
     order = np.random.default_rng(shard_index).permutation(len(parts))
     if world.rank == shard_index % world.size:
@@ -62,7 +66,8 @@ def send_parts(results, world, shard_index, channels):
 
 
 def deliver(results, world, series, channels):
-    """Rounds of two images; `uneven`: the ranks leave after different numbers of rounds, and some send nothing."""
+    """Rounds of two images; `uneven`: the ranks leave after different numbers of rounds,
+    and some send nothing."""
     send = send_whole if series in ("whole", "uneven") else send_parts
     for position, shard_index in enumerate(results.remaining):
         if series == "given up" and shard_index == GIVEN_UP:
@@ -77,7 +82,8 @@ def deliver(results, world, series, channels):
 
 
 def kill_between_pixels_and_flag(backend, world):
-    """After the third image: with gather rank 0, the only one that writes; with mpio the last rank."""
+    """After the third image: with gather rank 0, the only one that writes;
+    with mpio the last rank."""
     from swinmpi.storage.mpio import SharedPartial
     from swinmpi.storage.output import StackOutput
     kind, calls = (StackOutput, 5) if backend == "gather" else (SharedPartial, 3)
@@ -110,11 +116,13 @@ def run(backend, folder, series, stack_name, world):
         plan = SamplingPlan(request, config, stack, True, None, NUM_IMAGES, distribution)
     with Stack.open(request.stack) as stack, Results(plan, world, stack) as results:
         if world.is_root:
-            assert_refused(lambda: StackOutput.open(output, stack, output_plan(request, config), results.fingerprint))
+            assert_refused(lambda: StackOutput.open(output, stack, output_plan(request, config),
+                                                    results.fingerprint))
             if series == "resumed":
                 print(f"{stack_name}: {len(results.remaining)} to go", flush=True)
         deliver(results, world, series, stack.channels)
-        assert sorted(results.failed) == ([GIVEN_UP] if series == "given up" and world.is_root else []), results.failed
+        assert sorted(results.failed) == ([GIVEN_UP] if series == "given up" and world.is_root
+                                          else []), results.failed
         results.finish(plan, RunReport(NUM_IMAGES, 1.0, {}, results.failed))
 
 

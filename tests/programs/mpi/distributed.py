@@ -1,4 +1,5 @@
-"""torch.distributed over whatever launcher started this: prints `size sum` from rank 0 of an all_reduce of rank + 1."""
+"""torch.distributed over whatever launcher started this: prints `size sum` from rank 0
+of an all_reduce of rank + 1."""
 import torch
 import torch.distributed as dist
 

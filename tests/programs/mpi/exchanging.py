@@ -1,4 +1,5 @@
-"""Samples by every exchange under contract on the ranks of this launch; argv[1]: where rank 0 writes digests by name."""
+"""Samples by every exchange under contract on the ranks of this launch; argv[1]: where rank 0
+writes digests by name."""
 import json
 import sys
 from pathlib import Path
@@ -8,10 +9,18 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from swinmpi.parallel.launch import start_mpi  # noqa: E402
-from tests.support.exchanging import EXCHANGES_UNDER_TEST, FAMILIES, SAMPLERS, digest, joined, sample  # noqa: E402
+from tests.support.exchanging import (  # noqa: E402
+    EXCHANGES_UNDER_TEST,
+    FAMILIES,
+    SAMPLERS,
+    digest,
+    joined,
+    sample,
+)
 
 torch.set_num_threads(1)
-cases = [("bands", sampler) for sampler in SAMPLERS] + [(family, "ddim") for family in FAMILIES if family != "bands"]
+cases = [("bands", sampler) for sampler in SAMPLERS] + [(family, "ddim")
+                                                        for family in FAMILIES if family != "bands"]
 with start_mpi() as world:
     digests = {}
     for family, sampler in cases:

@@ -1,4 +1,5 @@
-"""swinmpi-sample whose rank 0 gets a signal as soon as some images are done: argv is SIGNAL, NUM_IMAGES, command line."""
+"""swinmpi-sample whose rank 0 gets a signal as soon as some images are done: argv is SIGNAL,
+NUM_IMAGES, command line."""
 import os
 import signal
 import sys

@@ -13,5 +13,6 @@ with start_mpi() as world, StopFlag() as stop:
     for command in json.loads(Path(sys.argv[1]).read_text()):
         sample_on(world, stop, parser().parse_args(command))
     if len(sys.argv) > 2:
-        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines()
+                    if line.startswith("VmHWM"))
         Path(f"{sys.argv[2]}.{world.rank}").write_text(str(int(peak.split()[1]) / 1024))

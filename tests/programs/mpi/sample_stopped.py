@@ -1,4 +1,5 @@
-"""swinmpi-sample whose last rank gets USR2 in the middle of a step: argv is the number of the step, command line."""
+"""swinmpi-sample whose last rank gets USR2 in the middle of a step: argv is the number
+of the step, command line."""
 import os
 import signal
 import sys

@@ -1,7 +1,9 @@
-"""swinmpi-sample whose U-Net fails on the last rank only: argv is `error` or `memory` and the command line.
+"""swinmpi-sample whose U-Net fails on the last rank only: argv is `error` or `memory`
+and the command line.
 
-error: the third call raises. memory: every window takes 32 MiB more, and there is memory for a little over half of
-the micro-batch that it is called with first, by the limit that a batch system sets (RLIMIT_AS).
+error: the third call raises. memory: every window takes 32 MiB more, and there is memory for
+a little over half of the micro-batch that it is called with first, by the limit that a batch
+system sets (RLIMIT_AS).
 """
 import os
 import resource

@@ -1,4 +1,5 @@
-"""swinmpi-train with a fault that one rank alone meets, named by the first argument; its own arguments follow."""
+"""swinmpi-train with a fault that one rank alone meets, named by the first argument;
+its own arguments follow."""
 import os
 import resource
 import sys

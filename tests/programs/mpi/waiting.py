@@ -1,4 +1,5 @@
-"""Rank 0 computes for a second while the others wait; prints the largest share of a core that waiting took."""
+"""Rank 0 computes for a second while the others wait; prints the largest share of a core
+that waiting took."""
 import os
 import time
 
