@@ -67,9 +67,9 @@ class AlignedModel(ModelSection):
         return False
 
     @property
-    def encoder_name(self) -> str:
-        """What is trained with `train.target: encoder`."""
-        return "aligned"
+    def encoder_stands_alone(self) -> bool:
+        """Whether the encoder can be trained alone (`train.target: encoder`)."""
+        return True
 
 
 class ThesisModel(ModelSection):
@@ -122,9 +122,9 @@ class ThesisModel(ModelSection):
         return True
 
     @property
-    def encoder_name(self) -> str:
-        """What is trained with `train.target: encoder`."""
-        return self.encoder
+    def encoder_stands_alone(self) -> bool:
+        """Whether the encoder can be trained alone (`train.target: encoder`)."""
+        return self.encoder == "rrdb"
 
 
 ModelConfig = AlignedModel | ThesisModel

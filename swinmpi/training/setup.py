@@ -33,15 +33,14 @@ def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: 
 def check_encoder(config: Config) -> None:
     """ConfigError where the encoder cannot be trained alone, loaded or frozen as asked."""
     settings, model = config.train, config.model
-    kind = model.encoder_name
     reused = settings.encoder_checkpoint is not None
     if settings.target == "encoder" and (reused or settings.freeze_encoder):
         raise ConfigError("train.encoder_checkpoint, train.freeze_encoder: "
                           "expected none with train.target=encoder, which "
                           "trains an encoder from the start; remove them")
-    if (settings.target == "encoder" or reused) and kind not in ("rrdb", "aligned"):
+    if (settings.target == "encoder" or reused) and not model.encoder_stands_alone:
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
-                          f"trained alone, got {kind}")
+                          f"trained alone, got {model.encoder}")
     if settings.freeze_encoder and not reused:
         raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint, the weights to "
                           "keep, got none; train them with --set train.target=encoder")

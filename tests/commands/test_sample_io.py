@@ -2,6 +2,7 @@
 outputs that exist."""
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -178,17 +179,46 @@ def test_a_forgotten_input_replaces_nothing(tmp_path, monkeypatch, capsys):
     assert [(tmp_path / name).read_text() for name in names()] == ["precious"] * 2
 
 
-def test_an_ensemble_is_the_mean_and_deviation_of_its_seeds(sample, tmp_path):
+@pytest.mark.parametrize("settings", [(), ("sampler.shift.pattern=random", "sampler.method=ddpm"),
+                                      ("sampler.shift.pattern=random", "parallel.exchange=torus")],
+                         ids=["circular", "random, ddpm", "random, torus"])
+def test_an_ensemble_is_the_mean_and_deviation_of_its_seeds(sample, tmp_path, settings):
+    """Member k is the run with seed + k: its noise, and where they are drawn its shifts."""
     stack = write_stack(tmp_path / "in.h5", smooth_stack(2, 24, 24, dtype="float32"))
-    assert sample(stack, "--ensemble=3") == 0
+    assert sample(stack, "--ensemble=3", *settings) == 0
     for seed in range(3):
-        assert sample(stack, f"sampler.seed={seed}", output=f"seed{seed}.h5") == 0
+        assert sample(stack, f"sampler.seed={seed}", *settings, output=f"seed{seed}.h5") == 0
     samples = np.stack([sr_of(tmp_path / f"seed{seed}.h5") for seed in range(3)])
     assert np.array_equal(sr_of(tmp_path / "out.h5"), samples[0])
     np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_mean"), samples.mean(axis=0),
                                atol=1e-5)
     np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_std"), samples.std(axis=0), atol=1e-5)
     assert samples.std(axis=0).max() > 0.01
+
+
+def test_a_dry_run_prints_the_plan_that_a_run_carries_out(sample, tmp_path, capsys):
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(3, 24, 20))
+    assert sample(stack, "--dry-run", "--ensemble=2") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["device"].startswith("cpu, fp32, at least ") and "MiB a rank" in lines["device"]
+    assert names() == ["in.h5"]
+    assert sample(stack, "--ensemble=2") == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    planned = re.search(r"micro-batches of (\d+) windows", lines["step"])[1]
+    assert lines["per"].removeprefix("image").strip() in first
+    assert written()["micro_batch"] == int(planned)
+    assert f"{lines['step'].split()[0]} images per step" in first
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this node has a GPU")
+def test_a_dry_run_plans_for_a_device_that_this_node_has_not(sample, tmp_path, capsys):
+    """Nothing is allocated; the run itself is refused here."""
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(3, 24, 20))
+    assert sample(stack, "--dry-run", "parallel.device=cuda") == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["device"].startswith("cuda, ") and "micro-batches of 64 windows" in lines["step"]
+    assert sample(stack, "parallel.device=cuda") == 2
+    assert "expected a CUDA device" in capsys.readouterr().err and names() == ["in.h5"]
 
 
 def test_a_synthesis_takes_only_number_and_size_from_its_input(sample, tmp_path):

@@ -39,6 +39,7 @@ OTHERS = {
     "random shift, ddpm": ("three", "aligned",
                            ("sampler.shift.pattern=random", "sampler.method=ddpm")),
     "dpmpp_2m": ("three", "aligned", ("sampler.method=dpmpp_2m", "sampler.steps=4")),
+    "heun": ("three", "aligned", ("sampler.method=heun", "sampler.steps=4")),
     "ensemble": ("three", "aligned", ("--ensemble=2", "--ranks-per-image=2")),
     "fewer windows than ranks": ("three", "aligned", ("model.window_px=48",)),
     "one window": ("three", "aligned", ("model.window_px=96", "sampler.shift.pattern=none")),
@@ -58,7 +59,7 @@ OTHERS = {
     "encoder alone": ("three", "encoder", ("output.regression=true",)),
     "rrdb alone": ("three", "rrdb alone", ()),
 }
-TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks", "bf16",
+TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "heun", "ensemble", "fewer windows than ranks", "bf16",
              "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
