@@ -13,6 +13,16 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+LAUNCHERS = {"mpirun", "alone"}
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that launch programs of their own, or need a machine around them, are slow."""
+    for item in items:
+        if LAUNCHERS.intersection(item.fixturenames) or "machines" in item.path.parts:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def mpirun():
     """`mpirun(ranks, script_or_-m, *arguments, timeout_s=180, **environ) -> Finished`,

@@ -14,6 +14,8 @@ from swinmpi.sampling.traffic import traffic
 from swinmpi.windows.grid import WindowGrid
 from tests.support.programs import run_program
 
+pytestmark = pytest.mark.slow
+
 NETWORK = Path(swinmpi.__file__).parent / "benchmarks" / "network"
 NODES = 3
 SIZE_PX = 96

@@ -26,6 +26,8 @@ from swinmpi.parallel.stopwatch import Stopwatch
 from swinmpi.reports.memory import forget_peak_memory, peak_memory_mib
 from swinmpi.sampling.traffic import traffic
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["scaling", "--size", "96", "--steps", "5", "--repeats", "1"]
 MIB = 2**20
 

@@ -13,6 +13,8 @@ from swinmpi.errors import OutputError
 from swinmpi.models.blocks import SelfAttention
 from swinmpi.parallel.comm import Group, World
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["model.unet_channels=[16,16,16,16]", "model.bottleneck_channels=16",
          "model.rrdb_blocks=1", "model.rrdb_channels=8", "model.rrdb_growth=8"]
 THESIS = ["thesis", *(word for setting in SMALL for word in ("--set", setting))]

@@ -17,6 +17,8 @@ from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import Stack
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 
+pytestmark = pytest.mark.slow
+
 NUM_IMAGES, NUM_SHARDS, DAMAGED = 5, 3, 3
 SETTINGS = ("model.window_px=32", "parallel.threads=1", "sampler.steps=2", "--ensemble=2",
             "output.regression=true")

@@ -105,7 +105,6 @@ def test_what_travels_is_what_the_exchange_says(num_ranks, sampler, exchange):
     assert counted == [[4 * channels * pixels for pixels in of_step] for of_step in ranks[0][1]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
 def test_the_same_bits_under_a_real_mpirun(mpirun, tmp_path, num_ranks):
     finished = mpirun(num_ranks, PROGRAM, tmp_path / "digests.json", timeout_s=600)

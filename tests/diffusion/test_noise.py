@@ -13,7 +13,7 @@ SHAPE = (3, 8, 8)
 PINNED_FIRST = [0.0599110, 0.0155596, -1.1644385, -0.1326471]
 PINNED_OTHER = [1.0897719, -1.9375864, 1.4615147, 0.3520317]
 PINNED_SHIFTS = [(3, 4), (6, 3), (5, 6)]
-KEYS = {"seed": 7, "image_index": 3, "step": 2, "position": 5}
+KEYS = {"seed": 7, "stack_index": 3, "step": 2, "position": 5}
 
 
 def test_values_are_pinned():

@@ -12,6 +12,7 @@ from swinmpi.families.family import Encoding
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.blocks import count_parameters
+from swinmpi.models.diffuser import prepare
 from swinmpi.models.ema import Ema
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import Ownership
@@ -147,14 +148,14 @@ def test_training_reaches_every_parameter():
 
 @torch.no_grad()
 def test_bf16_and_channels_last_stay_close():
-    model = Aligned(small()).model.prepare(torch.device("cpu"), channels_last=True,
-                                           fused_attention=True)
+    cpu = torch.device("cpu")
+    model = prepare(Aligned(small()).model, cpu, channels_last=True, fused_attention=True)
     for parameter in model.unet.parameters():
         parameter += 0.05 * torch.randn_like(parameter)
     told = [torch.randn(2, 3, 16, 16), torch.tensor([3, 40]), torch.randn(2, 7, 16, 16),
             torch.rand(2, 1, 16, 16), torch.randn(2, 8)]
     reference = model.unet(*told)
-    plain = model.prepare(torch.device("cpu"), channels_last=False, fused_attention=False)
+    plain = prepare(model, cpu, channels_last=False, fused_attention=False)
     assert torch.allclose(plain.unet(*told), reference, atol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         assert (model.unet(*told) - reference).abs().max() < 0.1 * reference.abs().max()

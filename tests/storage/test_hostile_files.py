@@ -22,6 +22,8 @@ from swinmpi.storage.stack import Stack
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 from tests.support.training import as_arguments, settings, write_pairs
 
+pytestmark = pytest.mark.slow
+
 IMAGES = smooth_stack(2, 10, 12, 1, "uint8")
 
 

@@ -27,6 +27,8 @@ from tests.support.training import (
     write_pairs,
 )
 
+pytestmark = pytest.mark.slow
+
 NEVER = lambda: False  # noqa: E731
 
 
