@@ -59,8 +59,8 @@ OTHERS = {
     "encoder alone": ("three", "encoder", ("output.regression=true",)),
     "rrdb alone": ("three", "rrdb alone", ()),
 }
-TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "heun", "ensemble", "fewer windows than ranks", "bf16",
-             "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m"]
+TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "heun", "ensemble", "fewer windows than ranks",
+             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 

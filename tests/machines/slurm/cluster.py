@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.support.programs import LAUNCHER_VARIABLES, kill
 
 HERE = Path(__file__).parent
-JOBS = HERE.parents[1] / "jobs"
+JOBS = HERE.parents[2] / "jobs"
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "unshare")
 PATIENCE_S, POLL_S = 600, 0.1
 # Before that a job is pending, running, completing, or on its way back into the queue.
