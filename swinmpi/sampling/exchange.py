@@ -100,11 +100,11 @@ class Exchange(State, Protocol):
         """x_T of these images."""
 
     def finish(self) -> list[list[Tensor]]:
-        """x_0 by image slot and place in `rectangles`, (C, h, w), with `Family.reach_px` more on
+        """x_0 by image slot and place in `rects`, (C, h, w), with `Family.reach_px` more on
         every side; x_t is let go of."""
 
     def shared(self, slot: int, parts: Sequence[Tensor]) -> Iterator[FinishedPart]:
-        """A finished image, given by the samples and, last, the base over each of `rectangles`,
+        """A finished image, given by the samples and, last, the base over each of `rects`,
         ((K + 1), C, h, w), on the SR grid: this rank's rectangles of it, with the borders
         that others hold."""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from swinmpi.diffusion.noise import X_T_STEP, window_noise
 from swinmpi.families.family import Condition
+from swinmpi.images.figures import BORDER_LR_PX
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer, Underway
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
@@ -33,8 +34,8 @@ class TorusExchange:
         self.all_channels = self.channels * (1 + self.process.sampler.num_kept)
         inside = [part_inside(rect, self.grid) for rect in self.ownership.at((0, 0))]
         self.held = [rect for rect in inside if rect.rows and rect.cols]
-        self.places = [
-            place for place, rect in enumerate(self.held) if rect.rank == self.group.rank]
+        self.places = [place for place, rect in enumerate(self.held)
+                       if rect.rank == self.group.rank]
         self.rects = [self.held[place] for place in self.places]
         self.conditions: list[Condition] = []
         self.images: list[list[Canvas]] = []
@@ -99,14 +100,14 @@ class TorusExchange:
 
         def inputs(item: Item) -> tuple[Tensor, ...]:
             slot, position = item
-            seen = states[slot][position].view(
-                *window_span(self.grid, shifts[slot], position))[:self.channels]
-            return seen, *self.conditions[slot].inputs(shifts[slot], position)
+            span = window_span(self.grid, shifts[slot], position)
+            x_t = states[slot][position].view(*span)[:self.channels]
+            return x_t, *self.conditions[slot].inputs(shifts[slot], position)
 
         def store(part: Sequence[Item], predictions: Tensor) -> None:
             for (slot, position), prediction in zip(part, predictions, strict=True):
-                answers[slot][position].view(*window_span(self.grid, shifts[slot], position)).copy_(
-                    prediction)
+                span = window_span(self.grid, shifts[slot], position)
+                answers[slot][position].view(*span).copy_(prediction)
 
         self.work.predictor(items, t, inputs, store, arrivals.before)
         arrivals.complete()
@@ -121,8 +122,8 @@ class TorusExchange:
     def advance_row(self, number: int, slot: int, row: int, cols: range, canvas: Canvas,
                     answer: Canvas) -> None:
         """One row of windows at a time: what is not in the cache is not worth it."""
-        sampler, stack_index, shift = (self.process.sampler, self.stack_indices[slot],
-                                       self.before[slot])
+        sampler, shift = self.process.sampler, self.before[slot]
+        stack_index = self.stack_indices[slot]
         rect, noise = self.row_rect(row, cols, shift), None
         if sampler.needs_noise(number):
             noise = self.noise(row, cols, stack_index, number, shift)[None]
@@ -186,8 +187,8 @@ class TorusExchange:
         """N(0, 1) of a row of windows, (C, w, len(cols) * w); zero where nothing is true."""
         side = self.grid.window_px
         with self.stopwatch.of("noise"):
-            drawn, live = (torch.zeros(self.channels, side, len(cols) * side),
-                           self.ownership.live(shift))
+            drawn = torch.zeros(self.channels, side, len(cols) * side)
+            live = self.ownership.live(shift)
             for k, col in enumerate(cols):
                 if (position := row * self.grid.cols + col) in live:
                     drawn[:, :, k * side:(k + 1) * side] = window_noise(
@@ -197,8 +198,8 @@ class TorusExchange:
     def transfers(self, plans: Sequence[Moves]) -> list[Transfer]:
         """What moves on the canvases of all images."""
         mine = [self.ownership.mine(canvases) for canvases in self.images]
-        return [Transfer(plan, own, own,
-                         self.all_channels) for own, plan in zip(mine, plans, strict=True)]
+        return [Transfer(plan, own, own, self.all_channels)
+                for own, plan in zip(mine, plans, strict=True)]
 
 
 class Arrivals:
@@ -230,7 +231,7 @@ def part_inside(rect: Rect, grid: WindowGrid) -> Rect:
 def seen_rect(rect: Rect, grid: WindowGrid, scale: int) -> Rect:
     """The rectangle with what the figures of its pixels look at: as far as shrinking reaches,
     in whole LR pixels."""
-    reach = 3 * scale
+    reach = BORDER_LR_PX * scale
     sides = []
     for line, size in zip((rect.rows, rect.cols), (grid.height_px, grid.width_px), strict=True):
         start, stop = ((line.start - reach) // scale * scale,
