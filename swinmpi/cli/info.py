@@ -18,12 +18,12 @@ def run(argv: Sequence[str] | None) -> None:
         world = start_mpi()
     except LaunchError:
         # Every process takes as long: a launcher may end the first as soon as another has given up.
-        tell(options, (), is_first=speaks_for_all())
+        show(options, (), is_first=speaks_for_all())
         raise
     with world:
         from swinmpi.parallel.inquiry import gather_places
         places = gather_places(world)
-        world.on_root(lambda: tell(options, places))
+        world.on_root(lambda: show(options, places))
 
 
 def parser() -> ArgumentParser:
@@ -33,7 +33,7 @@ def parser() -> ArgumentParser:
     return made
 
 
-def tell(options: Namespace, places: Sequence, is_first: bool = True) -> None:
+def show(options: Namespace, places: Sequence, is_first: bool = True) -> None:
     from swinmpi.reports.info import as_json, as_text, gather_info
     info = gather_info(places)
     if is_first:

@@ -67,7 +67,7 @@ def shard(text: str) -> Shard:
 
 
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
-    """Validate on rank 0, sample on all ranks, tell on rank 0. Collective."""
+    """Validate on rank 0, sample on all ranks, print on rank 0. Collective."""
     plan = world.on_root(lambda: plan_of(options, world.size))
     from swinmpi.sampling.sample import run
     world.on_root(lambda: tell_shard(plan.request))

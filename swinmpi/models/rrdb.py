@@ -24,7 +24,7 @@ class RRDB(nn.Module):
         """image: (n, image_channels, h, w) in -1..1 -> (n, num_blocks * channels, h, w).
 
         `joined`, (n, channels, h, w), is added to the first convolution: how an encoder
-        tells the trunk more.
+        adds to the trunk.
         """
         x = self.first(image) + joined
         outputs = []

@@ -238,7 +238,7 @@ class World(Group):
         abort_all(error, self.rank)
 
     def _leave_by(self, error: BaseException) -> None:
-        """Collective; root tells, then every rank ends by itself: nobody is cut off, and no
+        """Collective; root prints, then every rank ends by itself: nobody is cut off, and no
         launcher loses the exit code."""
         if self.is_root:
             tell(error, self.rank)

@@ -30,7 +30,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def is_echo(error: BaseException) -> bool:
-    """True where another rank tells this error, or it has been told."""
+    """True where another rank prints this error, or it has been printed."""
     return getattr(error, "echo", False)
 
 

@@ -1,4 +1,4 @@
-"""What can be told about the MPI library, the launcher, the job, and the place of every rank;
+"""What can be found out about the MPI library, the launcher, the job, and the place of every rank;
 for swinmpi-info."""
 import ctypes
 import os
@@ -33,7 +33,7 @@ JOB_VARIABLES = {
 class MpiLibrary:
     """version: its own words; standard: of MPI; abi: mpich, openmpi, standard or unknown;
     file: the shared library; cuda_aware: whether it takes pointers to GPU memory, None where it
-    does not tell; threading and cuda_aware are None before MPI is initialised."""
+    does not say; threading and cuda_aware are None before MPI is initialised."""
 
     version: str
     standard: str

@@ -155,7 +155,7 @@ def initialised_mpi(expected_ranks: int):
 
 def told_once(message: str) -> LaunchError:
     """An error that every process meets on its own; the launcher's first process gets a head
-    start to tell it."""
+    start to print it."""
     error = LaunchError(message)
     if launcher_rank():
         time.sleep(HEAD_START_S)

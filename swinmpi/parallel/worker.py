@@ -48,7 +48,7 @@ class Worker:
 
     def on_root(self, action: Callable[..., Any], *arguments: Any) -> Any:
         """Rank 0 acts; its result (small, picklable) is everyone's. If it fails, all ranks
-        fail, and one tells."""
+        fail, and one prints why."""
         failure: Exception | None = None
         outcome: list = [None, None]
         if self.is_root:
@@ -67,13 +67,13 @@ class Worker:
         return outcome[0]
 
     def root_first(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Every rank acts, rank 0 before the others: what would fail everywhere is told once."""
+        """Every rank acts, rank 0 before the others: what would fail everywhere is printed once."""
         self.on_root(lambda: action(*arguments))
         if not self.is_root:
             action(*arguments)
 
     def told_once(self, error: SwinmpiError) -> SwinmpiError:
-        """An error that all ranks raise together, marked so that rank 0 alone tells it."""
+        """An error that all ranks raise together, marked so that rank 0 alone prints it."""
         error.echo = not self.is_root
         return error
 

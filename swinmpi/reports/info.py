@@ -40,7 +40,7 @@ class Info:
 
 
 def gather_info(places: Sequence[Place] = ()) -> Info:
-    """Everything this process can tell, with the places of the ranks. On any process."""
+    """Everything this process knows, with the places of the ranks. On any process."""
     versions = {"swinmpi": swinmpi.__version__, "git": git_revision(),
                 "python": sys.version.split()[0],
                 "executable": sys.executable, **{name: installed(name) for name in PACKAGES},
@@ -67,7 +67,7 @@ def as_text(info: Info) -> str:
 
 
 def as_json(info: Info) -> str:
-    """All of it; null is what cannot be told."""
+    """All of it; null is what is not known."""
     return json.dumps(asdict(info), indent=1)
 
 

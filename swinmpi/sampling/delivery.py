@@ -150,14 +150,14 @@ class SharedDelivery:
         own = [chunk for item in self.waiting if isinstance(item, Part) for chunk in chunks(item)]
         endings = [item for item in self.waiting if isinstance(item, Ending)]
         self.waiting = []
-        told = share(self.world,
+        brought = share(self.world,
                      (last, [(chunk.shard_index, chunk.num_pixels) for chunk in own], endings))
         with self.world.stopwatch.of("storage"):
-            for number in range(max(len(pixels) for _, pixels, _ in told)):
+            for number in range(max(len(pixels) for _, pixels, _ in brought)):
                 self.file.write_part(stored(own[number], self.datasets) if number < len(own)
                                      else None)
             # The same on every rank, so that nothing more has to be agreed on.
-            for _, pixels, ended in told:
+            for _, pixels, ended in brought:
                 for shard_index, num_pixels in pixels:
                     self.tracker.add_pixels(shard_index, num_pixels)
                 for ending in ended:
@@ -168,7 +168,7 @@ class SharedDelivery:
                 if self.world.is_root:
                     self.output.check_in_place()
                 self.file.complete(done)
-        return all(rank_is_last for rank_is_last, _, _ in told), over if self.world.is_root else []
+        return all(rank_is_last for rank_is_last, _, _ in brought), over if self.world.is_root else []
 
 
 def stored(part: Part,

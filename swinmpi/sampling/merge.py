@@ -1,4 +1,4 @@
-"""Shards in, one stack out: are they all there, are they of one run, and what the whole tells
+"""Shards in, one stack out: are they all there, are they of one run, and what the whole says
 about its making."""
 import shutil
 import sys

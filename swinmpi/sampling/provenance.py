@@ -28,7 +28,7 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
 
 
 def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: dict) -> dict:
-    """What the finished file tells about its making; `deciding` is its fingerprint."""
+    """What the finished file says about its making; `deciding` is its fingerprint."""
     request, config, distribution = plan.request, plan.config, plan.distribution
     failed = [
         f"{stack.first_image + index}: {reason}" for index, reason in sorted(report.failed.items())]

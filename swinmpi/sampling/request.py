@@ -1,4 +1,4 @@
-"""What swinmpi-sample was asked to read and write, and whether it may; told within a second,
+"""What swinmpi-sample was asked to read and write, and whether it may; answered within a second,
 because torch is not needed."""
 import os
 from dataclasses import dataclass

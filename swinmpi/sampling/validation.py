@@ -1,4 +1,4 @@
-"""Whether a request can be done with its settings: told within a second, because
+"""Whether a request can be done with its settings: answered within a second, because
 torch is not needed."""
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

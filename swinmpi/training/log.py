@@ -1,4 +1,4 @@
-"""What a training run tells about itself: log.jsonl, and the curves drawn from it."""
+"""What a training run writes about itself: log.jsonl, and the curves drawn from it."""
 import json
 import time
 from collections.abc import Mapping
