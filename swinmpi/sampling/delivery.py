@@ -168,7 +168,8 @@ class SharedDelivery:
                 if self.world.is_root:
                     self.output.check_in_place()
                 self.file.complete(done)
-        return all(rank_is_last for rank_is_last, _, _ in brought), over if self.world.is_root else []
+        is_last = all(rank_is_last for rank_is_last, _, _ in brought)
+        return is_last, over if self.world.is_root else []
 
 
 def stored(part: Part,
