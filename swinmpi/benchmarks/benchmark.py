@@ -11,7 +11,7 @@ import torch
 from swinmpi import __version__
 from swinmpi.benchmarks.candidates import sample_candidates, speed_up, thesis_candidates
 from swinmpi.benchmarks.comparison import measure, summary, table
-from swinmpi.benchmarks.program import prepared, smooth_images
+from swinmpi.benchmarks.program import smooth_images
 from swinmpi.benchmarks.scaling import ScalingRun, measure_scaling
 from swinmpi.benchmarks.scaling_report import scaling_report
 from swinmpi.benchmarks.scaling_settings import Available, plan_settings
@@ -133,7 +133,7 @@ def run_scaling(plan: BenchmarkPlan, world: World, device: str) -> dict:
     family = load_family(request.checkpoint, config.model, takes_steps=True)
     images = smooth_images(config.model, request.size_px,
                            max(setting.num_images for setting in settings))
-    scaling = ScalingRun(config, prepared(family, config, device), images, device, world)
+    scaling = ScalingRun(config, family, images, device, world)
     measured = measure_scaling(scaling, settings, request.repeats)
     return {"micro_batch": config.parallel.micro_batch,
             "work": describe_steps(config, plan.grid),

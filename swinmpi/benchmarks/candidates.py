@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinmpi.benchmarks.comparison import Candidate, StepWatch, largest_difference, spread
-from swinmpi.benchmarks.program import make_resolver, prepared, random_family
+from swinmpi.benchmarks.program import quiet_resolver, random_family
 from swinmpi.config import Config
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import Group
@@ -18,9 +18,9 @@ def thesis_candidates(config: Config, device: str, group: Group) -> list[Candida
     made = []
     for name, switches in (("fast", FAST), ("plain", PLAIN)):
         chosen = config.replaced(parallel=switches)
-        family = prepared(random_family(chosen.model), chosen, device)
+        family = random_family(chosen.model)
         values = switches | {"micro_batch": chosen.parallel.micro_batch}
-        resolver = make_resolver(chosen, family, device, group)
+        resolver = quiet_resolver(chosen, family, device, group)
         made.append(Candidate(name, values, chosen, resolver, StepWatch(keeps_outputs=True)))
     return made
 
@@ -28,13 +28,13 @@ def thesis_candidates(config: Config, device: str, group: Group) -> list[Candida
 def sample_candidates(config: Config, checkpoint: Path, device: str, group: Group,
                       precisions: Sequence[str], micro_batches: Sequence[int]) -> list[Candidate]:
     """Every precision with every micro-batch, on one copy of the weights; none: as configured."""
-    family = prepared(load_family(checkpoint, config.model, takes_steps=True), config, device)
+    family = load_family(checkpoint, config.model, takes_steps=True)
     made = []
     for precision in precisions or (config.parallel.precision,):
         for size in micro_batches or (config.parallel.micro_batch,):
             values = {"precision": precision, "micro_batch": size}
             chosen = config.replaced(parallel=values)
-            resolver = make_resolver(chosen, family, device, group)
+            resolver = quiet_resolver(chosen, family, device, group)
             made.append(Candidate(f"{precision}, micro-batch {size}", values, chosen, resolver))
     return made
 

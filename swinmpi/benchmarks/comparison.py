@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinmpi.benchmarks.program import make_resolver, whole
+from swinmpi.benchmarks.program import quiet_resolver, whole
 from swinmpi.config import Config
 from swinmpi.reports.progress import Progress
 from swinmpi.reports.tables import format_table
@@ -65,7 +65,7 @@ def measure(candidates: Sequence[Candidate], images: Sequence[Tensor], images_pe
 def warm_up(candidate: Candidate, images: Sequence[Tensor]) -> None:
     """A sample in one step. Collective."""
     short, resolver = candidate.config.replaced(sampler={"steps": 1}), candidate.resolver
-    once = make_resolver(short, resolver.family, resolver.computing.device, resolver.group)
+    once = quiet_resolver(short, resolver.family, resolver.computing.device, resolver.group)
     resolve(Candidate(candidate.name, {}, short, once), images, 0)
 
 

@@ -10,32 +10,19 @@ from swinmpi.families.family import Family
 from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
-from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.device import Computing
-from swinmpi.sampling.process import make_process
-from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
+from swinmpi.sampling.superresolve import SuperResolver, make_resolver
 
 WEIGHTS_SEED, IMAGES_SEED = 0, 1
 SMOOTH_PX = 8
 
 
-def make_resolver(config: Config, family: Family, device: str, group: Group) -> SuperResolver:
-    """As swinmpi-sample makes it. `parallel.micro_batch` is settled, the family prepared."""
-    parallel = config.parallel
-    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
+def quiet_resolver(config: Config, family: Family, device: str, group: Group) -> SuperResolver:
+    """As swinmpi-sample makes it, without the warning that the published schedule ends early: that
+    is part of what is reproduced."""
     with warnings.catch_warnings():
-        # That the published schedule ends early is part of what is reproduced.
         warnings.simplefilter("ignore")
-        process = make_process(config.sampler, config.diffusion, config.model.window_px)
-    return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group)
-
-
-def prepared(family: Family, config: Config, device: str) -> Family:
-    """The family, its network moved to the device in the configured form."""
-    parallel = config.parallel
-    prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
-    return family
+        return make_resolver(config, family, device, group)
 
 
 def random_family(config: ModelConfig) -> Family:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from swinmpi.benchmarks.machine import MachineRates, convolutions_of, count_flop, running_on
-from swinmpi.benchmarks.program import make_resolver, whole
+from swinmpi.benchmarks.program import quiet_resolver, whole
 from swinmpi.benchmarks.scaling_settings import Setting
 from swinmpi.config import Config
 from swinmpi.families.family import Family
@@ -135,7 +135,7 @@ class ScalingRun:
     def resolver(self, run: SettingRun, num_steps: int) -> SuperResolver:
         """Collective in the setting's group."""
         config = run.config.replaced(sampler={"steps": num_steps})
-        return make_resolver(config, self.family, self.device, run.group)
+        return quiet_resolver(config, self.family, self.device, run.group)
 
     def sample(self, run: SettingRun, resolver: SuperResolver) -> dict[str, float]:
         """Seconds: conditions, PHASES. Collective in the setting's group."""

@@ -13,9 +13,8 @@ from swinmpi.errors import StackError, Stopped
 from swinmpi.families.loading import load_family
 from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.images.lr_rows import LrRows
-from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.comm import Group, World
-from swinmpi.parallel.device import Computing, start_computing
+from swinmpi.parallel.device import start_computing
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.parallel.relay import Part
 from swinmpi.parallel.shares import group_of, images_of_group
@@ -24,10 +23,10 @@ from swinmpi.reports.timing import RunReport, shares_of
 from swinmpi.sampling.distribution import Distribution, describe_idle
 from swinmpi.sampling.pixels import from_network, to_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work
-from swinmpi.sampling.process import Abandoned, make_process
+from swinmpi.sampling.process import Abandoned
 from swinmpi.sampling.request import open_stack
 from swinmpi.sampling.results import Results
-from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
+from swinmpi.sampling.superresolve import SuperResolver, make_resolver
 from swinmpi.storage.stack import Stack
 
 
@@ -40,13 +39,13 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
     started, spent = time.perf_counter(), world.stopwatch.read()
     device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node)
     keep_freed_memory()
-    resolver_for = resolver_maker(plan, device)
+    family = load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:
         plan = plan.continued(len(results.remaining))
         distribution, abandoned = plan.distribution, False
         if world.is_root:
             print(announcement(plan), flush=True)
-        resolver = resolver_for(world.split(distribution.groups))
+        resolver = make_resolver(plan.config, family, device, world.split(distribution.groups))
         work = GroupWork(plan, stack, results, resolver, stop)
         for shard_indices in rounds(results.remaining, distribution,
                                     group_of(distribution.groups, world.rank)):
@@ -63,26 +62,12 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
 
         def report() -> RunReport:
             seconds = time.perf_counter() - started
+            num_images = len(results.remaining) - len(results.failed)
             shares = shares_of(world.stopwatch.since(spent), seconds)
-            return RunReport(len(results.remaining) - len(results.failed), seconds, shares,
-                             results.failed)
+            return RunReport(num_images, seconds, shares, results.failed)
 
         results.finish(plan, report())
         return report()
-
-
-def resolver_maker(plan: SamplingPlan, device: str):
-    """Load the model; returns what makes a SuperResolver for a group of ranks."""
-    config, parallel = plan.config, plan.config.parallel
-    family = load_family(plan.request.checkpoint, config.model, plan.takes_steps)
-    prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
-    process = make_process(config.sampler, config.diffusion, config.model.window_px)
-    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
-
-    def make(group: Group) -> SuperResolver:
-        return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group)
-
-    return make
 
 
 def rounds(remaining: Sequence[int], distribution: Distribution, group: int) -> list[list[int]]:

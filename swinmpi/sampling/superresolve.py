@@ -4,17 +4,19 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from swinmpi.config import Config
 from swinmpi.diffusion.reverse import nothing, reverse
 from swinmpi.families.family import Condition, Encoding, Family
 from swinmpi.images.imresize import imresize_part, part_needed
 from swinmpi.images.lr_rows import LrRows, union
+from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.sampling.exchange import Exchange, FinishedPart, Work, scaled
 from swinmpi.sampling.predictor import Predictor
-from swinmpi.sampling.process import Abandoned, ReverseProcess, sampling_grid
+from swinmpi.sampling.process import Abandoned, ReverseProcess, make_process, sampling_grid
 from swinmpi.sampling.root import RootExchange
 from swinmpi.sampling.torus import TorusExchange, row_bands, seen_rect
 from swinmpi.windows.moves import Rect
@@ -134,3 +136,15 @@ class SuperResolver:
         for sample, x_0 in zip(parts, samples, strict=False):
             self.family.image(x_0, base, out=sample)
         return parts
+
+
+def make_resolver(config: Config, family: Family, device: str, group: Group) -> SuperResolver:
+    """What samples as configured; the family's network is moved to `device`.
+
+    `parallel.micro_batch` is settled. Warns as `make_schedule`.
+    """
+    parallel = config.parallel
+    prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
+    process = make_process(config.sampler, config.diffusion, config.model.window_px)
+    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
+    return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group)

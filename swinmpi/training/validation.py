@@ -11,13 +11,9 @@ from swinmpi.families.family import Batch, Family
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.metrics import psnr, ssim
-from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.device import Computing
 from swinmpi.parallel.worker import Worker
-from swinmpi.sampling.process import make_process
-from swinmpi.sampling.root import RootExchange
-from swinmpi.sampling.superresolve import SuperResolver
+from swinmpi.sampling.superresolve import make_resolver
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, to_device, to_unit
 from swinmpi.training.objective import make_training_module
@@ -68,11 +64,8 @@ def loss(module: nn.Module, batch: Batch, device: torch.device) -> float:
 
 def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
     """What samples a validation image, or regresses it where the family takes no steps."""
-    prepare(family.model, device, config.parallel.channels_last, config.parallel.fused_attention)
-    process = make_process(config.sampler, config.diffusion, config.model.window_px)
-    computing = Computing(str(device), config.parallel.precision, MICRO_BATCH,
-                          config.parallel.encoder_cache)
-    resolver = SuperResolver(family, process, computing, RootExchange, Group())
+    alone = config.replaced(parallel={"micro_batch": MICRO_BATCH, "exchange": "root"})
+    resolver = make_resolver(alone, family, str(device), Group())
 
     def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:
         part, = resolver([LrRows.whole(lr)], [image_index], [config.sampler.seed])

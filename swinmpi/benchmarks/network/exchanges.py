@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinmpi.benchmarks.program import make_resolver, prepared, smooth_images, whole
+from swinmpi.benchmarks.program import quiet_resolver, smooth_images, whole
 from swinmpi.demo import DEMO_MODEL, MODELS, shipped
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import Group, complete_asleep
@@ -158,12 +158,12 @@ def resolver_of(group: Group, options: argparse.Namespace, exchange: str) -> Sup
     overrides = [f"sampler.steps={options.steps}", f"parallel.exchange={exchange}",
                  f"parallel.precision={options.precision}"]
     config = resolve_config(read_header(CHECKPOINT), CHECKPOINT, [], overrides, "balanced")
-    family = prepared(load_family(CHECKPOINT, config.model, takes_steps=True), config, "cpu")
+    family = load_family(CHECKPOINT, config.model, takes_steps=True)
     family.model.unet = TimedNetwork(family.model.unet)
     grid = sampling_grid(config.sampler.shift, config.model.window_px, options.size, options.size)
     micro_batch = settled_micro_batch(config.parallel, grid.num_positions, "cpu")
     settled = config.replaced(parallel={"micro_batch": micro_batch})
-    return make_resolver(settled, family, "cpu", group)
+    return quiet_resolver(settled, family, "cpu", group)
 
 
 def sample(resolver: SuperResolver, image: Tensor) -> tuple[CycleWatch, str]:

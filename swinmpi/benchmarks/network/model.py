@@ -20,9 +20,9 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from swinmpi.benchmarks.program import prepared
 from swinmpi.demo import DEMO_MODEL, MODELS, shipped
 from swinmpi.families.loading import load_family
+from swinmpi.models.diffuser import prepare
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.shares import block_range
 from swinmpi.reports.tables import format_table
@@ -237,7 +237,8 @@ def window_seconds(window_px: int) -> float:
     config = resolve_config(read_header(checkpoint), checkpoint, [],
                             [f"model.window_px={window_px}"], "balanced")
     model = config.model
-    family = prepared(load_family(checkpoint, model, takes_steps=True), config, "cpu")
+    family = load_family(checkpoint, model, takes_steps=True)
+    prepare(family.model, torch.device("cpu"), channels_last=True, fused_attention=True)
     number = max(1, 8 * 48**2 // window_px**2)
 
     def windows(channels: int) -> Tensor:
