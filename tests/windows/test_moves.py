@@ -1,12 +1,10 @@
 """Exchange `torus` as geometry, all ranks in one process: whatever moves, every rank then shows
 the right pixels."""
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from swinmpi.parallel.shares import block_range
-from swinmpi.sampling.traffic import traffic
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, source_index
 from swinmpi.windows.moves import Rect, blocks_of, ownership_order, plan_moves
@@ -118,11 +116,3 @@ def test_blocks_hold_each_position_once(case):
         held = [row * grid.cols + col for block in blocks for row in block.rows
                 for col in block.cols]
         assert sorted(held) == sorted(positions)
-
-
-@pytest.mark.parametrize(("border", "at_most"), [("wrap", 1 / 50), ("reflect", 1 / 30)])
-def test_strips_are_small_against_frames(border, at_most):
-    """2048 px, window 256, 8 ranks: also the rank that receives most, in the mean over
-    the circular pattern."""
-    figures = traffic(2048, 256, 8, border=border)
-    assert figures["torus"].most < at_most * figures["root"].mean, figures
