@@ -41,6 +41,15 @@ class DataConfig(Section):
     channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
                                     "3: RGB (grey is copied)")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
+    no_data: float | list[float] | None = Field(
+        None, description="stored values that mean no data, beside NaN and what the file itself "
+        "names in _FillValue or missing_value; of every command that reads images")
+
+    @property
+    def no_data_values(self) -> tuple[float, ...]:
+        """`no_data` as a tuple, maybe empty."""
+        told = self.no_data
+        return () if told is None else tuple(told) if isinstance(told, list) else (told,)
 
 
 class DiffusionConfig(Section):

@@ -2,6 +2,7 @@
 packs in the end."""
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from swinmpi.parallel.comm import World
@@ -48,6 +49,7 @@ class Results:
             # To measure it is to read the whole stack: not once more after every interruption.
             value_range = ValueRange(*given) if given else (
                 measured_before(request.output, stack.identity()) or stack.range())
+            value_range = replace(value_range, no_data=stack.no_data)
             self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint),
                                            value_range)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),

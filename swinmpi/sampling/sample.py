@@ -167,7 +167,7 @@ class GroupWork:
                                          f"image {stack.first_image + shard_index} "
                                          "cannot be read; the file is damaged, write it again")
                 continue
-            if group.any(not np.isfinite(raw).all()):
+            if group.any(not np.isfinite(stack.no_data.hide(raw)).all()):
                 # What fills a hole may lie in rows of others.
                 values = self.unit(stack.read(shard_index))[:, rows.start:rows.stop].clone()
             else:

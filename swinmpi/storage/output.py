@@ -39,7 +39,7 @@ from swinmpi.storage.partial import (
     resume_partial,
 )
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.values import ValueRange
+from swinmpi.storage.values import ValueRange, exact_float
 
 PLACE = {
     "is no file": "expected a file name, got a folder or a device; use --output FILE",
@@ -56,7 +56,7 @@ class OutputPlan:
     """What an output file holds beside `sr`."""
 
     scale: int
-    ensemble: bool = False  # sr_mean and sr_std, float32
+    ensemble: bool = False  # sr_mean and sr_std, floats
     regression: bool = False  # like sr
     compression: int = 4  # gzip level of the finished file
     figures: tuple[str, ...] = stored_names()  # of every image
@@ -247,7 +247,7 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     if plan.regression:
         names["regression"] = dtype
     if plan.ensemble:
-        names |= {"sr_mean": np.dtype("float32"), "sr_std": np.dtype("float32")}
+        names |= {"sr_mean": exact_float(dtype), "sr_std": exact_float(dtype)}
     return names
 
 

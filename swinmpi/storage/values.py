@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.images.no_data import NoData
 from swinmpi.randomness import generator
 
 # One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so
@@ -21,10 +22,14 @@ FARTHEST_UNIT = 1e15
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The raw values mapped to -1 and 1, the same for every image of a stack."""
+    """The raw values mapped to -1 and 1, the same for every image of a stack.
+
+    no_data: the raw values that are no numbers, and so are not mapped at all.
+    """
 
     low: float
     high: float
+    no_data: NoData = NoData()
 
     def __post_init__(self):
         if not (self.low < self.high and 0 < self.gain < math.inf and math.isfinite(self.offset)):
@@ -42,11 +47,12 @@ class ValueRange:
     def from_unit(self, unit: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """-1..1 -> raw values of `dtype`. Finite input only.
 
-        Integers are rounded half to even and clipped to their type's limits, floats are neither.
+        Integers are rounded half to even; all are clipped to what their type can hold.
         """
         raw = (np.asarray(unit, np.float64) - self.offset) / self.gain
         if np.dtype(dtype).kind == "f":
-            return raw.astype(dtype)
+            limits = np.finfo(dtype)
+            return raw.clip(limits.min, limits.max).astype(dtype)
         limits = np.iinfo(dtype)
         return np.clip(np.rint(raw), limits.min, limits.max).astype(dtype)
 
@@ -79,6 +85,12 @@ def measure_range(stack) -> ValueRange:
     return range_of_counts(stack) if kind == np.uint16 else range_of_samples(stack)
 
 
+def exact_float(dtype: np.dtype) -> np.dtype:
+    """The floating type that images of `dtype` are read as: float32 if it holds all of its values,
+    else float64."""
+    return np.dtype("float32" if np.can_cast(dtype, np.float32) else "float64")
+
+
 def mask_invalid(image: np.ndarray,
                  fill_value: float = 0.0) -> tuple[np.ndarray, np.ndarray | None]:
     """Give every non-finite pixel the value of the nearest finite one of its channel.
@@ -103,12 +115,14 @@ def mask_invalid(image: np.ndarray,
     return filled, mask
 
 
-def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int) -> np.ndarray:
-    """Put the input's non-finite pixels back: SR pixels over one take its value, others stay.
+def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int,
+                    mask: np.ndarray | None = None) -> np.ndarray:
+    """Put the input's pixels without a number back: SR pixels over one take its value.
 
-    sr: (C, scale * H, scale * W) float; lr_raw: (C, H, W) as read, before `mask_invalid`.
+    sr: (C, scale * H, scale * W) float; lr_raw: (C, H, W) as read, before `mask_invalid`; mask:
+    which of its pixels, those that are not finite where it is None.
     """
-    mask = ~np.isfinite(lr_raw)
+    mask = ~np.isfinite(lr_raw) if mask is None else mask
     if not mask.any():
         return sr
     above = [np.repeat(np.repeat(plane, scale, axis=1), scale, axis=2) for plane in (mask, lr_raw)]
@@ -119,7 +133,8 @@ def range_of_counts(stack) -> ValueRange:
     """Quantiles of a uint16 stack from its exact histogram."""
     counts = np.zeros(UINT16_VALUES, np.int64)
     for _, image in readable_images(stack):
-        counts += np.bincount(image.astype(np.int64).ravel(), minlength=UINT16_VALUES)
+        numbers = image[np.isfinite(image)].astype(np.int64)
+        counts += np.bincount(numbers, minlength=UINT16_VALUES)
     if not counts.any():
         return ValueRange(0.0, 1.0)
     cumulative = np.cumsum(counts)
