@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from swinmpi.errors import StackError
 from swinmpi.storage.attributes import text_attribute
-from swinmpi.storage.layout import EXPECTED, USUAL_DTYPES, find_problem
+from swinmpi.storage.layout import EXPECTED, find_problem
+from swinmpi.storage.values import most_usual
 
 with suppress(ImportError):
     import hdf5plugin  # noqa: F401 - registers the compression filters of the `filters` extra
@@ -103,7 +105,7 @@ def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = Fa
         return candidates[0]
     if not candidates:
         raise StackError(f"{file.filename}: expected a dataset of {EXPECTED}, found none below "
-                         f"{start}; {near_misses(item, start)}")
+                         f"{start}; name one as file.h5::/path/to/images")
     more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
     listed = ", ".join(candidates[:8]) + more
     raise StackError(f"{file.filename}: {len(candidates)} datasets look like images ({listed}); "
@@ -161,36 +163,15 @@ def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> 
 
 
 def image_datasets(group: h5py.Group, prefix: str) -> list[str]:
-    """Paths of all datasets below `group` that look like images; only hard links are followed.
-
-    Where some have the dtypes of most detectors and pictures, only those.
-    """
-    found: dict[str, bool] = {}
+    """Paths of all datasets below `group` that look like images; only hard links are followed."""
+    found: dict[str, np.dtype] = {}
 
     def note(name: str, item) -> None:
         if is_stack(item):
-            found[posixpath.join(prefix, name)] = item.dtype.newbyteorder("=") in USUAL_DTYPES
+            found[posixpath.join(prefix, name)] = item.dtype
 
     group.visititems(note)
-    return [path for path, is_usual in found.items() if is_usual] or [*found]
-
-
-def near_misses(group: h5py.Group, prefix: str) -> str:
-    """What is below `group` instead of images, and why the first is none; in words."""
-    found: dict[str, h5py.Dataset] = {}
-
-    def note(name: str, item) -> None:
-        if isinstance(item, h5py.Dataset) and item.ndim > 1 and item.dtype.kind in "biufc":
-            found[posixpath.join(prefix, name)] = item
-
-    group.visititems(note)
-    if not found:
-        return "name one as file.h5::/path/to/images"
-    listed = [f"{path} {item.shape} {item.dtype}" for path, item in found.items()]
-    more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
-    first, why = next(iter(found.items()))
-    return (f"there are {', '.join(listed[:8])}{more}; of {first}: "
-            f"{find_problem(why).removeprefix(f'expected {EXPECTED}, ')}")
+    return most_usual(found)
 
 
 def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:

@@ -3,19 +3,10 @@ import h5py
 import numpy as np
 
 from swinmpi.storage.attributes import text_attribute, text_list
+from swinmpi.storage.values import find_dtype_problem
 
 EXPECTED = ("(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, of integers of 8 to 32 bit "
             "or floats")
-# Looked for first; where there is no stack of these, the others are.
-USUAL_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "float32")))
-DTYPES = (*USUAL_DTYPES,
-          *map(np.dtype, ("int8", "int16", "int32", "uint32", "float16", "float64")))
-CONVERSIONS = {
-    "b": "yes and no have no brightness between them, convert it to uint8 (0 and 255)",
-    "c": "complex numbers have no brightness, convert it to float32, for example its magnitude",
-    "i": "convert it to int32, or to float64 where its values are larger",
-    "u": "convert it to uint32, or to float64 where its values are larger",
-    "f": "convert it to float64"}
 CHANNEL_WORDS = {"c", "channel", "channels", "color", "colour", "colors", "colours", "rgb", "band",
                  "bands"}
 
@@ -27,25 +18,13 @@ def find_problem(dataset: h5py.Dataset) -> str | None:
         is_image = shape and len(shape) == 2
         advice = f"; store one image as (1, {', '.join(map(str, shape))})" if is_image else ""
         return f"expected {EXPECTED}, got shape {shape}{advice}"
-    if (wrong := dtype_problem(dataset)) is not None:
+    if (wrong := find_dtype_problem(dataset)) is not None:
         return f"expected {EXPECTED}, got {wrong}"
     if len(shape) == 4 and not (shape[1] in (1, 3) or shape[3] in (1, 3)):
         return f"expected {EXPECTED}, got shape {shape}"
     if len(shape) == 3 and looks_like_one_colour_image(dataset):
         return (f"expected {EXPECTED}, got shape {shape}, which looks like one colour image; "
                 f"store it as {(1, *shape)}")
-    return None
-
-
-def dtype_problem(dataset: h5py.Dataset) -> str | None:
-    """Why values of its dtype are not those of images, and what to do; None where they are."""
-    dtype = dataset.dtype
-    if dtype.newbyteorder("=") not in DTYPES:
-        return f"dtype {dtype}; {CONVERSIONS.get(dtype.kind, 'convert it to numbers')}"
-    told = text_attribute(dataset, "_Unsigned")
-    if told is not None and (told.lower() == "true") != (dtype.kind == "u") and dtype.kind != "f":
-        return (f"dtype {dtype}, but its attribute _Unsigned says {told}; write it with the type "
-                "that its values have")
     return None
 
 

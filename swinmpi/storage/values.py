@@ -1,6 +1,6 @@
 """Pixel values: the range that is mapped to -1..1, how it is measured, pixels without a number."""
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.randomness import generator
+from swinmpi.storage.attributes import text_attribute
 
 # One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so
 # few that the darkest and brightest structures stay inside (values beyond the range are not
@@ -18,6 +19,17 @@ SAMPLED_VALUES = 1 << 22
 UINT16_VALUES = 1 << 16
 # Its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it.
 FARTHEST_UNIT = 1e15
+
+# Looked for first; where there is no stack of these, the others are.
+USUAL_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "float32")))
+DTYPES = (*USUAL_DTYPES,
+          *map(np.dtype, ("int8", "int16", "int32", "uint32", "float16", "float64")))
+CONVERSIONS = {
+    "b": "yes and no have no brightness between them, convert it to uint8 (0 and 255)",
+    "c": "complex numbers have no brightness, convert it to float32, for example its magnitude",
+    "i": "convert it to int32, or to float64 where its values are larger",
+    "u": "convert it to uint32, or to float64 where its values are larger",
+    "f": "convert it to float64"}
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,25 @@ def measure_range(stack) -> ValueRange:
     if kind == np.uint8:
         return ValueRange(0.0, 255.0)
     return range_of_counts(stack) if kind == np.uint16 else range_of_samples(stack)
+
+
+def find_dtype_problem(dataset) -> str | None:
+    """Why values of a dataset's dtype are not those of images, and what to do; None if they are."""
+    dtype = dataset.dtype
+    if dtype.newbyteorder("=") not in DTYPES:
+        return f"dtype {dtype}; {CONVERSIONS.get(dtype.kind, 'convert it to numbers')}"
+    told = text_attribute(dataset, "_Unsigned")  # of netCDF
+    if told is not None and dtype.kind != "f" and (told.lower() == "true") != (dtype.kind == "u"):
+        return (f"dtype {dtype}, but its attribute _Unsigned says {told}; write it with the type "
+                "that its values have")
+    return None
+
+
+def most_usual(datasets: Mapping[str, np.dtype]) -> list[str]:
+    """Of datasets that look like images those with the dtypes of most detectors and pictures; all
+    where there are none of these."""
+    usual = [name for name, dtype in datasets.items() if dtype.newbyteorder("=") in USUAL_DTYPES]
+    return usual or [*datasets]
 
 
 def exact_float(dtype: np.dtype) -> np.dtype:
