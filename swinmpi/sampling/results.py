@@ -2,7 +2,6 @@
 packs in the end."""
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from swinmpi.parallel.comm import World
@@ -13,8 +12,10 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
+from swinmpi.sampling.ranges import settle_range, trained_range
 from swinmpi.sampling.request import output_plan
 from swinmpi.storage.checkpoint import file_sha256
+from swinmpi.storage.header import read_header
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
 from swinmpi.storage.stack import Stack
@@ -47,15 +48,18 @@ class Results:
                 request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
             # To measure it is to read the whole stack: not once more after every interruption.
-            value_range = ValueRange(*given) if given else (
-                measured_before(request.output, stack.identity()) or stack.range())
-            value_range = replace(value_range, no_data=stack.no_data)
-            self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint),
-                                           value_range)
+            checkpoint = file_sha256(request.checkpoint)
+            trained = trained_range(read_header(request.checkpoint), request.checkpoint)
+            settled = settle_range(given, stack, trained, measured_before(
+                request.output, stack.identity(), checkpoint))
+            self.fingerprint = fingerprint(self.plan, stack, checkpoint, settled.values)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
-                                           range_is_measured=not given)
-            return value_range, self.output.remaining(), self.output.partial
+                                           range_is_measured=settled.is_measured)
+            for remark in settled.remarks:
+                print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
+            print(f"values {settled.values} become -1 to 1 ({settled.how})", flush=True)
+            return settled.values, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:
         stack, scale = self.stack, self.plan.config.model.scale

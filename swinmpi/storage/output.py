@@ -226,16 +226,19 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
     return path
 
 
-def measured_before(path: Path | str, identity: Mapping[str, Any]) -> ValueRange | None:
-    """The value range that the run which began OUT.partial measured, if it read the same stack.
+def measured_before(path: Path | str, identity: Mapping[str, Any],
+                    checkpoint: str) -> ValueRange | None:
+    """The value range that the run which began OUT.partial found by reading the same stack.
 
-    identity: of the stack. None without such a run.
+    identity: of the stack; checkpoint: its digest, because the range may be the trained one. None
+    without such a run.
     """
     partial = beside(Path(os.path.realpath(path)), ".partial")
     try:
         with h5py.File(partial, locking=False) as file:
             begun = json.loads(file.attrs["fingerprint"])
-            is_known = file.attrs["range_is_measured"] and begun["input"] == identity
+            is_known = (file.attrs["range_is_measured"] and begun["input"] == identity
+                        and begun["checkpoint"] == checkpoint)
             return ValueRange(*begun["value_range"]) if is_known else None
     except (*DAMAGE, ConfigError):
         return None

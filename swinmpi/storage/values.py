@@ -2,6 +2,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from swinmpi.storage.attributes import text_attribute
 LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999
 # Floats kept of a whole stack (16 MiB): 4000 of them lie beyond each quantile.
 SAMPLED_VALUES = 1 << 22
+# Extreme values that may mean no data: at most so many at an end, beside at least so many others;
+# one that occurs seldom must be farther away.
+MOST_APART, FEWEST_OTHERS, MANY, FEW_FARTHER = 3, 4, 8, 10
 UINT16_VALUES = 1 << 16
 # Its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it.
 FARTHEST_UNIT = 1e15
@@ -68,6 +72,9 @@ class ValueRange:
         limits = np.iinfo(dtype)
         return np.clip(np.rint(raw), limits.min, limits.max).astype(dtype)
 
+    def __str__(self) -> str:
+        return f"{self.low:.6g} to {self.high:.6g}"
+
     @property
     def span(self) -> float:
         """The data range of figures."""
@@ -82,19 +89,48 @@ class ValueRange:
         return -1 - self.low * self.gain
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What all values of a stack are like.
+
+    apart: extreme values that stand far from all others; others: lowest and highest of those.
+    """
+
+    range: ValueRange
+    apart: tuple[str, ...] = ()
+    others: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of them, in a line, if anything."""
+        if not self.apart:
+            return ()
+        named = ",".join(self.apart)
+        setting = f"[{named}]" if len(self.apart) > 1 else named
+        low, high = self.others
+        return (f"the value {' and '.join(self.apart)} stands far apart from all others "
+                f"({low:.6g} to {high:.6g}); if it means no data, give "
+                f"--set data.no_data={setting}",)
+
+
 def measure_range(stack) -> ValueRange:
+    """The range of a whole stack, see `survey`."""
+    return survey(stack).range
+
+
+def survey(stack) -> Survey:
     """The range of a whole stack: (0, 255) for uint8, else its 0.1 % and 99.9 % quantiles.
 
     `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16
-    exactly, by histogram; float32 from up to SAMPLED_VALUES finite pixels whose places depend on
+    exactly, by histogram; others from up to SAMPLED_VALUES finite pixels whose places depend on
     the image index alone, so the result does not depend on order or ranks. A stack too sparse for
     its quantiles to differ gets its extremes; a constant one v..v+1. Images that cannot be read
     count nowhere.
     """
     kind = np.dtype(stack.dtype).newbyteorder("=")
     if kind == np.uint8:
-        return ValueRange(0.0, 255.0)
-    return range_of_counts(stack) if kind == np.uint16 else range_of_samples(stack)
+        return Survey(ValueRange(0.0, 255.0))
+    return survey_of_counts(stack) if kind == np.uint16 else survey_of_samples(stack)
 
 
 def find_dtype_problem(dataset) -> str | None:
@@ -160,23 +196,24 @@ def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int,
     return np.where(above[0], above[1], sr).astype(sr.dtype)
 
 
-def range_of_counts(stack) -> ValueRange:
-    """Quantiles of a uint16 stack from its exact histogram."""
+def survey_of_counts(stack) -> Survey:
+    """Of a uint16 stack, from its exact histogram."""
     counts = np.zeros(UINT16_VALUES, np.int64)
     for _, image in readable_images(stack):
         numbers = image[np.isfinite(image)].astype(np.int64)
         counts += np.bincount(numbers, minlength=UINT16_VALUES)
     if not counts.any():
-        return ValueRange(0.0, 1.0)
+        return Survey(ValueRange(0.0, 1.0))
     cumulative = np.cumsum(counts)
     low, high = (int(np.searchsorted(cumulative, math.ceil(share * cumulative[-1])))
                  for share in (LOW_QUANTILE, HIGH_QUANTILE))
     present = np.flatnonzero(counts)
-    return first_range((low, high), (present[0], present[-1]))
+    found = first_range((low, high), (present[0], present[-1]))
+    return Survey(found, *stand_apart(present, counts[present]))
 
 
-def range_of_samples(stack) -> ValueRange:
-    """Quantiles of a float32 stack from an equal number of pixels of every image."""
+def survey_of_samples(stack) -> Survey:
+    """Of any other stack, from an equal number of pixels of every image."""
     per_image = max(1, SAMPLED_VALUES // stack.num_images)
     samples, extremes = [], []
     for index, image in readable_images(stack):
@@ -187,10 +224,42 @@ def range_of_samples(stack) -> ValueRange:
             samples.append(finite if finite.size <= per_image
                            else finite[sample_places(index, finite.size, per_image)])
     if not samples:
-        return ValueRange(0.0, 1.0)
-    quantiles = np.quantile(np.concatenate(samples), (LOW_QUANTILE, HIGH_QUANTILE),
-                            method="inverted_cdf")
-    return first_range(tuple(quantiles), (min(extremes), max(extremes)))
+        return Survey(ValueRange(0.0, 1.0))
+    values = np.concatenate(samples)
+    quantiles = np.quantile(values, (LOW_QUANTILE, HIGH_QUANTILE), method="inverted_cdf")
+    found = first_range(tuple(quantiles), (min(extremes), max(extremes)))
+    distinct, counts = np.unique(np.append(values, [min(extremes), max(extremes)]).astype(
+        values.dtype), return_counts=True)
+    is_whole = np.dtype(stack.dtype).kind in "iu"
+    return Survey(found, *stand_apart(distinct.astype(np.int64) if is_whole else distinct, counts))
+
+
+def stand_apart(distinct: np.ndarray, counts: np.ndarray) -> tuple[tuple[str, ...],
+                                                                   tuple[float, float]]:
+    """(the extreme values that stand far apart from all others, as they are to be written; the
+    lowest and highest of the others). distinct: ascending, each `counts` times.
+
+    Up to MOST_APART at each end. Far: farther from the next value than all others from each other,
+    or, where it may be a few hot pixels, many times as far.
+    """
+    exact = distinct.astype(np.float64)
+    for low, high in sorted(product(range(MOST_APART + 1), repeat=2), key=sum):
+        end = len(exact) - high
+        if low + high == 0 or end - low < FEWEST_OTHERS:
+            continue
+        width = exact[end - 1] - exact[low]
+        gaps = [(exact[low] - exact[low - 1], counts[low - 1])] if low else []
+        gaps += [(exact[end] - exact[end - 1], counts[end])] if high else []
+        if all(gap > width * (1 if count >= MANY else FEW_FARTHER) for gap, count in gaps):
+            apart = (*distinct[:low], *distinct[end:])
+            return tuple(map(as_written, apart)), (float(exact[low]), float(exact[end - 1]))
+    return (), (0.0, 0.0)
+
+
+def as_written(value: np.generic) -> str:
+    """A number as a setting has it: the shortest that becomes this value of its type."""
+    text = str(value)
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
 def readable_images(stack) -> Iterator[tuple[int, np.ndarray]]:
