@@ -128,7 +128,7 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
     if not writer.num_images:
         raise StackError(f"none of the {len(sources)} images could be used; the first: {failed[0]}")
     writer.note(values.attributes)
-    say(f"values {values.range} of {values.dtype} become 0 to {255 if values.dtype == np.uint8 else 65535}")
+    say(f"values {values.range} of {values.dtype} become 0 to {values.highest}")
     for remark in values.survey.remarks:
         say(f"warning: {remark}")
     return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed))

@@ -50,6 +50,11 @@ class CommonValues:
         return self.survey.range
 
     @property
+    def highest(self) -> int:
+        """What the high end of the range becomes."""
+        return 255 if self.dtype == np.uint8 else 65535
+
+    @property
     def attributes(self) -> dict[str, str | list[float]]:
         """What the pairs tell of it."""
         return {"value_range": [self.range.low, self.range.high], "value_dtype": self.dtype.name}
