@@ -36,6 +36,7 @@ class Results:
         self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
         self.output: StackOutput | None = None
         self.failed: dict[int, str] = {}
+        self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
@@ -58,7 +59,7 @@ class Results:
                                            range_is_measured=settled.is_measured)
             for remark in settled.remarks:
                 print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
-            print(f"values {settled.values} become -1 to 1 ({settled.how})", flush=True)
+            self.range_in_words = f"values {settled.values} become -1 to 1 ({settled.how})"
             return settled.values, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:
