@@ -102,7 +102,8 @@ def show_plan(options: Namespace) -> None:
 
 def request_for(options: Namespace, sr: str):
     from swinmpi.evaluation.evaluate import Request
-    return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone)
+    return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
+                   config_from(options).data.no_data_values)
 
 
 if __name__ == "__main__":

@@ -84,8 +84,10 @@ def in_words(annotation: Any, limits: Mapping[str, Any]) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, args))}" if len(args) > 1 else str(args[0])
     if origin is list:
-        shortest, longest = limits["min_length"], limits["max_length"]
         kind, *bounds = in_words(args[0], {}).split(", ")
+        if "max_length" not in limits:
+            return ", each ".join([f"list of {kind}s", *bounds])
+        shortest, longest = limits["min_length"], limits["max_length"]
         number = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
         return ", each ".join([f"list of {number} {kind}s", *bounds])
     if annotation in (bool, str):

@@ -41,6 +41,15 @@ class DataConfig(Section):
     channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
                                     "3: RGB (grey is copied)")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
+    no_data: float | list[float] | None = Field(
+        None, description="stored values that mean no data, beside NaN and what the file itself "
+        "names in _FillValue or missing_value; of every command that reads images")
+
+    @property
+    def no_data_values(self) -> tuple[float, ...]:
+        """`no_data` as a tuple, maybe empty."""
+        told = self.no_data
+        return () if told is None else tuple(told) if isinstance(told, list) else (told,)
 
 
 class DiffusionConfig(Section):
@@ -171,9 +180,11 @@ class OutputConfig(Section):
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
     regression: bool = Field(False, description="also keep the encoder's regression, as data set "
                              "`regression`; family aligned")
-    value_range: list[float] | None = Field(
-        None, min_length=2, max_length=2, description="[low, high], raw values mapped to -1..1; "
-        "when absent by the type for 8 bit, else measured over the whole stack")
+    value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[
+        "measured"] | None = Field(
+        None, description="[low, high], raw values mapped to -1..1; measured: the stack's own, by "
+        "the type for 8 bit; when absent that, or the range that the checkpoint was trained on "
+        "where the stack's own is near to it")
 
 
 class Config(Section):

@@ -21,7 +21,8 @@ class Comparison:
     """Stacks of the same images, and what their figures are measured with.
 
     lr: None where HR is made smaller instead. regression: the SR file's, if it has one. extent: of
-    the SR stack, in words. failed: image indices that the run which made SR gave up.
+    the SR stack, in words. failed: image indices that the run which made SR gave up. no_data:
+    stored values that mean no data, beside those that the files tell.
     """
 
     sr: Address
@@ -34,6 +35,7 @@ class Comparison:
     window_px: int | None
     value_range: ValueRange
     failed: tuple[int, ...]
+    no_data: tuple[float, ...] = ()
 
     @property
     def image_indices(self) -> list[int]:
@@ -54,8 +56,8 @@ class ComparedStacks:
     def read(self, image_index: int) -> tuple[np.ndarray, dict[str, np.ndarray], int]:
         """(LR, versions of HR size by name, HR last, number of NaN pixels).
 
-        Images are (H, W, C) float32, raw values. A pixel that is not finite in SR or HR is NaN in
-        every version, so that all are measured on the same pixels.
+        Images are (H, W, C) floats, raw values. A pixel that is not finite, or no data, in SR or HR
+        is NaN in every version, so that all are measured on the same pixels.
         """
         hr, sr = read_hwc(self.hr, image_index), read_hwc(self.sr, image_index)
         lr = read_hwc(self.lr, image_index) if self.lr else self.shrink(hr)
@@ -71,18 +73,19 @@ class ComparedStacks:
     def shrink(self, hr: np.ndarray) -> np.ndarray:
         """The LR image of an HR image, as MATLAB makes it for this dtype."""
         stored = fill(hr).astype(self.hr.dtype.newbyteorder("="))
-        return imresize(stored, scale=1 / self.comparison.scale).astype(np.float32)
+        return imresize(stored, scale=1 / self.comparison.scale).astype(hr.dtype)
 
     def enlarge(self, lr: np.ndarray, size: Sequence[int]) -> np.ndarray:
         """Bicubic, in values that the stack's dtype can hold."""
         enlarged = imresize(fill(lr), size=size)
         if self.sr.dtype.kind == "f":
             return enlarged
-        limits = self.comparison.value_range
-        return np.rint(enlarged).clip(limits.low, limits.high)
+        limits = np.iinfo(self.sr.dtype)
+        return np.rint(enlarged).clip(limits.min, limits.max)
 
 
-def check_compared(sr_address: str, hr_address: str, lr_address: str | None) -> Comparison:
+def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
+                   no_data: tuple[float, ...] = ()) -> Comparison:
     """The comparison of the stacks at these addresses, their images unread.
 
     StackError when they are not of the same images; ConfigError when neither `lr_address` nor the
@@ -90,7 +93,8 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None) -> 
     """
     inspect_stacks([address for address in (sr_address, hr_address, lr_address) if address])
     with ExitStack() as stacks:
-        sr, hr = (stacks.enter_context(Stack.open(address)) for address in (sr_address, hr_address))
+        sr, hr = (stacks.enter_context(Stack.open(address, no_data=no_data))
+                  for address in (sr_address, hr_address))
         check_same_images(sr, hr)
         lr = stacks.enter_context(Stack.open(lr_address)) if lr_address else None
         process = read_process(sr)
@@ -110,12 +114,13 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None) -> 
         scale = model["scale"] if lr is None else hr.height / lr.height
         return Comparison(sr.address, hr.address, lr and lr.address, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
-                          find_value_range(sr, hr, process), tuple(failed))
+                          find_value_range(sr, hr, process), tuple(failed), no_data)
 
 
 def open_compared(comparison: Comparison, stacks: ExitStack) -> ComparedStacks:
     """Open all stacks, to be closed by `stacks`."""
-    opened = [address and stacks.enter_context(Stack.open(address)) for address in
+    opened = [address and stacks.enter_context(Stack.open(address, no_data=comparison.no_data))
+              for address in
               (comparison.sr, comparison.hr, comparison.lr, comparison.regression)]
     return ComparedStacks(comparison, *opened)
 
@@ -145,8 +150,8 @@ def check_dtype(stack: Stack, hr: Stack) -> None:
 
 
 def find_value_range(sr: Stack, hr: Stack, process: Mapping) -> ValueRange:
-    """The limits of an integer type; for floats what the SR file records, else HR's range."""
-    if sr.dtype.kind in "iu":
+    """The limits of uint8 and uint16; else what the SR file records, else HR's range."""
+    if sr.dtype.kind == "u" and sr.dtype.itemsize <= 2:
         limits = np.iinfo(sr.dtype)
         return ValueRange(float(limits.min), float(limits.max))
     recorded = process.get("value_range")
@@ -179,7 +184,7 @@ def extent(stack: Stack) -> str:
 
 
 def read_hwc(stack: Stack, image_index: int) -> np.ndarray:
-    """One image as (H, W, C) float32, raw values."""
+    """One image as (H, W, C) floats, raw values, NaN for no data."""
     return np.moveaxis(stack.read(image_index), 0, -1).copy()
 
 

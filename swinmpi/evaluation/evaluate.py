@@ -23,13 +23,15 @@ Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 
 @dataclass(frozen=True)
 class Request:
-    """Addresses of the stacks to compare, and the folder for the answer."""
+    """Addresses of the stacks to compare, and the folder for the answer. no_data: see
+    Comparison."""
 
     sr: str
     reference: str
     output: Path
     lr: str | None = None
     lpips_backbone: Path | None = None
+    no_data: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationP
 
     Raises StackError when the stacks do not fit each other, ConfigError when no LR is known.
     """
-    comparison = check_compared(request.sr, request.reference, request.lr)
+    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data)
     return EvaluationPlan(request, comparison, figures)
 
 

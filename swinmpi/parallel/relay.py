@@ -17,8 +17,8 @@ IN_FLIGHT_BYTES = 2 * CHUNK_BYTES
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Pixels (k, C, h, w) float32, raw values, at (top, left) of an SR image: k datasets
-    of the output have them there.
+    """Pixels (k, C, h, w), float32 or float64, raw values, at (top, left) of an SR image: k
+    datasets of the output have them there.
 
     The parts of an image are disjoint and cover it; any rank may own some. Pixels must not change
     once they are sent.
@@ -52,7 +52,7 @@ def chunks(part: Part) -> list[Part]:
     views of its pixels."""
     return [Part(part.shard_index, part.top + rows.start, part.left,
                  part.pixels[..., rows.start:rows.stop, :])
-            for rows in chunk_rows(part.pixels.shape)]
+            for rows in chunk_rows(part.pixels.shape, part.pixels.itemsize)]
 
 
 def share(world: World, own: Any) -> list:
@@ -90,8 +90,9 @@ class Relay:
         if isinstance(item, Ending):
             self._post(item)
         else:
-            self._post((item.shard_index, item.top, item.left, item.pixels.shape))
-            self._post_pixels(np.ascontiguousarray(item.pixels, np.float32))
+            self._post((item.shard_index, item.top, item.left, item.pixels.shape,
+                        item.pixels.dtype.name))
+            self._post_pixels(np.ascontiguousarray(item.pixels))
 
     def forget_taken(self) -> None:
         """Let go of pixels that have been delivered. Never waits."""
@@ -126,8 +127,9 @@ class Relay:
         """A message for every chunk, out of the part where it lies."""
         from mpi4py import MPI
         planes, (height, width) = prod(pixels.shape[:-2]), pixels.shape[-2:]
-        for rows in chunk_rows(pixels.shape):
-            chunk = MPI.FLOAT.Create_vector(planes, len(rows) * width, height * width).Commit()
+        number = {"float32": MPI.FLOAT, "float64": MPI.DOUBLE}[pixels.dtype.name]
+        for rows in chunk_rows(pixels.shape, pixels.itemsize):
+            chunk = number.Create_vector(planes, len(rows) * width, height * width).Commit()
             first = pixels.reshape(-1)[rows.start * width:]
             self._outgoing.append(self.world.comm.Isend([first, 1, chunk], dest=0, tag=TAG_PIXELS))
             chunk.Free()
@@ -157,20 +159,20 @@ class Relay:
             elif isinstance(header, Ending):
                 self._here.append((header, 0))
             else:
-                shard_index, top, left, shape = header
+                shard_index, top, left, shape, dtype = header
                 announced = [Announced(status.Get_source(), shard_index, top + rows.start,
-                                       left, (*shape[:-2], len(rows), shape[-1]))
-                             for rows in chunk_rows(shape)]
+                                       left, (*shape[:-2], len(rows), shape[-1]), dtype)
+                             for rows in chunk_rows(shape, np.dtype(dtype).itemsize)]
                 self._announced += announced
                 self.num_announced += len(announced)
 
     def _ask_for_strips(self) -> None:
         while self._announced:
-            num_bytes = prod(self._announced[0].shape) * np.dtype(np.float32).itemsize
+            num_bytes = self._announced[0].num_bytes
             if self.held_bytes and self.held_bytes + num_bytes > IN_FLIGHT_BYTES:
                 return
             chunk = self._announced.popleft()
-            pixels = np.empty(chunk.shape, np.float32)
+            pixels = np.empty(chunk.shape, chunk.dtype)
             request = self.world.comm.Irecv(pixels, source=chunk.source, tag=TAG_PIXELS)
             self._incoming.append((Part(chunk.shard_index, chunk.top, chunk.left, pixels), request))
             self.held_bytes += num_bytes
@@ -185,11 +187,17 @@ class Announced:
     top: int
     left: int
     shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def num_bytes(self) -> int:
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-def chunk_rows(shape: Sequence[int]) -> list[range]:
-    """The rows of each chunk of a float32 part of that shape; none where it is empty."""
-    height, num_bytes = shape[-2], prod(shape) * np.dtype(np.float32).itemsize
+def chunk_rows(shape: Sequence[int], itemsize: int = 4) -> list[range]:
+    """The rows of each chunk of a part of that shape and bytes per value; none where it is
+    empty."""
+    height, num_bytes = shape[-2], prod(shape) * itemsize
     if not num_bytes:
         return []
     rows = max(1, CHUNK_BYTES * height // num_bytes)

@@ -8,26 +8,29 @@ from swinmpi.errors import SwinmpiError
 from swinmpi.images.figures import FIGURES, Figures, ImagePart, lr_range, sums_of_part
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.sampling.exchange import FinishedPart
-from swinmpi.storage.values import ValueRange, mask_invalid, restore_invalid
+from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
+
+MOMENTS = ("sr_mean", "sr_std")  # of an ensemble: numbers of their own, in floats
 
 
 def to_network(raw: np.ndarray, value_range: ValueRange, channels: int) -> np.ndarray:
-    """(C, h, w) raw -> (channels, h, w) float32, NaNs filled.
+    """(C, h, w) raw -> (channels, h, w) float32; pixels without a number are filled.
 
     A grey image becomes three equal channels where three are wanted.
     """
-    filled, _ = mask_invalid(raw, value_range.low)
+    filled, _ = mask_invalid(value_range.no_data.hide(raw), value_range.low)
     return np.broadcast_to(value_range.to_unit(filled), (channels, *raw.shape[1:]))
 
 
 def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
                  datasets: Mapping[str, np.dtype], model: ModelConfig,
                  figures: Figures = FIGURES) -> tuple[np.ndarray, np.ndarray]:
-    """A rectangle of a finished image: (its images by `datasets`, stacked, as float32 raw values;
-    what it adds to the sums of `figures`).
+    """A rectangle of a finished image: (its images by `datasets`, stacked, as raw values in floats
+    that hold them all; what it adds to the sums of `figures`).
 
-    lr: the rows under it, with `raw`. Pixels over an LR pixel that is not finite take its value
-    again. Raises SwinmpiError when the network's answer is not finite.
+    lr: the rows under it, with `raw`. Pixels over an LR pixel without a number take its value
+    again, those of means and deviations NaN for no data. Raises SwinmpiError when the network's
+    answer is not finite.
     """
     samples, base, scale = part.samples.numpy(), part.base.numpy(), model.scale
     if not np.isfinite(samples).all():
@@ -37,11 +40,15 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
         samples = samples.mean(axis=1, keepdims=True)
         base = base.mean(axis=0, keepdims=True)
     raw = lr.raw_part(*(lr_range(line, scale) for line in part.seen))
-    images = {name: restore_invalid(image, raw, scale)
-              for name, image in raw_images(samples, base, value_range, datasets)}
-    placed = ImagePart(hwc(images["sr"]), hwc(raw), hwc(samples[0]), hwc(base),
-                     (part.rows, part.cols), part.seen, (lr.height, lr.width), scale,
-                     model.window_px)
+    numbers, made = value_range.no_data.hide(raw), dict(raw_images(samples, base, value_range,
+                                                                   datasets))
+    missing = ~np.isfinite(numbers)
+    images = {name: restore_invalid(image, numbers if name in MOMENTS else raw, scale, missing)
+              for name, image in made.items()}
+    placed = ImagePart(hwc(restore_invalid(made["sr"], numbers, scale)), hwc(numbers),
+                       hwc(samples[0]), hwc(base),
+                       (part.rows, part.cols), part.seen, (lr.height, lr.width), scale,
+                       model.window_px)
     rows, cols = (slice(line.start - seen.start, line.stop - seen.start)
                   for line, seen in zip(placed.wanted, placed.held, strict=True))
     pixels = np.stack([image[:, rows, cols] for image in images.values()])
@@ -50,16 +57,19 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
 
 def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
                datasets: Mapping[str, np.dtype]) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, image) of each dataset, (C, h, w) float32 of values that its dtype can hold.
+    """(name, image) of each dataset, (C, h, w) of values that its dtype can hold and that mean
+    numbers, all in the floating type that holds the values of every dataset.
 
     samples: (K, C, h, w), base: (C, h, w), around -1..1.
     """
+    exact = np.result_type(*map(exact_float, datasets.values()))
     made = {"sr": lambda dtype: value_range.from_unit(samples[0], dtype),
             "regression": lambda dtype: value_range.from_unit(base, dtype),
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
             "sr_std": lambda dtype: samples.std(axis=0) * value_range.span / 2}
     for name, dtype in datasets.items():
-        yield name, made[name](dtype).astype(np.float32)
+        image = made[name](dtype).astype(exact)
+        yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
 
 
 def hwc(image: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ class SampleRequest:
     output: None for the default; once validated the file to write, of the shard if there is one.
     new_folder: its folder is made where it is missing. shard: the part of the stack that this job
     does. keeps_regression: store the encoder's regression as well, where the model has one.
+    no_data: stored values that mean no data, beside those that the file tells.
     """
 
     stack: str
@@ -35,12 +36,13 @@ class SampleRequest:
     new_folder: bool = False
     shard: Shard | None = None
     keeps_regression: bool = False
+    no_data: tuple[float, ...] = ()
 
 
 def open_stack(request: SampleRequest) -> Stack:
     """The images to do: the stack, or the shard's part of it. On any process; StackError where it
     cannot be used."""
-    stack = Stack.open(request.stack, request.allow_external)
+    stack = Stack.open(request.stack, request.allow_external, request.no_data)
     return (stack if request.shard is None
             else stack.narrowed(request.shard.images(stack.num_images)))
 

@@ -12,8 +12,10 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
+from swinmpi.sampling.ranges import settle_range, trained_range
 from swinmpi.sampling.request import output_plan
 from swinmpi.storage.checkpoint import file_sha256
+from swinmpi.storage.header import read_header
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
 from swinmpi.storage.stack import Stack
@@ -34,6 +36,7 @@ class Results:
         self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
         self.output: StackOutput | None = None
         self.failed: dict[int, str] = {}
+        self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
@@ -46,14 +49,18 @@ class Results:
                 request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
             # To measure it is to read the whole stack: not once more after every interruption.
-            value_range = ValueRange(*given) if given else (
-                measured_before(request.output, stack.identity()) or stack.range())
-            self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint),
-                                           value_range)
+            checkpoint = file_sha256(request.checkpoint)
+            trained = trained_range(read_header(request.checkpoint), request.checkpoint)
+            settled = settle_range(given, stack, trained, measured_before(
+                request.output, stack.identity(), checkpoint))
+            self.fingerprint = fingerprint(self.plan, stack, checkpoint, settled.values)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
-                                           range_is_measured=not given)
-            return value_range, self.output.remaining(), self.output.partial
+                                           range_is_measured=settled.is_measured)
+            for remark in settled.remarks:
+                print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
+            self.range_in_words = f"values {settled.values} become -1 to 1 ({settled.how})"
+            return settled.values, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:
         stack, scale = self.stack, self.plan.config.model.scale

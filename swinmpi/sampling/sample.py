@@ -44,7 +44,7 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
         plan = plan.continued(len(results.remaining))
         distribution, abandoned = plan.distribution, False
         if world.is_root:
-            print(announcement(plan), flush=True)
+            print(announcement(plan, results.range_in_words), flush=True)
         resolver = make_resolver(plan.config, family, device, world.split(distribution.groups))
         work = GroupWork(plan, stack, results, resolver, stop)
         for shard_indices in rounds(results.remaining, distribution,
@@ -152,7 +152,7 @@ class GroupWork:
                                          f"image {stack.first_image + shard_index} "
                                          "cannot be read; the file is damaged, write it again")
                 continue
-            if group.any(not np.isfinite(raw).all()):
+            if group.any(not np.isfinite(stack.no_data.hide(raw)).all()):
                 # What fills a hole may lie in rows of others.
                 values = self.unit(stack.read(shard_index))[:, rows.start:rows.stop].clone()
             else:
@@ -180,8 +180,8 @@ def raise_stopped(results: Results) -> None:
                   f"{results.plan.request.output}.partial")
 
 
-def announcement(plan: SamplingPlan) -> str:
-    """What is about to happen; a second line where ranks stay idle."""
+def announcement(plan: SamplingPlan, values: str) -> str:
+    """What is about to happen, and with which `values`; a second line where ranks stay idle."""
     stack, scale, distribution = plan.stack, plan.config.model.scale, plan.distribution
     done = stack.num_images - plan.num_remaining
     sizes = f"{stack.height} x {stack.width} px to {stack.height * scale} x {stack.width * scale}"
@@ -189,6 +189,6 @@ def announcement(plan: SamplingPlan) -> str:
     lines = [f"{stack.num_images} images of {sizes}{before}; {describe_work(plan)}; "
              f"{distribution.num_ranks} ranks x {torch.get_num_threads()} "
              f"threads on {plan.config.parallel.device}, {distribution.reason}, "
-             f"{distribution.images_per_step} images per step",
+             f"{distribution.images_per_step} images per step, {values}",
              describe_idle(distribution, plan.num_remaining)]
     return "\n".join(filter(None, lines))

@@ -71,7 +71,7 @@ def check_consistent(config: Config) -> None:
         raise ConfigError(f"parallel.exchange: {config.parallel.exchange} keeps every "
                           "image in parts, but this model or shift looks at whole images "
                           "(sampler.shift.edge crop_*, model.condition_on with x_t); use root")
-    if config.output.value_range is not None:
+    if isinstance(config.output.value_range, list):
         ValueRange(*config.output.value_range)
     check_backend(config.output.backend)
     if config.output.regression and not model.regresses:

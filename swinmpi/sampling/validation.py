@@ -37,7 +37,7 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
     if request.keeps_regression:
         config = config.replaced(output={"regression": config.model.regresses})
-    request = with_output(request, config)
+    request = replace(with_output(request, config), no_data=config.data.no_data_values)
     check_consistent(config)
     check_destination(request)
     check_fit(request, config)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from swinmpi.errors import StackError
 from swinmpi.storage.attributes import text_attribute
 from swinmpi.storage.layout import EXPECTED, find_problem
+from swinmpi.storage.values import most_usual
 
 with suppress(ImportError):
     import hdf5plugin  # noqa: F401 - registers the compression filters of the `filters` extra
@@ -162,14 +164,14 @@ def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> 
 
 def image_datasets(group: h5py.Group, prefix: str) -> list[str]:
     """Paths of all datasets below `group` that look like images; only hard links are followed."""
-    found: list[str] = []
+    found: dict[str, np.dtype] = {}
 
     def note(name: str, item) -> None:
         if is_stack(item):
-            found.append(posixpath.join(prefix, name))
+            found[posixpath.join(prefix, name)] = item.dtype
 
     group.visititems(note)
-    return found
+    return most_usual(found)
 
 
 def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:

@@ -2,6 +2,10 @@
 import h5py
 import numpy as np
 
+from swinmpi.images.no_data import as_stored
+
+NO_DATA_NAMES = {"fillvalue", "missingvalue", "nodata", "nodatavalue", "gdalnodata"}
+
 
 def text_attribute(item, name: str) -> str | None:
     """A string attribute (scalar or one element) as str; None when it is absent or not a string."""
@@ -23,6 +27,25 @@ def readable_attributes(item) -> dict:
     """All portable attributes."""
     return {name: item.attrs[name] for name in item.attrs
             if is_portable(open_attribute(item, name))}
+
+
+def no_data_values(item, dtype: np.dtype) -> tuple[float, ...]:
+    """What the attributes `_FillValue`, `missing_value` and their kin say of data of this dtype.
+
+    As stored; numbers, lists and texts of numbers. What the dtype cannot hold marks no pixel.
+    """
+    found: set[float] = set()
+    for name in filter(means_no_data, item.attrs):
+        if is_portable(open_attribute(item, name)):
+            value = item.attrs[name]
+            told = () if isinstance(value, h5py.Empty) else np.asarray(value).ravel()
+            found |= {one for word in told for one in as_stored(word, dtype)}
+    return tuple(sorted(found))
+
+
+def means_no_data(name: str) -> bool:
+    """Whether an attribute of this name tells the value for pixels without a number."""
+    return "".join(filter(str.isalnum, name.lower())) in NO_DATA_NAMES
 
 
 def copy_attributes(source, target, skip: tuple[str, ...] = ()) -> None:

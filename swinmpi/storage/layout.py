@@ -3,9 +3,10 @@ import h5py
 import numpy as np
 
 from swinmpi.storage.attributes import text_attribute, text_list
+from swinmpi.storage.values import find_dtype_problem
 
-EXPECTED = "(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, of uint8, uint16 or float32"
-DTYPES = (np.dtype("uint8"), np.dtype("uint16"), np.dtype("float32"))
+EXPECTED = ("(N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1 or 3, of integers of 8 to 32 bit "
+            "or floats")
 CHANNEL_WORDS = {"c", "channel", "channels", "color", "colour", "colors", "colours", "rgb", "band",
                  "bands"}
 
@@ -17,8 +18,8 @@ def find_problem(dataset: h5py.Dataset) -> str | None:
         is_image = shape and len(shape) == 2
         advice = f"; store one image as (1, {', '.join(map(str, shape))})" if is_image else ""
         return f"expected {EXPECTED}, got shape {shape}{advice}"
-    if dataset.dtype.newbyteorder("=") not in DTYPES:
-        return f"expected {EXPECTED}, got dtype {dataset.dtype}; convert it"
+    if (wrong := find_dtype_problem(dataset)) is not None:
+        return f"expected {EXPECTED}, got {wrong}"
     if len(shape) == 4 and not (shape[1] in (1, 3) or shape[3] in (1, 3)):
         return f"expected {EXPECTED}, got shape {shape}"
     if len(shape) == 3 and looks_like_one_colour_image(dataset):

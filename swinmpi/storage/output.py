@@ -39,7 +39,7 @@ from swinmpi.storage.partial import (
     resume_partial,
 )
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.values import ValueRange
+from swinmpi.storage.values import ValueRange, exact_float
 
 PLACE = {
     "is no file": "expected a file name, got a folder or a device; use --output FILE",
@@ -56,7 +56,7 @@ class OutputPlan:
     """What an output file holds beside `sr`."""
 
     scale: int
-    ensemble: bool = False  # sr_mean and sr_std, float32
+    ensemble: bool = False  # sr_mean and sr_std, floats
     regression: bool = False  # like sr
     compression: int = 4  # gzip level of the finished file
     figures: tuple[str, ...] = stored_names()  # of every image
@@ -226,16 +226,19 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
     return path
 
 
-def measured_before(path: Path | str, identity: Mapping[str, Any]) -> ValueRange | None:
-    """The value range that the run which began OUT.partial measured, if it read the same stack.
+def measured_before(path: Path | str, identity: Mapping[str, Any],
+                    checkpoint: str) -> ValueRange | None:
+    """The value range that the run which began OUT.partial found by reading the same stack.
 
-    identity: of the stack. None without such a run.
+    identity: of the stack; checkpoint: its digest, because the range may be the trained one. None
+    without such a run.
     """
     partial = beside(Path(os.path.realpath(path)), ".partial")
     try:
         with h5py.File(partial, locking=False) as file:
             begun = json.loads(file.attrs["fingerprint"])
-            is_known = file.attrs["range_is_measured"] and begun["input"] == identity
+            is_known = (file.attrs["range_is_measured"] and begun["input"] == identity
+                        and begun["checkpoint"] == checkpoint)
             return ValueRange(*begun["value_range"]) if is_known else None
     except (*DAMAGE, ConfigError):
         return None
@@ -247,7 +250,7 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     if plan.regression:
         names["regression"] = dtype
     if plan.ensemble:
-        names |= {"sr_mean": np.dtype("float32"), "sr_std": np.dtype("float32")}
+        names |= {"sr_mean": exact_float(dtype), "sr_std": exact_float(dtype)}
     return names
 
 

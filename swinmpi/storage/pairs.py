@@ -2,7 +2,7 @@
 
 It holds /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,)
 uint8 (0 train, 1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config
-(JSON), creator.
+(JSON), creator; value_range, value_dtype: the raw values that are 0 and the type's highest here.
 """
 import os
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from swinmpi.storage.address import (
     reason_of,
     refuse_external_storage,
 )
+from swinmpi.storage.attributes import text_attribute
 from swinmpi.storage.files import as_output_error, check_place, sync_folder, system_reason
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
@@ -67,6 +68,11 @@ class PairWriter:
             self.partial.unlink(missing_ok=True)
             self.sink.close()
 
+    def note(self, attributes: Mapping[str, str | float | list[float]]) -> None:
+        """Further attributes of the file, on what is known only now."""
+        with self.writing():
+            self.file.attrs.update(attributes)
+
     @property
     def num_images(self) -> int:
         return len(self.file["hr"]) if "hr" in self.file else 0
@@ -105,7 +111,9 @@ class PairReader:
     Every problem is a StackError before the first pixel is read.
 
     num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the
-    stored dtype (255 or 65535); train_indices and validate_indices, int64 image indices.
+    stored dtype (255 or 65535); value_range, value_dtype: the raw values that are 0 and that, and
+    their dtype, None and "" where the file does not tell; train_indices and validate_indices, int64
+    image indices.
     """
 
     def __init__(self, path: Path | str):
@@ -183,8 +191,20 @@ class PairReader:
                         f"and {split.shape}")
         self.size_px = height
         self.value_max = int(np.iinfo(self.hr.dtype).max)
+        self.value_range, self.value_dtype = self.read_range()
         self.train_indices = np.flatnonzero(split[:] == TRAIN)
         self.validate_indices = np.flatnonzero(split[:] == VALIDATE)
+
+    def read_range(self) -> tuple[tuple[float, float] | None, str]:
+        """`value_range` and `value_dtype`, as swinmpi-prepare writes them since it does."""
+        told = self.file.attrs.get("value_range")
+        if told is None:
+            return None, ""
+        values = np.asarray(told)
+        if values.shape != (2,) or values.dtype.kind != "f" or not values[0] < values[1]:
+            self.refuse(f"attribute value_range of two numbers low < high, got {told!r:.60}")
+        return ((float(values[0]), float(values[1])),
+                text_attribute(self.file, "value_dtype") or "")
 
     def dataset(self, name: str) -> h5py.Dataset:
         found = find_object(self.file, f"/{name}")

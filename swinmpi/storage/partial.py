@@ -10,8 +10,9 @@ import h5py
 import numpy as np
 
 from swinmpi.errors import OutputError
+from swinmpi.images.no_data import as_stored
 from swinmpi.storage.address import DAMAGE, reason_of
-from swinmpi.storage.attributes import copy_attributes
+from swinmpi.storage.attributes import copy_attributes, means_no_data
 from swinmpi.storage.axes import sr_coordinates
 from swinmpi.storage.files import Sink, sync_folder
 from swinmpi.storage.layout import scaled_shape
@@ -101,6 +102,7 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     for name, dtype in pixels.items():
         allocate_dataset(data, name, scaled_shape(stack.shape, stack.layout, scale), dtype)
     copy_attributes(stack.dataset, data["sr"], skip=("signal", "axes"))
+    tell_no_data(stack, [data[name] for name in pixels if name in ("sr", "regression")])
     data.attrs["signal"] = "sr"
     if len(pixels) > 1:
         data.attrs["auxiliary_signals"] = [name for name in pixels if name != "sr"]
@@ -109,6 +111,20 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     allocate_dataset(per_image, "done", (stack.num_images,), np.dtype("uint8"))[:] = 0
     for name in figures:
         allocate_dataset(per_image, name, (stack.num_images,), np.dtype("float32"))[:] = np.nan
+
+
+def tell_no_data(stack: Stack, datasets: Sequence[h5py.Dataset]) -> None:
+    """Which stored values mean no data: as the input tells it, and what the user told."""
+    named = [name for name in stack.attributes if means_no_data(name)]
+    for dataset in datasets:
+        copy_attributes(stack.dataset, dataset, skip=(*set(stack.dataset.attrs) - set(named),
+                                                      *dataset.attrs))
+        told = np.array(sorted({one for value in stack.told_no_data
+                                for one in as_stored(value, dataset.dtype)}), dataset.dtype)
+        if len(told) and "_FillValue" not in dataset.attrs:
+            dataset.attrs["_FillValue"] = told[0]
+        if len(told) and "missing_value" not in dataset.attrs:
+            dataset.attrs["missing_value"] = told
 
 
 def allocate_dataset(group: h5py.Group, name: str, shape: tuple[int, ...],

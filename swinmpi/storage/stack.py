@@ -2,12 +2,14 @@
 import hashlib
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from swinmpi.errors import StackError, SwinmpiError
+from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.storage.address import (
     DAMAGE,
     Address,
@@ -18,14 +20,14 @@ from swinmpi.storage.address import (
     reason_of,
     refuse_external_storage,
 )
-from swinmpi.storage.attributes import readable_attributes
+from swinmpi.storage.attributes import no_data_values, readable_attributes
 from swinmpi.storage.axes import Axis, find_axes
 from swinmpi.storage.layout import decide_layout, find_problem, to_chw
-from swinmpi.storage.values import ValueRange, measure_range
+from swinmpi.storage.values import ValueRange, exact_float, measure_range
 
 HASHED_IMAGES, HASHED_BYTES = 16, 256 << 20  # at least that many; all of a stack that is not larger
 UNSAFE_FILTERS = {h5py.h5z.FILTER_NBIT: "nbit", h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset"}
-IMAGE_BYTES_PER_PIXEL = 8  # at least: as stored (up to 4) and as float32
+IMAGE_BYTES_PER_PIXEL = 8  # at least: as stored (up to 4) and as float32, or twice the stored 8
 CREDIBLE_BYTES, CREDIBLE_RATIO = 64 << 20, 2000  # gzip shrinks a block of zeros 1030 times
 
 
@@ -33,11 +35,13 @@ class Stack:
     """An open, readable stack; made by `Stack.open`, a context manager.
 
     Not collective: any rank may open its own. It may be narrowed to some of its images: image
-    indices, `shape` and `axes` are then those of the part.
+    indices, `shape` and `axes` are then those of the part. no_data: which raw values are no
+    numbers; told_no_data: those of them that the file does not tell itself.
     """
 
     def __init__(self, address: Address, file: h5py.File, dataset: h5py.Dataset,
-                 axes: tuple[Axis | None, ...], images: range | None = None):
+                 axes: tuple[Axis | None, ...], images: range | None = None,
+                 told_no_data: tuple[float, ...] = ()):
         self.address = address
         self.file = file
         self.dataset = dataset
@@ -46,14 +50,17 @@ class Stack:
         self._all_axes, self.axes = axes, (first, *axes[1:])
         self.layout = decide_layout(dataset)
         self.attributes = readable_attributes(dataset)
+        self.no_data, self.told_no_data = find_no_data(dataset, told_no_data), told_no_data
         self._stamp = stamp(file)
 
     @classmethod
-    def open(cls, address: Address | str, allow_external: bool = False) -> "Stack":
+    def open(cls, address: Address | str, allow_external: bool = False,
+             no_data: Sequence[float] = ()) -> "Stack":
         """Open and validate.
 
         StackError for everything that could fail later, except damaged pixels. allow_external: also
-        follow external links, external storage and virtual datasets into other files.
+        follow external links, external storage and virtual datasets into other files. no_data:
+        stored values that mean no data, beside those that the file tells.
         """
         if isinstance(address, str):
             address = parse_address(address)
@@ -63,7 +70,9 @@ class Stack:
             address = Address(address.path, name)
             dataset = open_object(file, name, allow_external)
             check_stack(address, dataset, allow_external)
-            return cls(address, file, dataset, find_axes(file, name, allow_external))
+            check_no_data(address, dataset, no_data)
+            return cls(address, file, dataset, find_axes(file, name, allow_external),
+                       told_no_data=tuple(no_data))
         except StackError:
             file.close()
             raise
@@ -74,7 +83,8 @@ class Stack:
 
     def narrowed(self, images: range) -> "Stack":
         """The part with these image indices of the whole stack, maybe none; of the same file."""
-        return Stack(self.address, self.file, self.dataset, self._all_axes, images)
+        return Stack(self.address, self.file, self.dataset, self._all_axes, images,
+                     self.told_no_data)
 
     @property
     def whole(self) -> "Stack":
@@ -113,14 +123,16 @@ class Stack:
         return self.shape[self.layout.index("C")] if "C" in self.layout else 1
 
     def read(self, image_index: int) -> np.ndarray:
-        """One image as (C, H, W) float32: raw values, not scaled, NaNs kept."""
-        stored = self.read_stored(image_index)
-        return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
+        """One image as (C, H, W), float32 or, where that cannot hold the dtype, float64.
+
+        Raw values, not scaled; NaN where they mean no data, infinities kept.
+        """
+        return self.no_data.hide(self.read_rows(image_index, range(self.height)))
 
     def read_rows(self, image_index: int, rows: range) -> np.ndarray:
-        """Some rows that follow each other, of what `read` returns."""
+        """Some rows that follow each other, as `read` but for no data: that is as stored."""
         stored = self.read_stored(image_index, slice(rows.start, rows.stop))
-        return np.ascontiguousarray(to_chw(stored, self.layout), dtype=np.float32)
+        return np.ascontiguousarray(to_chw(stored, self.layout), dtype=exact_float(self.dtype))
 
     def range(self) -> ValueRange:
         """See `measure_range`; of the whole stack, which is read unless it is uint8."""
@@ -142,8 +154,9 @@ class Stack:
                 digest.update(self.read_stored(image_index).tobytes())
             except StackError:
                 digest.update(b"damaged")
+        no_data = {"no_data": [str(self.no_data)]} if self.no_data else {}
         return {"dataset": self.address.dataset, "shape": list(self.shape), "dtype": self.dtype.str,
-                "layout": self.layout, "sha256_of_some_images": digest.hexdigest()}
+                "layout": self.layout, "sha256_of_some_images": digest.hexdigest(), **no_data}
 
     def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
         """One image, or some of its rows, in the stack's own layout and dtype.
@@ -181,6 +194,20 @@ class Stack:
         self.close()
 
 
+def find_no_data(dataset: h5py.Dataset, told: Sequence[float] = ()) -> NoData:
+    """Which stored values mean no data: what the file says, and what the user tells."""
+    named = {one for value in told for one in as_stored(value, dataset.dtype)}
+    return NoData(tuple(sorted({*no_data_values(dataset, dataset.dtype), *named})))
+
+
+def check_no_data(address: Address, dataset: h5py.Dataset, told: Sequence[float]) -> None:
+    """StackError where the user tells a value that this dtype cannot hold."""
+    for value in told:
+        if not as_stored(value, dataset.dtype):
+            raise StackError(f"{address}: data.no_data: {value:.9g} cannot occur in {dataset.dtype}"
+                             "; name the values as they are stored")
+
+
 def stamp(file: h5py.File) -> tuple[int, int]:
     """Size and date of an open file."""
     status = os.fstat(file.id.get_vfd_handle())
@@ -216,7 +243,7 @@ def check_extent(address: Address | str, dataset: h5py.Dataset) -> None:
     """StackError when the shape claims more than can be true, or than one process can hold."""
     pixels, gib, memory = math.prod(dataset.shape[1:]), 2**30, memory_bytes()
     chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
-    needed = pixels * IMAGE_BYTES_PER_PIXEL + chunk_bytes
+    needed = pixels * max(IMAGE_BYTES_PER_PIXEL, 2 * dataset.dtype.itemsize) + chunk_bytes
     claimed = len(dataset) * pixels * dataset.dtype.itemsize
     if needed > memory:
         raise StackError(f"{address}: an image of its shape {dataset.shape} needs "

@@ -1,12 +1,15 @@
 """Pixel values: the range that is mapped to -1..1, how it is measured, pixels without a number."""
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.images.no_data import NoData
 from swinmpi.randomness import generator
+from swinmpi.storage.attributes import text_attribute
 
 # One pixel in a thousand may be dead or hot on each side: more than a sound detector has, and so
 # few that the darkest and brightest structures stay inside (values beyond the range are not
@@ -14,17 +17,35 @@ from swinmpi.randomness import generator
 LOW_QUANTILE, HIGH_QUANTILE = 0.001, 0.999
 # Floats kept of a whole stack (16 MiB): 4000 of them lie beyond each quantile.
 SAMPLED_VALUES = 1 << 22
+# Extreme values that may mean no data: at most so many at an end, beside at least so many others;
+# one that occurs seldom must be farther away.
+MOST_APART, FEWEST_OTHERS, MANY, FEW_FARTHER = 3, 4, 8, 10
 UINT16_VALUES = 1 << 16
 # Its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it.
 FARTHEST_UNIT = 1e15
 
+# Looked for first; where there is no stack of these, the others are.
+USUAL_DTYPES = tuple(map(np.dtype, ("uint8", "uint16", "float32")))
+DTYPES = (*USUAL_DTYPES,
+          *map(np.dtype, ("int8", "int16", "int32", "uint32", "float16", "float64")))
+CONVERSIONS = {
+    "b": "yes and no have no brightness between them, convert it to uint8 (0 and 255)",
+    "c": "complex numbers have no brightness, convert it to float32, for example its magnitude",
+    "i": "convert it to int32, or to float64 where its values are larger",
+    "u": "convert it to uint32, or to float64 where its values are larger",
+    "f": "convert it to float64"}
+
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The raw values mapped to -1 and 1, the same for every image of a stack."""
+    """The raw values mapped to -1 and 1, the same for every image of a stack.
+
+    no_data: the raw values that are no numbers, and so are not mapped at all.
+    """
 
     low: float
     high: float
+    no_data: NoData = NoData()
 
     def __post_init__(self):
         if not (self.low < self.high and 0 < self.gain < math.inf and math.isfinite(self.offset)):
@@ -42,13 +63,17 @@ class ValueRange:
     def from_unit(self, unit: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """-1..1 -> raw values of `dtype`. Finite input only.
 
-        Integers are rounded half to even and clipped to their type's limits, floats are neither.
+        Integers are rounded half to even; all are clipped to what their type can hold.
         """
         raw = (np.asarray(unit, np.float64) - self.offset) / self.gain
         if np.dtype(dtype).kind == "f":
-            return raw.astype(dtype)
+            limits = np.finfo(dtype)
+            return raw.clip(limits.min, limits.max).astype(dtype)
         limits = np.iinfo(dtype)
         return np.clip(np.rint(raw), limits.min, limits.max).astype(dtype)
+
+    def __str__(self) -> str:
+        return f"{self.low:.6g} to {self.high:.6g}"
 
     @property
     def span(self) -> float:
@@ -64,19 +89,73 @@ class ValueRange:
         return -1 - self.low * self.gain
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What all values of a stack are like.
+
+    apart: extreme values that stand far from all others; others: lowest and highest of those.
+    """
+
+    range: ValueRange
+    apart: tuple[str, ...] = ()
+    others: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of them, in a line, if anything."""
+        if not self.apart:
+            return ()
+        named = ",".join(self.apart)
+        setting = f"[{named}]" if len(self.apart) > 1 else named
+        low, high = self.others
+        return (f"the value {' and '.join(self.apart)} stands far apart from all others "
+                f"({low:.6g} to {high:.6g}); if it means no data, give "
+                f"--set data.no_data={setting}",)
+
+
 def measure_range(stack) -> ValueRange:
+    """The range of a whole stack, see `survey`."""
+    return survey(stack).range
+
+
+def survey(stack) -> Survey:
     """The range of a whole stack: (0, 255) for uint8, else its 0.1 % and 99.9 % quantiles.
 
     `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16
-    exactly, by histogram; float32 from up to SAMPLED_VALUES finite pixels whose places depend on
+    exactly, by histogram; others from up to SAMPLED_VALUES finite pixels whose places depend on
     the image index alone, so the result does not depend on order or ranks. A stack too sparse for
     its quantiles to differ gets its extremes; a constant one v..v+1. Images that cannot be read
     count nowhere.
     """
     kind = np.dtype(stack.dtype).newbyteorder("=")
     if kind == np.uint8:
-        return ValueRange(0.0, 255.0)
-    return range_of_counts(stack) if kind == np.uint16 else range_of_samples(stack)
+        return Survey(ValueRange(0.0, 255.0))
+    return survey_of_counts(stack) if kind == np.uint16 else survey_of_samples(stack)
+
+
+def find_dtype_problem(dataset) -> str | None:
+    """Why values of a dataset's dtype are not those of images, and what to do; None if they are."""
+    dtype = dataset.dtype
+    if dtype.newbyteorder("=") not in DTYPES:
+        return f"dtype {dtype}; {CONVERSIONS.get(dtype.kind, 'convert it to numbers')}"
+    told = text_attribute(dataset, "_Unsigned")  # of netCDF
+    if told is not None and dtype.kind != "f" and (told.lower() == "true") != (dtype.kind == "u"):
+        return (f"dtype {dtype}, but its attribute _Unsigned says {told}; write it with the type "
+                "that its values have")
+    return None
+
+
+def most_usual(datasets: Mapping[str, np.dtype]) -> list[str]:
+    """Of datasets that look like images those with the dtypes of most detectors and pictures; all
+    where there are none of these."""
+    usual = [name for name, dtype in datasets.items() if dtype.newbyteorder("=") in USUAL_DTYPES]
+    return usual or [*datasets]
+
+
+def exact_float(dtype: np.dtype) -> np.dtype:
+    """The floating type that images of `dtype` are read as: float32 if it holds all of its values,
+    else float64."""
+    return np.dtype("float32" if np.can_cast(dtype, np.float32) else "float64")
 
 
 def mask_invalid(image: np.ndarray,
@@ -103,34 +182,38 @@ def mask_invalid(image: np.ndarray,
     return filled, mask
 
 
-def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int) -> np.ndarray:
-    """Put the input's non-finite pixels back: SR pixels over one take its value, others stay.
+def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int,
+                    mask: np.ndarray | None = None) -> np.ndarray:
+    """Put the input's pixels without a number back: SR pixels over one take its value.
 
-    sr: (C, scale * H, scale * W) float; lr_raw: (C, H, W) as read, before `mask_invalid`.
+    sr: (C, scale * H, scale * W) float; lr_raw: (C, H, W) as read, before `mask_invalid`; mask:
+    which of its pixels, those that are not finite where it is None.
     """
-    mask = ~np.isfinite(lr_raw)
+    mask = ~np.isfinite(lr_raw) if mask is None else mask
     if not mask.any():
         return sr
     above = [np.repeat(np.repeat(plane, scale, axis=1), scale, axis=2) for plane in (mask, lr_raw)]
     return np.where(above[0], above[1], sr).astype(sr.dtype)
 
 
-def range_of_counts(stack) -> ValueRange:
-    """Quantiles of a uint16 stack from its exact histogram."""
+def survey_of_counts(stack) -> Survey:
+    """Of a uint16 stack, from its exact histogram."""
     counts = np.zeros(UINT16_VALUES, np.int64)
     for _, image in readable_images(stack):
-        counts += np.bincount(image.astype(np.int64).ravel(), minlength=UINT16_VALUES)
+        numbers = image[np.isfinite(image)].astype(np.int64)
+        counts += np.bincount(numbers, minlength=UINT16_VALUES)
     if not counts.any():
-        return ValueRange(0.0, 1.0)
+        return Survey(ValueRange(0.0, 1.0))
     cumulative = np.cumsum(counts)
     low, high = (int(np.searchsorted(cumulative, math.ceil(share * cumulative[-1])))
                  for share in (LOW_QUANTILE, HIGH_QUANTILE))
     present = np.flatnonzero(counts)
-    return first_range((low, high), (present[0], present[-1]))
+    found = first_range((low, high), (present[0], present[-1]))
+    return Survey(found, *stand_apart(present, counts[present]))
 
 
-def range_of_samples(stack) -> ValueRange:
-    """Quantiles of a float32 stack from an equal number of pixels of every image."""
+def survey_of_samples(stack) -> Survey:
+    """Of any other stack, from an equal number of pixels of every image."""
     per_image = max(1, SAMPLED_VALUES // stack.num_images)
     samples, extremes = [], []
     for index, image in readable_images(stack):
@@ -141,10 +224,42 @@ def range_of_samples(stack) -> ValueRange:
             samples.append(finite if finite.size <= per_image
                            else finite[sample_places(index, finite.size, per_image)])
     if not samples:
-        return ValueRange(0.0, 1.0)
-    quantiles = np.quantile(np.concatenate(samples), (LOW_QUANTILE, HIGH_QUANTILE),
-                            method="inverted_cdf")
-    return first_range(tuple(quantiles), (min(extremes), max(extremes)))
+        return Survey(ValueRange(0.0, 1.0))
+    values = np.concatenate(samples)
+    quantiles = np.quantile(values, (LOW_QUANTILE, HIGH_QUANTILE), method="inverted_cdf")
+    found = first_range(tuple(quantiles), (min(extremes), max(extremes)))
+    distinct, counts = np.unique(np.append(values, [min(extremes), max(extremes)]).astype(
+        values.dtype), return_counts=True)
+    is_whole = np.dtype(stack.dtype).kind in "iu"
+    return Survey(found, *stand_apart(distinct.astype(np.int64) if is_whole else distinct, counts))
+
+
+def stand_apart(distinct: np.ndarray, counts: np.ndarray) -> tuple[tuple[str, ...],
+                                                                   tuple[float, float]]:
+    """(the extreme values that stand far apart from all others, as they are to be written; the
+    lowest and highest of the others). distinct: ascending, each `counts` times.
+
+    Up to MOST_APART at each end. Far: farther from the next value than all others from each other,
+    or, where it may be a few hot pixels, many times as far.
+    """
+    exact = distinct.astype(np.float64)
+    for low, high in sorted(product(range(MOST_APART + 1), repeat=2), key=sum):
+        end = len(exact) - high
+        if low + high == 0 or end - low < FEWEST_OTHERS:
+            continue
+        width = exact[end - 1] - exact[low]
+        gaps = [(exact[low] - exact[low - 1], counts[low - 1])] if low else []
+        gaps += [(exact[end] - exact[end - 1], counts[end])] if high else []
+        if all(gap > width * (1 if count >= MANY else FEW_FARTHER) for gap, count in gaps):
+            apart = (*distinct[:low], *distinct[end:])
+            return tuple(map(as_written, apart)), (float(exact[low]), float(exact[end - 1]))
+    return (), (0.0, 0.0)
+
+
+def as_written(value: np.generic) -> str:
+    """A number as a setting has it: the shortest that becomes this value of its type."""
+    text = str(value)
+    return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
 def readable_images(stack) -> Iterator[tuple[int, np.ndarray]]:

@@ -16,12 +16,13 @@ from swinmpi import __version__
 from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
 from swinmpi.images.imresize import imresize
-from swinmpi.images.photographs import Photograph, to_photograph, with_channels, with_depth
+from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.randomness import generator
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.files import check_place
 from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, PairWriter
 from swinmpi.training.sources import Source, find_sources
+from swinmpi.training.values import CommonValues
 
 MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
 SPLIT_STREAM = 2**64 - 1  # an image index that no image has
@@ -109,11 +110,12 @@ def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summ
 def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter,
                 stopping: Callable[[], bool]) -> Summary:
     """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
-    counts, failed, depth = {TRAIN: 0, VALIDATE: 0}, [], CommonDepth(config.channels)
+    counts, failed = {TRAIN: 0, VALIDATE: 0}, []
+    values = CommonValues(sources, config.channels, config.no_data_values)
     with Progress(len(sources), "images") as progress:
         for image_index, source in enumerate(sources):
             try:
-                photograph = to_photograph(depth.convert(source.name, decode(source)))
+                photograph = to_photograph(convert(values, source, decode(source)))
                 for hr in cut_crops(photograph, source, config, image_index):
                     writer.append(hr, degrade(hr, config), source.split, source.name)
                     counts[source.split] += 1
@@ -125,6 +127,10 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
             progress.advance(note=f"{writer.num_images} pairs")
     if not writer.num_images:
         raise StackError(f"none of the {len(sources)} images could be used; the first: {failed[0]}")
+    writer.note(values.attributes)
+    say(f"values {values.range} of {values.dtype} become 0 to {values.highest}")
+    for remark in values.survey.remarks:
+        say(f"warning: {remark}")
     return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed))
 
 
@@ -204,25 +210,12 @@ def decode(source: Source) -> np.ndarray:
                             f"{' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-class CommonDepth:
-    """Brings every image to the configured channels and the bit depth of the first one;
-    says so the first time."""
-
-    def __init__(self, channels: int):
-        self.channels = channels
-        self.first: tuple[np.dtype, int] | None = None
-        self.said = False
-
-    def convert(self, name: str, image: np.ndarray) -> np.ndarray:
-        """(H, W, C) uint8 or uint16 -> (H, W, channels) of the first image's type."""
-        kind = (image.dtype, image.shape[2])
-        self.first = self.first or kind
-        if kind != self.first and not self.said:
-            self.said = True
-            say(f"warning: {name} is {kind_in_words(kind)}, "
-                f"the first image is {kind_in_words(self.first)}; "
-                f"all become {kind_in_words((self.first[0], self.channels))}")
-        return with_depth(with_channels(image, self.channels), self.first[0])
+def convert(values: CommonValues, source: Source, image: np.ndarray) -> np.ndarray:
+    """See CommonValues; ImageUnusable where it cannot be converted."""
+    try:
+        return values.convert(source, image)
+    except ValueError as reason:
+        raise ImageUnusable(str(reason)) from None
 
 
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,
@@ -233,7 +226,8 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     check_place(request.output, PLACE, request.overwrite)
     if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
         raise OutputError(f"{request.output}: is the input as well; choose another --output")
-    return assign_splits(find_sources(request.source, request.root, opened, inspected), config)
+    return assign_splits(find_sources(request.source, request.root, opened, inspected,
+                                      config.no_data_values), config)
 
 
 def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
@@ -282,10 +276,6 @@ def is_flat(crop: np.ndarray, threshold: float) -> bool:
 def keyed_random(seed: int, stream: int) -> np.random.Generator:
     """stream: an image index, or SPLIT_STREAM."""
     return generator((seed, stream))
-
-
-def kind_in_words(kind: tuple[np.dtype, int]) -> str:
-    return f"{kind[0].itemsize * 8}-bit {'grey' if kind[1] == 1 else 'RGB'}"
 
 
 def say(text: str) -> None:

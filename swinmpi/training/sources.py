@@ -1,20 +1,20 @@
 """Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack,
 as one sequence of Sources."""
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from swinmpi.errors import StackError
+from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import SUFFIXES, read_photograph
 from swinmpi.storage.pairs import TRAIN, VALIDATE
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.values import ValueRange, mask_invalid, measure_range
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
@@ -22,28 +22,29 @@ SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 
 @dataclass(frozen=True)
 class Source:
-    """One image to cut from. `read()` decodes it to (H, W, 1 or 3), uint8 or uint16;
-    it may raise anything."""
+    """One image to cut from. `read()` decodes it to (H, W, 1 or 3) as stored; it may raise
+    anything. no_data: which of these values are no numbers."""
 
     name: str
     read: Callable[[], np.ndarray]
     reduce: float = 1.0
     split: int | None = None
+    no_data: NoData = NoData()
 
 
-def find_sources(text: str, root: Path | None, opened: ExitStack,
-                 inspected: bool = False) -> list[Source]:
+def find_sources(text: str, root: Path | None, opened: ExitStack, inspected: bool = False,
+                 no_data: Sequence[float] = ()) -> list[Source]:
     """The images of a folder, a .tsv list or an HDF5 address, in an order that depends
     on their names only.
 
     Nothing is decoded yet; an HDF5 file stays open in `opened`. inspected: it was found to be sound
-    before. StackError if there is not one image.
+    before. no_data: see Stack.open. StackError if there is not one image.
     """
     path = Path(text)
     if "::" in text or path.suffix.lower() in HDF5_SUFFIXES:
         if not inspected:
             inspect_stacks([text])
-        return stack_sources(text, opened)
+        return stack_sources(text, opened, no_data)
     if path.suffix.lower() == ".tsv":
         return list_sources(path, root or path.parent)
     if path.is_dir():
@@ -99,25 +100,16 @@ def list_source(row: dict, root: Path, where: str) -> Source:
     return Source(row["path"], partial(read_photograph, root / row["path"]), reduce, SPLITS[split])
 
 
-def stack_sources(address: str, opened: ExitStack) -> list[Source]:
-    """The images of an HDF5 stack. 8 bit as it is; other types: the range that sampling maps
-    to -1..1 becomes 0..65535, and values beyond it are clipped."""
-    stack = opened.enter_context(Stack.open(address))
-    # reads the whole stack, so not before the first image is wanted
-    measured = cache(partial(measure_range, stack))
+def stack_sources(address: str, opened: ExitStack, no_data: Sequence[float] = ()) -> list[Source]:
+    """The images of an HDF5 stack."""
+    stack = opened.enter_context(Stack.open(address, no_data=no_data))
     name = f"{stack.address.path.name}::{stack.address.dataset}"
-    return [Source(f"{name}[{index}]", partial(read_stack_image, stack, measured, index))
+    return [Source(f"{name}[{index}]", partial(read_stack_image, stack, index),
+                   no_data=stack.no_data)
             for index in range(stack.num_images)]
 
 
-def read_stack_image(stack: Stack, measured: Callable[[], ValueRange],
-                     image_index: int) -> np.ndarray:
-    """(H, W, C), uint8 or uint16; pixels that hold no number take their neighbour's value."""
-    raw = stack.read(image_index)
-    if not np.isfinite(raw).any():
-        raise ValueError("holds not one finite number")
-    if stack.dtype == np.uint8:
-        return np.moveaxis(raw, 0, -1).astype(np.uint8)
-    filled, _ = mask_invalid(raw, measured().low)
-    unit = measured().to_unit(np.moveaxis(filled, 0, -1)).clip(-1, 1)
-    return np.rint((unit + 1) * 32767.5).astype(np.uint16)
+def read_stack_image(stack: Stack, image_index: int) -> np.ndarray:
+    """(H, W, C) in the stack's dtype."""
+    raw = stack.read_rows(image_index, range(stack.height))
+    return np.moveaxis(raw, 0, -1).astype(stack.dtype.newbyteorder("="))

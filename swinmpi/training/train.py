@@ -56,6 +56,7 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
+            trainer.values = values_of(pairs)
             log = Log(folder.root, config.train.batch_images)
             worker.on_root(log.start, trainer.update)
             with batches(trainer, pairs) as source:
@@ -113,7 +114,7 @@ class Trainer:
         self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
         self.scaler = torch.amp.GradScaler(worker.device.type,
                                            enabled=config.parallel.precision == "fp16")
-        self.update, self.best = 0, math.inf
+        self.update, self.best, self.values = 0, math.inf, {}
         if newest is not None:
             worker.root_first(self.load, newest)
 
@@ -180,7 +181,7 @@ class Trainer:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"})
         return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target,
-                **sections}
+                **self.values, **sections}
 
     def save(self, folder: CheckpointFolder) -> None:
         """Not collective: one rank writes."""
@@ -202,6 +203,14 @@ class Trainer:
             load_moments(self.optimizer, state["optimizer"]["state"])
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["torch_rng"])
+
+
+def values_of(pairs: PairReader) -> dict:
+    """What a checkpoint keeps of the values it was trained on: those that are -1 and 1, and their
+    dtype; empty where the pairs do not tell."""
+    if pairs.value_range is None:
+        return {}
+    return {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:

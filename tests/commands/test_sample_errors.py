@@ -26,7 +26,7 @@ def inputs(tmp_path_factory):
     (folder / "truncated.h5").write_bytes(whole[:len(whole) // 2])
     write_stack(folder / "flat.h5", images[0])
     write_stack(folder / "none.h5", images[:0])
-    write_stack(folder / "double.h5", images.astype(np.float64))
+    write_stack(folder / "complex.h5", images.astype(np.complex128))
     (folder / "typo.yaml").write_text("sampler:\n  stepz: 3\n")
     (folder / "type.yaml").write_text("sampler:\n  steps: many\n")
     write_checkpoint(folder / "good.safetensors")
@@ -48,7 +48,7 @@ CASES = {
     "truncated HDF5": ({"stack": "truncated.h5"}, (), "truncated.h5: the HDF5 file is truncated"),
     "dataset missing": ({"stack": "good.h5::/entry/data"}, (), "/entry/data: no such dataset"),
     "wrong shape": ({"stack": "flat.h5::/images"}, (), "flat.h5::/images: expected (N, H, W)"),
-    "wrong dtype": ({"stack": "double.h5::/images"}, (), "got dtype float64"),
+    "wrong dtype": ({"stack": "complex.h5::/images"}, (), "got dtype complex128"),
     "zero images": ({"stack": "none.h5"}, (), "expected at least one image"),
     "unknown key in YAML": ({}, ("--config={}/typo.yaml",),
                             "unknown key sampler.stepz; did you mean sampler.steps?"),

@@ -132,9 +132,9 @@ def test_hints_settle_ambiguous_channels(tmp_path, hint):
     (np.zeros((40, 40, 3), np.uint8), ("one colour image", "(1, 40, 40, 3)")),
     (np.zeros((2, 4, 4, 2), np.uint8), ("C of 1 or 3",)),
     (np.zeros((2, 3, 4, 4, 3), np.uint8), ("C of 1 or 3",)),
-    (np.zeros((2, 4, 4)), ("float64",)),
-    (np.zeros((2, 4, 4), np.int32), ("int32",)),
-    (np.zeros((2, 4, 4), bool), ("bool",)),
+    (np.zeros((2, 4, 4), np.int64), ("int64", "convert it to int32")),
+    (np.zeros((2, 4, 4), np.complex64), ("complex64", "convert it to float32", "magnitude")),
+    (np.zeros((2, 4, 4), bool), ("bool", "convert it to uint8")),
     (np.zeros((2, 4, 4), [("a", "u1")]), ("expected",)),
     (np.bytes_(b"text"), ("expected",)),
     (h5py.Empty("u1"), ("None",))])

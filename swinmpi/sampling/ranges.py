@@ -1,0 +1,92 @@
+"""Which raw values a run maps to -1..1: as set, as the checkpoint was trained, or as measured."""
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from swinmpi.errors import CheckpointError, ConfigError
+from swinmpi.storage.stack import Stack
+from swinmpi.storage.values import Survey, ValueRange, survey
+
+# In widths of the trained range: how far beyond it is far, and how little of it.
+FAR_BEYOND, FAR_WITHIN = 0.5, 0.1
+
+
+@dataclass(frozen=True)
+class TrainedRange:
+    """The raw values that were -1 and 1 when the model was trained, and their dtype."""
+
+    values: ValueRange
+    dtype: str
+
+
+@dataclass(frozen=True)
+class SettledRange:
+    """The range of a run. how: why it is this one, in words; is_measured: whether the stack was
+    read to find it; remarks: what the user must know, a line each."""
+
+    values: ValueRange
+    how: str
+    is_measured: bool = False
+    remarks: tuple[str, ...] = ()
+
+
+def settle_range(given: Sequence[float] | str | None, stack: Stack, trained: TrainedRange | None,
+                 before: ValueRange | None = None) -> SettledRange:
+    """The range for the whole stack, with its no-data values. Reads the stack, unless it is 8 bit.
+
+    given: output.value_range; before: what an interrupted run of this stack and checkpoint found.
+    """
+    settled = (SettledRange(ValueRange(*given), "as set") if isinstance(given, list | tuple) else
+               SettledRange(before, "as before", is_measured=True) if before is not None else
+               measured(stack, None if given == "measured" else trained))
+    return replace(settled, values=replace(settled.values, no_data=stack.no_data))
+
+
+def measured(stack: Stack, trained: TrainedRange | None) -> SettledRange:
+    """The trained range where the stack's own is near to it, else its own."""
+    found = survey(stack.whole)
+    how = "of 8 bit" if stack.dtype == np.uint8 else "measured over the stack"
+    own = SettledRange(found.range, how, is_measured=True, remarks=remarks_on(stack, found))
+    if trained is None or trained.dtype == "uint8":
+        return own
+    far = how_far(found.range, trained.values)
+    if far is not None:
+        return replace(own, remarks=(*own.remarks, f"{stack.address}: {far}"))
+    return own if stack.dtype == np.uint8 else replace(own, values=trained.values,
+                                                       how="as the checkpoint was trained")
+
+
+def remarks_on(stack: Stack, found: Survey) -> tuple[str, ...]:
+    return tuple(f"{stack.address}: {remark}" for remark in found.remarks)
+
+
+def how_far(own: ValueRange, trained: ValueRange) -> str | None:
+    """How far a stack's range is from the one that a model was trained on, and what to do; None
+    where it is near."""
+    beyond = max(trained.low - own.low, own.high - trained.high) / trained.span
+    within = own.span / trained.span
+    if beyond > FAR_BEYOND:
+        far = f"up to {beyond:.3g} times the width of these beyond"
+    elif within < FAR_WITHIN:
+        far = f"only {within:.2g} of their width"
+    else:
+        return None
+    return (f"its values {own} are far from the {trained} that the checkpoint was trained on "
+            f"({far}), so they are mapped by their own range; check their unit, train on such "
+            f"values, or keep the trained scale: --set output.value_range=[{trained.low:.9g},"
+            f"{trained.high:.9g}]")
+
+
+def trained_range(header: Mapping, checkpoint: Path) -> TrainedRange | None:
+    """What a checkpoint's header says of the values it was trained on, if it does."""
+    if "value_range" not in header:
+        return None
+    try:
+        low, high = header["value_range"]
+        return TrainedRange(ValueRange(float(low), float(high)), str(header["value_dtype"]))
+    except (TypeError, ValueError, KeyError, ConfigError):
+        raise CheckpointError(f"{checkpoint}: expected a value_range of two numbers and its "
+                              f"value_dtype in its header, got {header['value_range']!r:.40}; "
+                              "train it again, or copy it again") from None

@@ -1,0 +1,121 @@
+"""One rule of range for a data set, whatever it comes as: 8 bit as it is, all else by the robust
+range of all its images."""
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from tqdm import tqdm
+
+from swinmpi.errors import StackError
+from swinmpi.images.no_data import NoData, as_stored
+from swinmpi.images.photographs import with_channels, with_depth
+from swinmpi.storage.values import Survey, ValueRange, exact_float, mask_invalid, survey
+from swinmpi.training.sources import Source
+
+DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
+
+
+class CommonValues:
+    """Brings every image of a data set to the configured channels and the values of pairs.
+
+    Those are uint8 where the first image is, else uint16, from the low to the high end of the
+    range; the dtype of the first image is that of all. Pixels without a number take their
+    neighbour's value.
+    """
+
+    def __init__(self, sources: Sequence[Source], channels: int, no_data: Sequence[float] = ()):
+        self.sources, self.channels, self.no_data = sources, channels, no_data
+        self.said = False
+
+    @cached_property
+    def kind(self) -> tuple[np.dtype, int]:
+        """Dtype and channels of the first image that can be read; StackError where none can."""
+        for source in self.sources:
+            try:
+                first = source.read()
+            except Exception:  # noqa: BLE001 - decoders raise anything, and it is told elsewhere
+                continue
+            return first.dtype.newbyteorder("="), first.shape[2]
+        raise StackError(f"none of the {len(self.sources)} images can be read; the first: "
+                         f"{self.sources[0].name}")
+
+    @cached_property
+    def survey(self) -> Survey:
+        """Of all images, each read once, unless they are 8 bit."""
+        return survey(self)
+
+    @property
+    def range(self) -> ValueRange:
+        return self.survey.range
+
+    @property
+    def highest(self) -> int:
+        """What the high end of the range becomes."""
+        return 255 if self.dtype == np.uint8 else 65535
+
+    @property
+    def attributes(self) -> dict[str, str | list[float]]:
+        """What the pairs tell of it."""
+        return {"value_range": [self.range.low, self.range.high], "value_dtype": self.dtype.name}
+
+    def convert(self, source: Source, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) as `source` gives it -> (H, W, channels) uint8 or uint16; ValueError where it
+        cannot be. Tells of the first image that is unlike the first."""
+        self.tell_unlike(source.name, (image.dtype.newbyteorder("="), image.shape[2]))
+        numbers = self.numbers(source, image)
+        if not np.isfinite(numbers).any():
+            raise ValueError("holds not one finite number")
+        filled = np.moveaxis(mask_invalid(numbers, self.range.low)[0], 0, -1)
+        if self.dtype == np.uint8:
+            return with_channels(filled.astype(np.uint8), self.channels)
+        unit = self.range.to_unit(filled).clip(-1, 1)
+        return with_channels(np.rint((unit + 1) * 32767.5).astype(np.uint16), self.channels)
+
+    def tell_unlike(self, name: str, kind: tuple[np.dtype, int]) -> None:
+        if kind != self.kind and not self.said:
+            self.said = True
+            tqdm.write(f"warning: {name} is {in_words(kind)}, the first image is "
+                       f"{in_words(self.kind)}; all become "
+                       f"{in_words((self.dtype, self.channels))}", file=sys.stderr)
+
+    def numbers(self, source: Source, image: np.ndarray) -> np.ndarray:
+        """(H, W, C) as `source` gives it -> (C, H, W) floats in the first image's units, NaN for no
+        data."""
+        kind = image.dtype.newbyteorder("=")
+        exact = np.moveaxis(image, -1, 0).astype(exact_float(kind))
+        missing = source.no_data.marks(exact) | self.told(kind).marks(exact)
+        if kind != self.dtype:
+            if kind not in DEPTHS or self.dtype not in DEPTHS:
+                raise ValueError(f"is {kind}, the first image {self.dtype}; prepare them apart")
+            exact = np.moveaxis(with_depth(image, self.dtype), -1, 0).astype(exact.dtype)
+        return np.where(missing, exact.dtype.type(np.nan), exact)
+
+    def told(self, dtype: np.dtype) -> NoData:
+        """What `data.no_data` means in images of this dtype."""
+        return NoData(tuple({one for value in self.no_data for one in as_stored(value, dtype)}))
+
+    # What `survey` looks at
+
+    @property
+    def num_images(self) -> int:
+        return len(self.sources)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.kind[0]
+
+    def read(self, image_index: int) -> np.ndarray:
+        """(C, H, W) floats; StackError where it cannot be."""
+        source = self.sources[image_index]
+        try:
+            return self.numbers(source, source.read())
+        except Exception as error:  # as above
+            raise StackError(f"{source.name}: cannot be read ({error})") from None
+
+
+def in_words(kind: tuple[np.dtype, int]) -> str:
+    """8-bit grey, 16-bit RGB, float32 grey."""
+    dtype, channels = kind
+    depth = f"{dtype.itemsize * 8}-bit" if dtype in DEPTHS else dtype.name
+    return f"{depth} {'grey' if channels == 1 else 'RGB'}"
