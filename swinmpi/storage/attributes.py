@@ -2,6 +2,9 @@
 import h5py
 import numpy as np
 
+# What h5py raises on files that are not sound.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+
 
 def text_attribute(item, name: str) -> str | None:
     """A string attribute (scalar or one element) as str; None when it is absent or not a string."""

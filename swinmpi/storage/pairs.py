@@ -16,9 +16,11 @@ from swinmpi.errors import StackError
 from swinmpi.storage.address import (
     DAMAGE,
     find_object,
+    is_being_written,
     open_for_reading,
     reason_of,
     refuse_external_storage,
+    why_unopened,
 )
 from swinmpi.storage.files import as_output_error, check_place, sync_folder, system_reason
 from swinmpi.storage.locking import open_locked
@@ -205,6 +207,8 @@ def open_pairs(path: str) -> h5py.File:
     try:
         return open_for_reading(path)
     except DAMAGE as error:
+        if is_being_written(error):
+            raise StackError(f"{path}: {why_unopened(error)}") from None
         raise StackError(f"{path}: not a complete HDF5 file ({reason_of(error)}); "
                          "make it with swinmpi-prepare") from None
 
