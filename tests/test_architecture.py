@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "swinmpi"
-LAYERS = [{"errors", "randomness"}, {"config"}, {"diffusion", "windows", "models", "images"},
-          {"parallel", "storage"}, {"reports", "families"}, {"sampling", "evaluation"},
+LAYERS = [{"errors", "interruption", "randomness"}, {"config"},
+          {"diffusion", "windows", "models", "images"}, {"parallel", "storage"},
+          {"reports", "families"}, {"sampling", "evaluation"},
           {"training"}, {"benchmarks"}, {"cli"}]
 SIBLINGS_THAT_MAY = set()
 PURE = {"diffusion", "windows", "models", "images"}

@@ -22,6 +22,14 @@ def text_list(item, name: str) -> list[str]:
     return values if all(isinstance(part, str) for part in values) else []
 
 
+def escaped(text: str) -> str:
+    r"""Text that HDF5 can hold: a name of a file that is not UTF-8, Gr\xf6\xdfe.h5, is spelt so."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def readable_attributes(item) -> dict:
     """All portable attributes."""
     return {name: item.attrs[name] for name in item.attrs

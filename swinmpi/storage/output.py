@@ -19,14 +19,18 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError
 from swinmpi.images.figures import stored_names
+from swinmpi.interruption import uninterrupted
 from swinmpi.storage.address import DAMAGE
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
     beside,
     check_place,
-    sync_folder,
+    discarding,
+    put_in_place,
+    remove,
     system_reason,
+    tell,
 )
 from swinmpi.storage.layout import from_chw
 from swinmpi.storage.locking import check_in_place
@@ -168,7 +172,6 @@ class StackOutput:
             raise OutputError(f"{self.path}: was made by somebody else meanwhile; move it away and "
                               f"start again to pack the images, they are safe in {self.partial}")
         self._pack(provenance)
-        self.partial.unlink(missing_ok=True)
         self.close()
         return self.path
 
@@ -193,13 +196,16 @@ class StackOutput:
         packing = beside(self.path, ".packing")
         advice = f"start again to pack the images, they are safe in {self.partial}"
         with as_output_error(self.path, "cannot be packed ({reason})", advice, DAMAGE):
-            try:
+            with discarding(packing):
                 pack(self._file, packing, self.plan.compression, provenance)
-                os.replace(packing, self.path)
-                sync_folder(self.path.parent)
-            except DAMAGE:
-                packing.unlink(missing_ok=True)
-                raise
+                self._conclude(packing)
+
+    @uninterrupted
+    def _conclude(self, packing: Path) -> None:
+        """Give the packed file its name; OUT.partial goes."""
+        put_in_place(packing, self.path)
+        if left := remove(self.partial):
+            tell(f"{self.path}: is complete, but {left}")
 
     def _writing(self, image_index: int) -> AbstractContextManager[None]:
         problem = f"image {image_index} cannot be written ({{reason}})"

@@ -22,7 +22,15 @@ from swinmpi.storage.address import (
     refuse_external_storage,
     why_unopened,
 )
-from swinmpi.storage.files import as_output_error, check_place, sync_folder, system_reason
+from swinmpi.storage.attributes import escaped
+from swinmpi.storage.files import (
+    as_output_error,
+    check_place,
+    discarding,
+    put_in_place,
+    remove,
+    system_reason,
+)
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 
@@ -51,22 +59,27 @@ class PairWriter:
     def __enter__(self) -> "PairWriter":
         with self.writing():
             self.sink = open_locked(self.partial, create=True)
-            self.sink.truncate(0)  # what a killed run may have left
-            # Uncached: a full disk shows at once, not at the end.
-            self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
-            self.file.attrs.update(self.attributes)
+            try:
+                with discarding(self.partial):
+                    self.sink.truncate(0)  # what a killed run may have left
+                    # Uncached: a full disk shows at once, not at the end.
+                    self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
+                    self.file.attrs.update(self.attributes)
+            except BaseException:
+                self.sink.close()
+                raise
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind, error: BaseException | None, trace) -> None:
         try:
-            self.file.close()
-            if kind is None:
-                with self.writing():
+            with self.writing(), discarding(self.partial):
+                self.file.close()
+                if error is None:
                     self.sink.sync()
-                    os.replace(self.partial, self.path)
-                    sync_folder(self.path.parent)
+                    put_in_place(self.partial, self.path)
+            if error is not None:
+                error.left = remove(self.partial) or "nothing was written"
         finally:
-            self.partial.unlink(missing_ok=True)
             self.sink.close()
 
     @property
@@ -79,7 +92,7 @@ class PairWriter:
             if "hr" not in self.file:
                 self.create(hr, lr)
             index = self.num_images
-            for name, value in zip(DATASETS, (hr, lr, split, source), strict=True):
+            for name, value in zip(DATASETS, (hr, lr, split, escaped(source)), strict=True):
                 dataset = self.file[name]
                 dataset.resize(index + 1, axis=0)
                 dataset[index] = value

@@ -1,6 +1,5 @@
 """OUT.partial: created complete or not at all, locked while in use, resumed by its own run only."""
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,13 @@ from swinmpi.errors import OutputError
 from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.attributes import copy_attributes
 from swinmpi.storage.axes import sr_coordinates
-from swinmpi.storage.files import Sink, sync_folder
+from swinmpi.storage.files import (
+    Sink,
+    as_output_error,
+    discarding,
+    put_in_place,
+    system_reason,
+)
 from swinmpi.storage.layout import scaled_shape
 from swinmpi.storage.locking import open_locked, raise_busy
 from swinmpi.storage.stack import Stack
@@ -61,7 +66,9 @@ def resume_partial(partial: Path, description: dict, figures: Sequence[str],
         if not overwrite:
             raise OutputError(f"{partial}: {problem}; "
                               "delete it, or start afresh with --overwrite")
-        partial.unlink()
+        with as_output_error(partial, "cannot be replaced ({reason})", "delete it",
+                             reason=system_reason):
+            partial.unlink()
     return None
 
 
@@ -75,19 +82,18 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
     new = partial.with_name(partial.name + ".new")
     sink = open_locked(new, create=True)
     try:
-        if partial.exists():  # another run was faster
-            raise_busy(partial)
-        sink.truncate(0)
-        with h5py.File(sink, "w", libver=LIBRARY) as file:
-            allocate(file, stack, scale, pixels, figures)
-            for name, value in attributes.items():
-                file.attrs[name] = value
-        sink.sync()
-        os.replace(new, partial)
-        sync_folder(partial.parent)
-        return sink
+        with discarding(new):
+            if partial.exists():  # another run was faster
+                raise_busy(partial)
+            sink.truncate(0)
+            with h5py.File(sink, "w", libver=LIBRARY) as file:
+                allocate(file, stack, scale, pixels, figures)
+                for name, value in attributes.items():
+                    file.attrs[name] = value
+            sink.sync()
+            put_in_place(new, partial)
+            return sink
     except BaseException:
-        new.unlink(missing_ok=True)
         sink.close()
         raise
 

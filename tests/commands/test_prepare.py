@@ -293,8 +293,8 @@ def test_a_stopped_run_leaves_nothing(tmp_path):
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, errors) == (1,
-                                            "swinmpi: stopped by a signal; nothing was written\n")
+    assert (process.returncode, errors) == (143,
+                                            "swinmpi: ended by SIGTERM; nothing was written\n")
     assert os.listdir(tmp_path) == ["in"]
 
 
