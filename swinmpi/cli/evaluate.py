@@ -80,7 +80,7 @@ def prepare_sampling(options: Namespace):
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=True, new_folder=True, keeps_regression=True)
+                            overwrite=True, keeps_regression=True)
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)

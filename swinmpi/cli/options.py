@@ -1,6 +1,7 @@
 """What every command shares: common options, configuration from them, and errors turned
 into exit codes."""
 import argparse
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from swinmpi import __version__
 from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.errors import SwinmpiError
-from swinmpi.interruption import Interruptible
+from swinmpi.interruption import Interruptible, uninterrupted
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import launched_by_torchrun, launcher_rank, launcher_size
 
@@ -88,9 +89,29 @@ def open_streams() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and stream is not None:
+            stream.flush()
+            unfailing = io.BufferedWriter(Unfailing(stream.fileno(), "w", closefd=False))
+            stream = io.TextIOWrapper(unfailing, stream.encoding, line_buffering=True)
+            setattr(sys, name, stream)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+class Unfailing(io.FileIO):
+    """A log or a terminal. It may be on a full disk, or gone: no reason to lose a run. Only nobody
+    reading a pipe any more ends it, as everywhere."""
+
+    @uninterrupted
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(data)
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def request_of(options: Namespace):
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,
-                         new_folder=in_own_folder, shard=options.shard, keeps_regression=demo)
+                         shard=options.shard, keeps_regression=demo)
 
 
 def settings_given(options: Namespace):

@@ -42,8 +42,6 @@ class Results:
     def _open(self) -> tuple[ValueRange, list[int], Path]:
         request, config, stack = self.plan.request, self.plan.config, self.stack
         with self.world.stopwatch.of("storage"):
-            if request.new_folder:
-                request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
             # To measure it is to read the whole stack: not once more after every interruption.
             value_range = ValueRange(*given) if given else (

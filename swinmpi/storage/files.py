@@ -13,6 +13,9 @@ from swinmpi.errors import OutputError
 from swinmpi.interruption import raise_waiting, uninterrupted
 from swinmpi.storage.address import reason_of
 
+# Names of other formats, under which HDF5 would mislead.
+OTHER_KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy", ".npz",
+               ".zarr", ".csv", ".txt", ".json", ".yaml", ".safetensors")
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 
 class Sink(io.FileIO):
@@ -173,7 +176,7 @@ def check_place(path: Path, words: Mapping[str, str], overwrite: bool,
         if problem == "exists" and overwrite:
             continue
         if PROBLEMS[problem](path, input_path):
-            said = text.format(folder=path.parent, input=input_path)
+            said = text.format(folder=existing_folder(path), input=input_path)
             raise OutputError(f"{path}: {said}")
 
 
@@ -190,6 +193,18 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
+def existing_folder(path: Path) -> Path:
+    """The folder of `path`, or of those above it the first that exists; the others can be made."""
+    return next(folder for folder in path.parents if os.path.lexists(folder))
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder of a file where it is missing; OutputError where that fails."""
+    with as_output_error(path, "cannot make its folder: {reason}", "choose another --output",
+                         reason=system_reason):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def beside(path: Path, suffix: str) -> Path:
     """out.h5 -> out.h5.partial, for example."""
     return path.with_name(path.name + suffix)
@@ -197,8 +212,9 @@ def beside(path: Path, suffix: str) -> Path:
 
 # What may be wrong with the place of a file, by name; see `check_place`.
 PROBLEMS: dict[str, Callable[[Path, Path | None], bool]] = {
-    "no folder": lambda path, _: not os.path.isdir(path.parent),
-    "not writable": lambda path, _: not is_writable(path.parent),
+    "other kind": lambda path, _: path.suffix.lower() in OTHER_KINDS,
+    "no folder": lambda path, _: not os.path.isdir(existing_folder(path)),
+    "not writable": lambda path, _: not is_writable(existing_folder(path)),
     "is a folder": lambda path, _: os.path.isdir(path),
     "is no file": lambda path, _: os.path.exists(path) and not os.path.isfile(path),
     "is the input": is_input,

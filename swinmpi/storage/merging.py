@@ -15,7 +15,14 @@ import numpy as np
 from swinmpi.errors import StackError
 from swinmpi.storage.address import DAMAGE, open_file
 from swinmpi.storage.attributes import copy_attributes, text_list
-from swinmpi.storage.files import Sink, as_output_error, beside, discarding, put_in_place
+from swinmpi.storage.files import (
+    Sink,
+    as_output_error,
+    beside,
+    discarding,
+    make_folder_of,
+    put_in_place,
+)
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.packing import attach_scales, write_process
 from swinmpi.storage.partial import (
@@ -88,6 +95,7 @@ def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str
     `StackOutput.finish`. OutputError when the disk is full, when a shard cannot be read, or when
     another process merges into the same file.
     """
+    make_folder_of(path)
     unfinished, unharmed = beside(path, ".packing"), "the shards are as they were, start again"
     with (as_output_error(path, "cannot be merged ({reason})", unharmed, DAMAGE),
           open_locked(unfinished, create=True) as sink, discarding(unfinished)):

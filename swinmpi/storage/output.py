@@ -27,6 +27,7 @@ from swinmpi.storage.files import (
     beside,
     check_place,
     discarding,
+    make_folder_of,
     put_in_place,
     remove,
     system_reason,
@@ -46,8 +47,9 @@ from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
 PLACE = {
+    "other kind": "would be an HDF5 file under the name of another format; name it .h5",
     "is no file": "expected a file name, got a folder or a device; use --output FILE",
-    "no folder": "the folder {folder} does not exist; create it or choose another --output",
+    "no folder": "{folder} is no folder; choose another --output",
     "not writable": "the folder {folder} is not writable; choose another --output",
     "is the input": "would overwrite the input {input}; choose another --output",
     "exists": "exists already; choose another --output, or replace it with --overwrite"}
@@ -94,6 +96,7 @@ class StackOutput:
         matching one is still resumed.
         """
         path = check_output(path, stack.address.path, overwrite)
+        make_folder_of(path)
         partial = beside(path, ".partial")
         pixels = pixel_datasets(plan, stack.dtype)
         description = describe(stack, plan.scale, pixels, fingerprint)

@@ -27,6 +27,7 @@ from swinmpi.storage.files import (
     as_output_error,
     check_place,
     discarding,
+    make_folder_of,
     put_in_place,
     remove,
     system_reason,
@@ -36,7 +37,8 @@ from swinmpi.storage.stack import check_extent
 
 TRAIN, VALIDATE = 0, 1
 DATASETS = ("hr", "lr", "split", "source")
-PLACE = {"no folder": "its folder does not exist; create it or choose another --output",
+PLACE = {"other kind": "would be an HDF5 file under the name of another format; name it .h5",
+         "no folder": "{folder} is no folder; choose another --output",
          "not writable": "its folder is not writable; choose another --output",
          "is a folder": "expected a file name, got a folder",
          "exists": "exists already; give --overwrite to replace it"}
@@ -57,6 +59,7 @@ class PairWriter:
         check_place(self.path, PLACE, overwrite)
 
     def __enter__(self) -> "PairWriter":
+        make_folder_of(self.path)
         with self.writing():
             self.sink = open_locked(self.partial, create=True)
             try:

@@ -16,6 +16,7 @@ from swinmpi.storage.files import (
     Sink,
     as_output_error,
     discarding,
+    existing_folder,
     put_in_place,
     system_reason,
 )
@@ -158,7 +159,7 @@ def check_room(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.
     """OutputError when the disk cannot even hold OUT.partial."""
     num_pixels = int(np.prod(scaled_shape(stack.shape, stack.layout, scale), dtype=np.int64))
     needed = num_pixels * sum(np.dtype(dtype).itemsize for dtype in pixels.values())
-    free = shutil.disk_usage(partial.parent).free
+    free = shutil.disk_usage(existing_folder(partial)).free
     if needed > free:
         raise OutputError(f"{partial}: needs {needed / 2**30:.1f} GiB, the disk has "
                           f"{free / 2**30:.1f} GiB free; make room or choose another --output")
