@@ -1,4 +1,5 @@
 """swinmpi-prepare: photographs or an HR stack -> one HDF5 file of training pairs."""
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,3 +44,7 @@ def prepare_command(argv: Sequence[str] | None) -> None:
           f"{summary.num_validate} to validate")
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

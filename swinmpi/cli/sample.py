@@ -151,8 +151,11 @@ def show_plan(options: Namespace) -> None:
     plan = plan_of(options, launcher_size() or 1)
     from swinmpi.families.loading import load_family
     from swinmpi.sampling.plan import describe
+    from swinmpi.sampling.results import rehearse
     load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
-    print(describe(plan))
+    value_range = rehearse(plan)
+    print(f"{describe(plan)}\n"
+          f"range       {value_range.low:g} to {value_range.high:g} become -1 to 1")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,15 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
-from swinmpi.sampling.request import output_plan
+from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.mpio import SharedPartial
-from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
+from swinmpi.storage.output import (
+    StackOutput,
+    check_resuming,
+    measured_before,
+    pixel_datasets,
+)
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -42,15 +47,10 @@ class Results:
     def _open(self) -> tuple[ValueRange, list[int], Path]:
         request, config, stack = self.plan.request, self.plan.config, self.stack
         with self.world.stopwatch.of("storage"):
-            given = config.output.value_range
-            # To measure it is to read the whole stack: not once more after every interruption.
-            value_range = ValueRange(*given) if given else (
-                measured_before(request.output, stack.identity()) or stack.range())
-            self.fingerprint = fingerprint(self.plan, stack, file_sha256(request.checkpoint),
-                                           value_range)
+            value_range, self.fingerprint = identify(self.plan, stack)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
-                                           range_is_measured=not given)
+                                           range_is_measured=not config.output.value_range)
             return value_range, self.output.remaining(), self.output.partial
 
     def _delivery(self, partial: Path) -> Delivery:
@@ -110,3 +110,24 @@ class Results:
             self.delivery.close()
         if self.output is not None:
             self.output.close()
+
+
+def rehearse(plan: SamplingPlan) -> ValueRange:
+    """The value range of a run, as it will be; reads the whole stack for it. On one process.
+
+    OutputError where an OUT.partial is there that the run would not go on from. Writes nothing.
+    """
+    with open_stack(plan.request) as stack:
+        value_range, deciding = identify(plan, stack)
+        check_resuming(plan.request.output, stack, output_plan(plan.request, plan.config),
+                       deciding, plan.request.overwrite)
+    return value_range
+
+
+def identify(plan: SamplingPlan, stack: Stack) -> tuple[ValueRange, dict]:
+    """(the value range, the fingerprint) of a run."""
+    request, given = plan.request, plan.config.output.value_range
+    # To measure it is to read the whole stack: not once more after every interruption.
+    value_range = ValueRange(*given) if given else (
+        measured_before(request.output, stack.identity()) or stack.range())
+    return value_range, fingerprint(plan, stack, file_sha256(request.checkpoint), value_range)

@@ -39,6 +39,7 @@ from swinmpi.storage.packing import pack
 from swinmpi.storage.partial import (
     DATA,
     PER_IMAGE,
+    check_resumable,
     create_partial,
     describe,
     resume_partial,
@@ -233,6 +234,16 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
     path = Path(os.path.realpath(path))
     check_place(path, PLACE, overwrite, input_path)
     return path
+
+
+def check_resuming(path: Path | str, stack: Stack, plan: OutputPlan,
+                   fingerprint: Mapping[str, Any], overwrite: bool = False) -> None:
+    """OutputError where `StackOutput.open` would not go on from the OUT.partial that is there."""
+    partial = beside(Path(os.path.realpath(path)), ".partial")
+    description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
+    with as_output_error(partial, "cannot be read ({reason})", "choose another --output",
+                         reason=system_reason):
+        check_resumable(partial, description, plan.figures, overwrite)
 
 
 def measured_before(path: Path | str, identity: Mapping[str, Any]) -> ValueRange | None:

@@ -30,6 +30,7 @@ FORMAT = 2  # of OUT.partial; another one as well when the same settings give ot
 LIBRARY = ("v108", "latest")
 DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
+AFRESH = "delete it, or start afresh with --overwrite"
 STRUCTURE = ("signal", "axes", "CLASS", "NAME")
 
 
@@ -52,25 +53,39 @@ def resume_partial(partial: Path, description: dict, figures: Sequence[str],
     sink = open_locked(partial)
     if sink is None:
         return None
+    problem = why_not_resumable(sink, description, figures)
+    if problem is None:
+        return sink
+    with sink:
+        if not overwrite:
+            raise OutputError(f"{partial}: {problem}; {AFRESH}")
+        with as_output_error(partial, "cannot be replaced ({reason})", "delete it",
+                             reason=system_reason):
+            partial.unlink()
+    return None
+
+
+def check_resumable(partial: Path, description: dict, figures: Sequence[str],
+                    overwrite: bool) -> None:
+    """Raise what `resume_partial` would; OUT.partial stays as it is."""
+    sink = open_locked(partial)
+    if sink is not None:
+        with sink:
+            problem = why_not_resumable(sink, description, figures)
+        if problem is not None and not overwrite:
+            raise OutputError(f"{partial}: {problem}; {AFRESH}")
+
+
+def why_not_resumable(sink: Sink, description: dict, figures: Sequence[str]) -> str | None:
+    """Why an open OUT.partial is not of the run that is described; None if it is."""
     try:
         with h5py.File(sink, "r") as file:
             differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
             if not differing and set(file[PER_IMAGE]) != {"done", *figures}:
                 differing = ["figures"]
-        problem = (f"was begun with other settings ({shortened(differing)} differ)" if differing
-                   else None)
     except DAMAGE as error:
-        problem = f"is not a resumable output ({reason_of(error)})"
-    if problem is None:
-        return sink
-    with sink:
-        if not overwrite:
-            raise OutputError(f"{partial}: {problem}; "
-                              "delete it, or start afresh with --overwrite")
-        with as_output_error(partial, "cannot be replaced ({reason})", "delete it",
-                             reason=system_reason):
-            partial.unlink()
-    return None
+        return f"is not a resumable output ({reason_of(error)})"
+    return f"was begun with other settings ({shortened(differing)} differ)" if differing else None
 
 
 def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],

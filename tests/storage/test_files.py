@@ -35,7 +35,7 @@ def test_what_sample_says_of_its_output(tmp_path):
     folder, file = tmp_path / "{folder}", tmp_path / "in.h5"
     folder.mkdir()
     file.touch()
-    check_place(tmp_path / "no" / "out.h5", output.PLACE, overwrite=False)
+    check_place(tmp_path / "no" / "out.h5", output.PLACE, overwrite=False, input_path=file)
     assert said(folder, output.PLACE, overwrite=True) == (
         f"{folder}: expected a file name, got a folder or a device; use --output FILE")
     assert said(file, output.PLACE, input_path=file, overwrite=True) == (
