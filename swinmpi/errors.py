@@ -9,9 +9,11 @@ class SwinmpiError(Exception):
     file put into it."""
 
     exit_code = 1
+    left = ""  # what could not be cleaned up, in words
 
     def __str__(self) -> str:
-        line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", super().__str__())
+        said = f"{super().__str__()}; {self.left}" if self.left else super().__str__()
+        line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", said)
         line = line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ..."
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 

@@ -12,8 +12,9 @@ from swinmpi.config.model_sections import FAMILIES
 from swinmpi.sampling.superresolve import EXCHANGES
 
 PACKAGE = Path(__file__).parents[1] / "swinmpi"
-LAYERS = [{"errors", "randomness"}, {"config"}, {"diffusion", "windows", "models", "images"},
-          {"parallel", "storage"}, {"reports", "families"}, {"sampling", "evaluation"},
+LAYERS = [{"errors", "interruption", "randomness"}, {"config"},
+          {"diffusion", "windows", "models", "images"}, {"parallel", "storage"},
+          {"reports", "families"}, {"sampling", "evaluation"},
           {"training"}, {"benchmarks"}, {"cli"}]
 PURE = {"diffusion", "windows", "models", "images"}
 HOMES = {"mpi4py": {"parallel"}, "h5py": {"storage"},

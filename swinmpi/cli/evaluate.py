@@ -4,11 +4,19 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command, warnings_in_one_line
+from swinmpi.cli.options import (
+    config_from,
+    make_parser,
+    parse,
+    run_command,
+    speaks_for_all,
+    warnings_in_one_line,
+    works_alone,
+)
 from swinmpi.cli.sample import print_table, raise_failed
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
+from swinmpi.parallel.launch import StopFlag, launcher_size, start_mpi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +28,7 @@ def evaluate_command(argv: Sequence[str] | None) -> None:
     if options.checkpoint is not None and not options.dry_run:
         with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
             sample_first(world, stop, options)
-    elif not launcher_rank():
+    elif speaks_for_all() if options.dry_run else works_alone("evaluate"):
         config_from(options)
         if (options.sr is None) == (options.checkpoint is None):
             raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to "
@@ -72,7 +80,7 @@ def prepare_sampling(options: Namespace):
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=True, new_folder=True, keeps_regression=True)
+                            overwrite=True, keeps_regression=True)
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)

@@ -4,9 +4,8 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import bare_parser, parse, run_command
+from swinmpi.cli.options import bare_parser, parse, run_command, works_alone
 from swinmpi.errors import SomeImagesFailed
-from swinmpi.parallel.launch import launcher_rank
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
-    if launcher_rank():
+    if not works_alone("merge"):
         return
     from swinmpi.reports.tables import listed
     from swinmpi.sampling import merge

@@ -1,6 +1,7 @@
 """What every command shares: common options, configuration from them, and errors turned
 into exit codes."""
 import argparse
+import io
 import os
 import signal
 import sys
@@ -11,8 +12,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from swinmpi import __version__
 from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.errors import SwinmpiError
+from swinmpi.interruption import Interruptible, uninterrupted
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.launch import launched_by_torchrun, launcher_rank
+from swinmpi.parallel.launch import launched_by_torchrun, launcher_rank, launcher_size
 
 
 def make_parser(command: str, purpose: str, example: str,
@@ -58,17 +60,58 @@ def config_from(options: argparse.Namespace, base: dict | None = None) -> Config
 def run_command(action: Callable[[Sequence[str] | None], int | None],
                 argv: Sequence[str] | None = None) -> int:
     """Call `action`; an expected error becomes one line on stderr and its exit code."""
+    open_streams()
     try:
-        return action(argv) or 0
+        with Interruptible():
+            return action(argv) or 0
     except SwinmpiError as error:
         if not getattr(error, "echo", False):
             print(f"swinmpi: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     except BrokenPipeError:
         return 1
-    except KeyboardInterrupt:
-        print("swinmpi: interrupted", file=sys.stderr, flush=True)
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        print(f"swinmpi: {str(error) or 'interrupted'}", file=sys.stderr, flush=True)
+        return getattr(error, "exit_code", 128 + signal.SIGINT)
+
+
+def open_streams() -> None:
+    """Standard streams that are closed lead nowhere from now on, else the next file that is opened
+    would take their place; names that are not UTF-8 can be printed."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - as long as the process
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__") and stream is not None:
+            stream.flush()
+            unfailing = io.BufferedWriter(Unfailing(stream.fileno(), "w", closefd=False))
+            stream = io.TextIOWrapper(unfailing, stream.encoding, line_buffering=True)
+            setattr(sys, name, stream)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class Unfailing(io.FileIO):
+    """A log or a terminal. It may be on a full disk, or gone: no reason to lose a run. Only nobody
+    reading a pipe any more ends it, as everywhere."""
+
+    @uninterrupted
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return len(data)
 
 
 @contextmanager
@@ -85,6 +128,17 @@ def warnings_in_one_line(world: World) -> Iterator[None]:
         warnings.simplefilter("always" if world.is_root else "ignore")
         warnings.showwarning = show
         yield
+
+
+def works_alone(command: str) -> bool:
+    """Whether this process does the work of a command that needs only one: the first of those that
+    were started together, which says so."""
+    first = speaks_for_all()
+    started = int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else launcher_size() or 1
+    if first and started > 1:
+        print(f"swinmpi: swinmpi-{command} needs one process: rank 0 does it, "
+              f"the other {started - 1} have nothing to do", file=sys.stderr, flush=True)
+    return first
 
 
 def speaks_for_all() -> bool:

@@ -1,10 +1,10 @@
 """swinmpi-prepare: photographs or an HR stack -> one HDF5 file of training pairs."""
-import signal
+import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command
+from swinmpi.cli.options import config_from, make_parser, parse, run_command, works_alone
 from swinmpi.errors import SomeImagesFailed
 
 
@@ -28,6 +28,8 @@ def parser() -> ArgumentParser:
 
 def prepare_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
+    if not works_alone("prepare"):
+        return
     config = config_from(options).data
 
     # Imported here: torch takes seconds to import; --help must not.
@@ -37,24 +39,12 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     if options.dry_run:
         print(describe(made))
         return
-    summary = run(made, stopping=catch_signals())
+    summary = run(made)
     print(f"{options.output}: {summary.num_train} pairs to train, "
           f"{summary.num_validate} to validate")
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
 
 
-def catch_signals() -> Callable[[], bool]:
-    """Whether TERM or Ctrl-C came; a second one ends the process at once.
-
-    A flag, because an exception out of a signal handler is lost when it lands in a destructor.
-    """
-    came = []
-
-    def note(number, _frame):
-        came.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
-    return lambda: bool(came)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -96,7 +96,7 @@ def request_of(options: Namespace):
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,
-                         new_folder=in_own_folder, shard=options.shard, keeps_regression=demo)
+                         shard=options.shard, keeps_regression=demo)
 
 
 def settings_given(options: Namespace):
@@ -151,8 +151,14 @@ def show_plan(options: Namespace) -> None:
     plan = plan_of(options, launcher_size() or 1)
     from swinmpi.families.loading import load_family
     from swinmpi.sampling.plan import describe
+    from swinmpi.sampling.results import rehearse
     load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
-    print(describe(plan))
+    settled = rehearse(plan)
+    for remark in settled.remarks:
+        print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
+    values = settled.values
+    print(f"{describe(plan)}\n"
+          f"range       {values.low:g} to {values.high:g} become -1 to 1 ({settled.how})")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ DEEPEST = 16  # mappings and lists in each other
 def read_yaml(path: Path | str) -> dict:
     """One YAML mapping, by `parse_yaml`; ConfigError when it cannot be read or is none."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:
             values = parse_yaml(file.read(LONGEST_TEXT + 1))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: "

@@ -13,7 +13,7 @@ from swinmpi.evaluation.report import Evaluation, as_json, as_png
 from swinmpi.images.contact_sheet import closeup_row, to_uint8
 from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
-from swinmpi.storage.files import write_atomically
+from swinmpi.storage.files import existing_folder, is_writable, write_atomically
 from swinmpi.storage.values import ValueRange
 
 PICTURE_ROWS = 8
@@ -46,9 +46,14 @@ class EvaluationPlan:
 def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationPlan:
     """Validate everything but the pixels; nothing is written. One process.
 
-    Raises StackError when the stacks do not fit each other, ConfigError when no LR is known.
+    Raises StackError when the stacks do not fit each other, ConfigError when no LR is known,
+    CheckpointError for a bad LPIPS backbone that was named, OutputError where nothing can be
+    written.
     """
     comparison = check_compared(request.sr, request.reference, request.lr, request.no_data)
+    if request.lpips_backbone is not None:
+        load_lpips(request.lpips_backbone)
+    check_folder(request.output)
     return EvaluationPlan(request, comparison, figures)
 
 
@@ -137,6 +142,14 @@ def settings(comparison: Comparison) -> dict[str, str | float | None]:
     return {"sr": str(comparison.sr), "reference": str(comparison.hr),
             "lr": str(comparison.lr) if comparison.lr else None, "scale": comparison.scale,
             "window_px": comparison.window_px, "data_range": comparison.value_range.span}
+
+
+def check_folder(folder: Path) -> None:
+    """OutputError where `make_folder` would raise it, as far as can be told; makes nothing."""
+    above = existing_folder(folder / "evaluate.json")
+    if not os.path.isdir(above) or not is_writable(above):
+        raise OutputError(f"{folder}: cannot make this folder ({above} is no folder, or not "
+                          "writable); choose another --output")
 
 
 def make_folder(folder: Path) -> None:

@@ -25,7 +25,7 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT
+        return getattr(error, "exit_code", 128 + signal.SIGINT)
     return getattr(error, "exit_code", 1)
 
 
@@ -93,7 +93,7 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, SwinmpiError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
+        return str(error) or "interrupted"
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, str) else f"ended with exit code {error.code}"
     return f"unexpected failure\n{''.join(traceback.format_exception(error))}".rstrip()

@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from swinmpi.errors import LaunchError
@@ -19,6 +19,9 @@ from swinmpi.parallel.failure import HEAD_START_S, die_with_parent
 
 SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK")
+OWN_LAUNCHERS = ("MPI_LOCALNRANKS", "OMPI_COMM_WORLD_SIZE")  # an mpirun inside of a step sets them
+STEP_VARIABLES = ("PMI_", "PMIX_", "PMI2_", "SLURM_STEP", "SLURM_PROCID", "SLURM_LOCALID",
+                  "SLURM_TASK_PID", "SLURM_PTY_", "SLURM_MPI_TYPE", "SLURM_PMI")
 
 
 def start_mpi(allow_torchrun: bool = False) -> World:
@@ -29,6 +32,12 @@ def start_mpi(allow_torchrun: bool = False) -> World:
     started the processes, which `init_torch_distributed` then connects. LaunchError where the ranks
     cannot find each other.
     """
+    if tasks := tasks_of_shell():
+        leave_step()
+        if tasks > 1:
+            print(f"swinmpi: this shell is one task of {tasks} (srun --pty): working as one "
+                  f"process; for all of them leave it, salloc -n {tasks}, then srun swinmpi-...",
+                  file=sys.stderr, flush=True)
     if launcher_size() is not None or launched_by_torchrun():
         die_with_parent()
     if launched_by_torchrun():
@@ -112,10 +121,42 @@ class StopFlag:
         self.is_set = True
 
 
+def tasks_of_shell(environ: Mapping[str, str] = os.environ) -> int | None:
+    """How many tasks the step has in whose interactive shell this process was started by hand
+    (`srun -n 8 --pty bash`): they are no ranks, the others have ended. None elsewhere."""
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", "1"))
+    if (not any(name.startswith("SLURM_PTY_") for name in environ) or not tasks.isdigit()
+            or environ.get("SLURM_PROCID", "0") != "0"
+            or any(name in environ for name in OWN_LAUNCHERS) or launched_by_torchrun(environ)):
+        return None
+    is_shell = is_interactive(environ.get("SLURM_TASK_PID", ""))
+    return int(tasks) if is_shell else None
+
+
+def is_interactive(pid: str) -> bool:
+    """Whether a process is a shell that was given no script, as far as the system tells."""
+    if pid == str(os.getpid()):
+        return False
+    try:
+        name, *words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return True
+    is_shell = Path(name).name.lstrip("-").endswith("sh")
+    return is_shell and all(not word or word.startswith("-") and word != "-c" for word in words)
+
+
+def leave_step(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Let the MPI library of this process forget the step whose tasks will not come."""
+    for name in [name for name in environ if name.startswith(STEP_VARIABLES)]:
+        del environ[name]
+
+
 def launcher_value(environ: Mapping[str, str], names: tuple[str, ...],
                    slurm_name: str) -> int | None:
     """The launcher's own variable; Slurm's only in a step without mpirun, whose daemons are
     a step as well."""
+    if tasks_of_shell(environ) is not None:
+        return None
     values = [int(environ[name]) for name in names if environ.get(name, "").isdigit()]
     if values:
         return max(values)

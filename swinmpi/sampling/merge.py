@@ -11,6 +11,7 @@ from typing import Any
 import swinmpi
 from swinmpi.errors import OutputError, StackError
 from swinmpi.parallel.shares import Shard
+from swinmpi.storage.files import existing_folder
 from swinmpi.storage.merging import ShardFile, difference, merge_files, read_shard
 from swinmpi.storage.output import check_output
 from swinmpi.storage.probe import inspect_shards
@@ -48,7 +49,7 @@ def plan(paths: Sequence[Path], output: Path, virtual: bool = False,
     for shard in shards:
         path = check_output(output, shard.path, overwrite)
     made = MergePlan(tuple(shards), path, virtual)
-    free = shutil.disk_usage(path.parent).free
+    free = shutil.disk_usage(existing_folder(path)).free
     if not virtual and made.bytes > free:
         raise OutputError(f"{output}: needs about {made.bytes / MIB:.0f} MiB, "
                           f"the disk has {free / MIB:.0f} MiB free; make room, "

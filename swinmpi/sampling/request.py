@@ -9,6 +9,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
+from swinmpi.storage.files import existing_folder
 from swinmpi.storage.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.partial import check_room
 from swinmpi.storage.probe import inspect_stacks
@@ -22,9 +23,9 @@ class SampleRequest:
     """What to read and write.
 
     output: None for the default; once validated the file to write, of the shard if there is one.
-    new_folder: its folder is made where it is missing. shard: the part of the stack that this job
-    does. keeps_regression: store the encoder's regression as well, where the model has one.
-    no_data: stored values that mean no data, beside those that the file tells.
+    shard: the part of the stack that this job does. keeps_regression: store the encoder's
+    regression as well, where the model has one. no_data: stored values that mean no data, beside
+    those that the file tells.
     """
 
     stack: str
@@ -33,7 +34,6 @@ class SampleRequest:
     ensemble: int = 1
     overwrite: bool = False
     allow_external: bool = False
-    new_folder: bool = False
     shard: Shard | None = None
     keeps_regression: bool = False
     no_data: tuple[float, ...] = ()
@@ -75,12 +75,8 @@ def check_stack(request: SampleRequest) -> None:
 def check_destination(request: SampleRequest) -> None:
     """OutputError unless the output may be written where it was asked for. Leaves nothing behind.
     On one process."""
-    folder = Path(os.path.realpath(request.output)).parent
-    if request.new_folder and not folder.exists():
-        while not folder.exists():
-            folder = folder.parent
-    else:
-        check_output(request.output, parse_address(request.stack).path, request.overwrite)
+    path = check_output(request.output, parse_address(request.stack).path, request.overwrite)
+    folder = existing_folder(path)
     try:
         # Rights tell little for root or on a read-only mount: only trying does.
         with TemporaryFile(dir=folder):
@@ -106,7 +102,7 @@ def check_fit(request: SampleRequest, config: Config) -> None:
             raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off SR images "
                               f"of {size_px} px; use roll")
         partial = beside(Path(os.path.realpath(request.output)), ".partial")
-        if partial.parent.is_dir() and not partial.exists():
+        if not partial.exists():
             check_room(partial, stack, model.scale,
                        pixel_datasets(output_plan(request, config), stack.dtype))
 

@@ -12,12 +12,17 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
-from swinmpi.sampling.ranges import settle_range, trained_range
-from swinmpi.sampling.request import output_plan
+from swinmpi.sampling.ranges import SettledRange, settle_range, trained_range
+from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
 from swinmpi.storage.mpio import SharedPartial
-from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
+from swinmpi.storage.output import (
+    StackOutput,
+    check_resuming,
+    measured_before,
+    pixel_datasets,
+)
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -45,15 +50,7 @@ class Results:
     def _open(self) -> tuple[ValueRange, list[int], Path]:
         request, config, stack = self.plan.request, self.plan.config, self.stack
         with self.world.stopwatch.of("storage"):
-            if request.new_folder:
-                request.output.parent.mkdir(parents=True, exist_ok=True)
-            given = config.output.value_range
-            # To measure it is to read the whole stack: not once more after every interruption.
-            checkpoint = file_sha256(request.checkpoint)
-            trained = trained_range(read_header(request.checkpoint), request.checkpoint)
-            settled = settle_range(given, stack, trained, measured_before(
-                request.output, stack.identity(), checkpoint))
-            self.fingerprint = fingerprint(self.plan, stack, checkpoint, settled.values)
+            settled, self.fingerprint = identify(self.plan, stack)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=settled.is_measured)
@@ -119,3 +116,25 @@ class Results:
             self.delivery.close()
         if self.output is not None:
             self.output.close()
+
+
+def rehearse(plan: SamplingPlan) -> SettledRange:
+    """The value range of a run, as it will be; reads the whole stack for it. On one process.
+
+    OutputError where an OUT.partial is there that the run would not go on from. Writes nothing.
+    """
+    with open_stack(plan.request) as stack:
+        settled, deciding = identify(plan, stack)
+        check_resuming(plan.request.output, stack, output_plan(plan.request, plan.config),
+                       deciding, plan.request.overwrite)
+    return settled
+
+
+def identify(plan: SamplingPlan, stack: Stack) -> tuple[SettledRange, dict]:
+    """(the value range, the fingerprint) of a run."""
+    request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
+    trained = trained_range(read_header(request.checkpoint), request.checkpoint)
+    # To measure it is to read the whole stack: not once more after every interruption.
+    before = measured_before(request.output, stack.identity(), checkpoint)
+    settled = settle_range(plan.config.output.value_range, stack, trained, before)
+    return settled, fingerprint(plan, stack, checkpoint, settled.values)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from swinmpi.errors import StackError
-from swinmpi.storage.attributes import text_attribute
-from swinmpi.storage.layout import EXPECTED, find_problem
+from swinmpi.storage.attributes import DAMAGE, text_attribute
+from swinmpi.storage.layout import EXPECTED
+from swinmpi.storage.search import is_stack, listed, search
 from swinmpi.storage.values import most_usual
 
 with suppress(ImportError):
@@ -21,8 +21,7 @@ with suppress(ImportError):
 # So much that a chunk which spans many images is unpacked once, not once per image.
 CHUNK_CACHE_BYTES = 128 << 20
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # what file systems without locks answer
-# What h5py raises on files that are not sound.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+ALLOW = "let swinmpi-sample follow it with --allow-external"
 
 
 class Missing(KeyError):
@@ -66,15 +65,25 @@ def open_file(path: Path) -> h5py.File:
                              "(no HDF5 signature)")
         return open_for_reading(path, rdcc_nbytes=CHUNK_CACHE_BYTES)
     except DAMAGE as error:
-        reason = reason_of(error)
-        if "truncated" in reason:
-            raise StackError(f"{path}: the HDF5 file is truncated; "
-                             "copy or write it again") from None
-        if "lock" in reason:
-            raise StackError(f"{path}: another program is writing the HDF5 file; "
-                             "wait until it has closed it") from None
-        raise StackError(f"{path}: the HDF5 file is damaged ({reason}); "
-                         "copy or write it again") from None
+        raise StackError(f"{path}: {why_unopened(error)}") from None
+
+
+def why_unopened(error: Exception) -> str:
+    """Why HDF5 did not open a file, and what to do."""
+    reason = reason_of(error)
+    if is_being_written(error):
+        return ("is open for writing (SWMR), or its writer crashed: wait until the writer has "
+                "closed it, or run h5clear -s FILE")
+    if "truncated" in reason:
+        return "the HDF5 file is truncated; copy or write it again"
+    if "lock" in reason:
+        return "another program is writing the HDF5 file; wait until it has closed it"
+    return f"the HDF5 file is damaged ({reason}); copy or write it again"
+
+
+def is_being_written(error: Exception) -> bool:
+    """Whether HDF5 did not open a file because of its mark "open for writing"."""
+    return "already open for" in reason_of(error)
 
 
 def open_for_reading(path: Path | str, **options) -> h5py.File:
@@ -100,16 +109,16 @@ def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = Fa
     default = nexus_default(file, start, allow_external)
     if default is not None and is_stack(open_object(file, default, allow_external)):
         return default
-    candidates = image_datasets(item, start)
+    found = search(item, start, allow_external)
+    candidates = most_usual(found.stacks)
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
         raise StackError(f"{file.filename}: expected a dataset of {EXPECTED}, found none below "
-                         f"{start}; name one as file.h5::/path/to/images")
-    more = f" and {len(candidates) - 8} more" if len(candidates) > 8 else ""
-    listed = ", ".join(candidates[:8]) + more
-    raise StackError(f"{file.filename}: {len(candidates)} datasets look like images ({listed}); "
-                     f"name one, for example {file.filename}::{candidates[0]}")
+                         f"{start}{found.in_words()}; name one as file.h5::/path/to/images")
+    raise StackError(f"{file.filename}: {len(candidates)} datasets look like images "
+                     f"({listed(candidates)}); name one, for example "
+                     f"{file.filename}::{candidates[0]}")
 
 
 def open_object(file: h5py.File, name: str, allow_external: bool = False) -> h5py.HLObject:
@@ -135,13 +144,47 @@ def find_object(file: h5py.File, name: str, allow_external: bool = False) -> h5p
 def refuse_external_storage(dataset: h5py.Dataset, allow_external: bool) -> None:
     """StackError when the pixels lie in other files and that was not allowed.
 
-    Other files: external storage, or the sources of a virtual dataset.
+    Other files: external storage, or sources of a virtual dataset, also of those that it shows.
     """
     if allow_external or not (dataset.external or dataset.is_virtual):
         return
+    if dataset.is_virtual and not leaves_file(dataset):
+        return
     kind = "a virtual dataset" if dataset.is_virtual else "external storage"
     raise StackError(f"{dataset.file.filename}::{dataset.name}: {kind} reads other files, which "
-                     "refused; copy the images into one file (h5repack) or allow external data")
+                     "is refused; copy the images into one file (h5repack -l CONTI OLD NEW) or "
+                     f"{ALLOW}")
+
+
+def leaves_file(dataset: h5py.Dataset, above: tuple[str, ...] = ()) -> bool:
+    """Whether any pixel of a dataset comes from another file.
+
+    above: the virtual datasets that led here; one that leads back to itself leads nowhere else.
+    """
+    if dataset.external:
+        return True
+    if not dataset.is_virtual or dataset.name in above:
+        return False
+    own = Path(dataset.file.filename)
+    for source in dataset.virtual_sources():
+        if not is_same_file(source.file_name, own):
+            return True
+        try:
+            shown = follow(dataset.file, source.dset_name, allow_external=False)
+        except Missing:
+            continue
+        if isinstance(shown, h5py.Dataset) and leaves_file(shown, (*above, dataset.name)):
+            return True
+    return False
+
+
+def is_same_file(name: str, own: Path) -> bool:
+    """Whether a virtual dataset in the file `own` that names a file means `own` itself."""
+    if name == ".":
+        return True
+    places = (own.parent / name, Path(name), own.parent / Path(name).name)
+    first = next((place for place in places if place.exists()), None)
+    return first is not None and first.samefile(own)
 
 
 def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> str | None:
@@ -155,23 +198,11 @@ def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> 
         if not isinstance(item, h5py.Group):
             return path
         child = (text_attribute(item, "signal") or text_attribute(item, "default")
-                 or only_nexus_child(item))
+                 or only_nexus_child(item, allow_external))
         if child is None:
             return None
         path = posixpath.normpath(posixpath.join(path, child))
     return None
-
-
-def image_datasets(group: h5py.Group, prefix: str) -> list[str]:
-    """Paths of all datasets below `group` that look like images; only hard links are followed."""
-    found: dict[str, np.dtype] = {}
-
-    def note(name: str, item) -> None:
-        if is_stack(item):
-            found[posixpath.join(prefix, name)] = item.dtype
-
-    group.visititems(note)
-    return most_usual(found)
 
 
 def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
@@ -202,27 +233,37 @@ def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
         else:
             raise StackError(f"{file.filename}::{name}: {part!r} is a link to another file (or a "
                              "loop of links), which is refused; copy the images into one file, or "
-                             "allow external data")
+                             f"{ALLOW}")
     return file[group]
 
 
-def only_nexus_child(group: h5py.Group) -> str | None:
+def only_nexus_child(group: h5py.Group, allow_external: bool = False) -> str | None:
     """The child NeXus means where no attribute says so.
 
     It is the only NXentry or NXdata, or a dataset with signal=1.
     """
-    hard = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
-    classed = [name for name in hard
-               if text_attribute(group[name], "NX_class") in ("NXentry", "NXdata")]
-    signals = [name for name in hard if str(group[name].attrs.get("signal")) == "1"]
+    children = {name: child_of(group, name, allow_external) for name in group}
+    classed = [name for name, child in children.items() if child is not None
+               and text_attribute(child, "NX_class") in ("NXentry", "NXdata")]
+    signals = [name for name, child in children.items() if child is not None
+               and str(child.attrs.get("signal")) == "1"]
     for names in (classed, signals):
         if len(names) == 1:
             return names[0]
     return None
 
 
-def is_stack(item) -> bool:
-    return isinstance(item, h5py.Dataset) and find_problem(item) is None
+def child_of(group: h5py.Group, name: str, allow_external: bool) -> h5py.HLObject | None:
+    """What a hard link leads to, and where that is allowed a link to another file; else None."""
+    link = group.get(name, getlink=True)
+    if isinstance(link, h5py.HardLink):
+        return group[name]
+    if not (allow_external and isinstance(link, h5py.ExternalLink)):
+        return None
+    try:
+        return group[name]
+    except DAMAGE:
+        return None
 
 
 def reason_of(error: Exception) -> str:

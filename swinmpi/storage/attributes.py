@@ -5,6 +5,8 @@ import numpy as np
 from swinmpi.images.no_data import as_stored
 
 NO_DATA_NAMES = {"fillvalue", "missingvalue", "nodata", "nodatavalue", "gdalnodata"}
+# What h5py raises on files that are not sound.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
 def text_attribute(item, name: str) -> str | None:
@@ -21,6 +23,14 @@ def text_list(item, name: str) -> list[str]:
     values = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part
               for part in np.asarray(value, dtype=object).ravel()]
     return values if all(isinstance(part, str) for part in values) else []
+
+
+def escaped(text: str) -> str:
+    r"""Text that HDF5 can hold: a name of a file that is not UTF-8, Gr\xf6\xdfe.h5, is spelt so."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def readable_attributes(item) -> dict:

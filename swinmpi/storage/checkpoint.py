@@ -16,6 +16,8 @@ from swinmpi.errors import CheckpointError, OutputError
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
+    existing_folder,
+    is_writable,
     sync_folder,
     system_reason,
     write_atomically,
@@ -93,16 +95,28 @@ class CheckpointFolder:
         if self.lock is not None:
             self.lock.close()
 
+    def check(self) -> None:
+        """OutputError where `create` would raise it, as far as can be told; makes nothing."""
+        above = existing_folder(self.root / ".lock")
+        if not os.path.isdir(above) or not is_writable(above):
+            raise OutputError(f"{self.root}: cannot write: {above} is no folder, or not writable; "
+                              "choose --set train.output=FOLDER")
+        if above == self.root and (self.root / ".lock").exists():
+            self._open_lock().close()
+
+    def _open_lock(self) -> Sink:
+        try:
+            return open_locked(self.root / ".lock", create=True)
+        except OutputError:
+            raise OutputError(f"{self.root}: another run is training here; wait for its end, "
+                              "or choose another --set train.output=FOLDER") from None
+
     def create(self) -> None:
         """Make the folder, lock out other runs, remove what a killed one left; OutputError."""
         with as_output_error(self.root, "cannot write: {reason}",
                              "choose --set train.output=FOLDER", reason=system_reason):
             self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                self.lock = open_locked(self.root / ".lock", create=True)
-            except OutputError:
-                raise OutputError(f"{self.root}: another run is training here; wait for its end, "
-                                  "or choose another --set train.output=FOLDER") from None
+            self.lock = self._open_lock()
             for leftover in (*self.root.glob(".filling-*"), *self.root.glob(".emptying-*")):
                 shutil.rmtree(leftover)
             for leftover in (*self.root.glob(".best.safetensors.*"),

@@ -4,20 +4,25 @@ Written whole: under another name beside the final one, fsync, rename, fsync of 
 """
 import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from swinmpi.errors import OutputError
+from swinmpi.interruption import raise_waiting, uninterrupted
 from swinmpi.storage.address import reason_of
 
+# Names of other formats, under which HDF5 would mislead.
+OTHER_KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy", ".npz",
+               ".zarr", ".csv", ".txt", ".json", ".yaml", ".safetensors")
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 
 class Sink(io.FileIO):
     """Where HDF5 writes: an unbuffered file for `h5py.File(sink, ...)` whose failures wait.
 
     HDF5 crashes the process when a write fails as it closes. So a full disk is raised by `check`
-    or `sync`, not inside HDF5.
+    or `sync`, not inside HDF5; and so is Ctrl-C.
     """
 
     def __init__(self, file, mode: str = "r+b"):
@@ -25,6 +30,7 @@ class Sink(io.FileIO):
         self.failure: OSError | None = None
         self.on_close: Callable[[], None] | None = None
 
+    @uninterrupted
     def write(self, data) -> int:
         """Write all of `data`; after a failure do nothing, so that HDF5 can close in peace."""
         rest = memoryview(data).cast("B")
@@ -35,6 +41,7 @@ class Sink(io.FileIO):
                 self.failure = error
         return len(data)
 
+    @uninterrupted
     def readinto(self, buffer) -> int:
         """Fill `buffer` unless the file ends before.
 
@@ -45,6 +52,7 @@ class Sink(io.FileIO):
             rest = rest[count:]
         return len(buffer) - len(rest)
 
+    @uninterrupted
     def truncate(self, size=None) -> int:
         try:
             return super().truncate(size)
@@ -53,7 +61,11 @@ class Sink(io.FileIO):
             return self.tell() if size is None else size
 
     def check(self) -> None:
-        """Raise the OSError that a write met, if any; flush HDF5 first."""
+        """Raise the OSError that a write met, or the signal that came meanwhile, if any.
+
+        Flush HDF5 first.
+        """
+        raise_waiting()
         if self.failure is not None:
             raise self.failure
 
@@ -75,16 +87,51 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with as_output_error(path, "cannot write: {reason}", "make room or choose another folder",
                          reason=system_reason):
-        try:
+        with discarding(temporary):
             with open(temporary, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+            put_in_place(temporary, path)
+
+
+@uninterrupted
+def put_in_place(new: Path, path: Path) -> None:
+    """Rename a file that is whole. OSError where that fails.
+
+    Where only the folder cannot be synced, a line says so: the file is there.
+    """
+    os.replace(new, path)
+    try:
         sync_folder(path.parent)
+    except OSError as error:
+        tell(f"{path}: is written, but may be lost in a power cut: its folder cannot be synced "
+             f"({system_reason(error)})")
+
+
+@contextmanager
+def discarding(*unfinished: Path) -> Iterator[None]:
+    """Remove unfinished files when the block fails; the error then tells which ones it could not,
+    as its `left`."""
+    try:
+        yield
+    except BaseException as error:
+        error.left = "; ".join(filter(None, map(remove, unfinished)))
+        raise
+
+
+def remove(path: Path) -> str:
+    """Remove a file that may be there; what to tell where it cannot be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        return f"{path} is left behind ({system_reason(error)}), delete it"
+    return ""
+
+
+def tell(text: str) -> None:
+    """One line on something that does not keep the run from going on."""
+    print(f"swinmpi: {text}", file=sys.stderr, flush=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -108,7 +155,9 @@ def as_output_error(path: Path, problem: str, advice: str, kinds: ErrorTypes = O
         yield
     except kinds as error:
         said = problem.format(reason=reason(error))
-        raise OutputError(f"{path}: {said}; {advice}") from None
+        refused = OutputError(f"{path}: {said}; {advice}")
+        refused.left = getattr(error, "left", "")
+        raise refused from None
 
 
 def system_reason(error: OSError) -> str:
@@ -127,7 +176,7 @@ def check_place(path: Path, words: Mapping[str, str], overwrite: bool,
         if problem == "exists" and overwrite:
             continue
         if PROBLEMS[problem](path, input_path):
-            said = text.format(folder=path.parent, input=input_path)
+            said = text.format(folder=existing_folder(path), input=input_path)
             raise OutputError(f"{path}: {said}")
 
 
@@ -144,6 +193,18 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK, effective_ids=effective)
 
 
+def existing_folder(path: Path) -> Path:
+    """The folder of `path`, or of those above it the first that exists; the others can be made."""
+    return next(folder for folder in path.parents if os.path.lexists(folder))
+
+
+def make_folder_of(path: Path) -> None:
+    """Make the folder of a file where it is missing; OutputError where that fails."""
+    with as_output_error(path, "cannot make its folder: {reason}", "choose another --output",
+                         reason=system_reason):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
 def beside(path: Path, suffix: str) -> Path:
     """out.h5 -> out.h5.partial, for example."""
     return path.with_name(path.name + suffix)
@@ -151,8 +212,9 @@ def beside(path: Path, suffix: str) -> Path:
 
 # What may be wrong with the place of a file, by name; see `check_place`.
 PROBLEMS: dict[str, Callable[[Path, Path | None], bool]] = {
-    "no folder": lambda path, _: not os.path.isdir(path.parent),
-    "not writable": lambda path, _: not is_writable(path.parent),
+    "other kind": lambda path, _: path.suffix.lower() in OTHER_KINDS,
+    "no folder": lambda path, _: not os.path.isdir(existing_folder(path)),
+    "not writable": lambda path, _: not is_writable(existing_folder(path)),
     "is a folder": lambda path, _: os.path.isdir(path),
     "is no file": lambda path, _: os.path.exists(path) and not os.path.isfile(path),
     "is the input": is_input,

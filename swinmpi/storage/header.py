@@ -15,6 +15,9 @@ def read_header(path: Path | str) -> dict:
     CheckpointError when the file is missing, damaged, cut short or not ours.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), got a folder"
+                              f"{checkpoints_in(path)}")
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), "
                               "found nothing there")
@@ -34,3 +37,11 @@ def read_header(path: Path | str) -> dict:
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header is damaged; copy or download it again")
     return header
+
+
+def checkpoints_in(folder: Path) -> str:
+    """What to name instead of a folder: the best of a training run first."""
+    newest = sorted(folder.glob("update-*/ema.safetensors"))[-1:]
+    names = [*folder.glob("best.safetensors"), *newest, *sorted(folder.glob("*.safetensors"))]
+    listed = ", ".join(str(name) for name in list(dict.fromkeys(names))[:3])
+    return f"; name a file in it: {listed}" if listed else " without any; name a file"

@@ -15,7 +15,14 @@ import numpy as np
 from swinmpi.errors import StackError
 from swinmpi.storage.address import DAMAGE, open_file
 from swinmpi.storage.attributes import copy_attributes, text_list
-from swinmpi.storage.files import Sink, as_output_error, beside, sync_folder
+from swinmpi.storage.files import (
+    Sink,
+    as_output_error,
+    beside,
+    discarding,
+    make_folder_of,
+    put_in_place,
+)
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.packing import attach_scales, write_process
 from swinmpi.storage.partial import (
@@ -88,21 +95,17 @@ def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str
     `StackOutput.finish`. OutputError when the disk is full, when a shard cannot be read, or when
     another process merges into the same file.
     """
-    unfinished, unharmed = beside(path, ".packing"), "the shards are as they were"
-    with (open_locked(unfinished, create=True) as sink,
-          as_output_error(path, "cannot be merged ({reason})", unharmed, DAMAGE)):
-        try:
-            sink.truncate(0)
-            with h5py.File(sink, "w", libver=LIBRARY) as merged:
-                with_images = [shard for shard in shards if shard.images]
-                fill(merged, with_images, path if virtual else None, sink)
-                write_process(merged["entry"], provenance)
-            sink.sync()
-            os.replace(unfinished, path)
-            sync_folder(path.parent)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+    make_folder_of(path)
+    unfinished, unharmed = beside(path, ".packing"), "the shards are as they were, start again"
+    with (as_output_error(path, "cannot be merged ({reason})", unharmed, DAMAGE),
+          open_locked(unfinished, create=True) as sink, discarding(unfinished)):
+        sink.truncate(0)
+        with h5py.File(sink, "w", libver=LIBRARY) as merged:
+            with_images = [shard for shard in shards if shard.images]
+            fill(merged, with_images, path if virtual else None, sink)
+            write_process(merged["entry"], provenance)
+        sink.sync()
+        put_in_place(unfinished, path)
 
 
 def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | None,

@@ -19,14 +19,19 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError
 from swinmpi.images.figures import stored_names
+from swinmpi.interruption import uninterrupted
 from swinmpi.storage.address import DAMAGE
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
     beside,
     check_place,
-    sync_folder,
+    discarding,
+    make_folder_of,
+    put_in_place,
+    remove,
     system_reason,
+    tell,
 )
 from swinmpi.storage.layout import from_chw
 from swinmpi.storage.locking import check_in_place
@@ -34,6 +39,7 @@ from swinmpi.storage.packing import pack
 from swinmpi.storage.partial import (
     DATA,
     PER_IMAGE,
+    check_resumable,
     create_partial,
     describe,
     resume_partial,
@@ -42,8 +48,9 @@ from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange, exact_float
 
 PLACE = {
+    "other kind": "would be an HDF5 file under the name of another format; name it .h5",
     "is no file": "expected a file name, got a folder or a device; use --output FILE",
-    "no folder": "the folder {folder} does not exist; create it or choose another --output",
+    "no folder": "{folder} is no folder; choose another --output",
     "not writable": "the folder {folder} is not writable; choose another --output",
     "is the input": "would overwrite the input {input}; choose another --output",
     "exists": "exists already; choose another --output, or replace it with --overwrite"}
@@ -90,6 +97,7 @@ class StackOutput:
         matching one is still resumed.
         """
         path = check_output(path, stack.address.path, overwrite)
+        make_folder_of(path)
         partial = beside(path, ".partial")
         pixels = pixel_datasets(plan, stack.dtype)
         description = describe(stack, plan.scale, pixels, fingerprint)
@@ -168,7 +176,6 @@ class StackOutput:
             raise OutputError(f"{self.path}: was made by somebody else meanwhile; move it away and "
                               f"start again to pack the images, they are safe in {self.partial}")
         self._pack(provenance)
-        self.partial.unlink(missing_ok=True)
         self.close()
         return self.path
 
@@ -193,13 +200,16 @@ class StackOutput:
         packing = beside(self.path, ".packing")
         advice = f"start again to pack the images, they are safe in {self.partial}"
         with as_output_error(self.path, "cannot be packed ({reason})", advice, DAMAGE):
-            try:
+            with discarding(packing):
                 pack(self._file, packing, self.plan.compression, provenance)
-                os.replace(packing, self.path)
-                sync_folder(self.path.parent)
-            except DAMAGE:
-                packing.unlink(missing_ok=True)
-                raise
+                self._conclude(packing)
+
+    @uninterrupted
+    def _conclude(self, packing: Path) -> None:
+        """Give the packed file its name; OUT.partial goes."""
+        put_in_place(packing, self.path)
+        if left := remove(self.partial):
+            tell(f"{self.path}: is complete, but {left}")
 
     def _writing(self, image_index: int) -> AbstractContextManager[None]:
         problem = f"image {image_index} cannot be written ({{reason}})"
@@ -224,6 +234,16 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
     path = Path(os.path.realpath(path))
     check_place(path, PLACE, overwrite, input_path)
     return path
+
+
+def check_resuming(path: Path | str, stack: Stack, plan: OutputPlan,
+                   fingerprint: Mapping[str, Any], overwrite: bool = False) -> None:
+    """OutputError where `StackOutput.open` would not go on from the OUT.partial that is there."""
+    partial = beside(Path(os.path.realpath(path)), ".partial")
+    description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
+    with as_output_error(partial, "cannot be read ({reason})", "choose another --output",
+                         reason=system_reason):
+        check_resumable(partial, description, plan.figures, overwrite)
 
 
 def measured_before(path: Path | str, identity: Mapping[str, Any],

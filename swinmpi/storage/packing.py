@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 import swinmpi
-from swinmpi.storage.attributes import copy_attributes, text_list
+from swinmpi.storage.attributes import copy_attributes, escaped, text_list
 from swinmpi.storage.files import Sink
 from swinmpi.storage.partial import DATA, LIBRARY, PER_IMAGE, nexus_group
 
@@ -105,4 +105,13 @@ def write_entries(group: h5py.Group, entries: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             write_entries(nexus_group(group, name, "NXcollection"), value)
         elif value is not None:
-            group[name] = str(value) if isinstance(value, Path) else value
+            group[name] = storable(value)
+
+
+def storable(value: Any) -> Any:
+    """A value as HDF5 can hold it: paths as text, names that are not UTF-8 escaped."""
+    if isinstance(value, Path | str):
+        return escaped(str(value))
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value

@@ -16,18 +16,29 @@ from swinmpi.errors import StackError
 from swinmpi.storage.address import (
     DAMAGE,
     find_object,
+    is_being_written,
     open_for_reading,
     reason_of,
     refuse_external_storage,
+    why_unopened,
 )
-from swinmpi.storage.attributes import text_attribute
-from swinmpi.storage.files import as_output_error, check_place, sync_folder, system_reason
+from swinmpi.storage.attributes import escaped, text_attribute
+from swinmpi.storage.files import (
+    as_output_error,
+    check_place,
+    discarding,
+    make_folder_of,
+    put_in_place,
+    remove,
+    system_reason,
+)
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 
 TRAIN, VALIDATE = 0, 1
 DATASETS = ("hr", "lr", "split", "source")
-PLACE = {"no folder": "its folder does not exist; create it or choose another --output",
+PLACE = {"other kind": "would be an HDF5 file under the name of another format; name it .h5",
+         "no folder": "{folder} is no folder; choose another --output",
          "not writable": "its folder is not writable; choose another --output",
          "is a folder": "expected a file name, got a folder",
          "exists": "exists already; give --overwrite to replace it"}
@@ -48,24 +59,30 @@ class PairWriter:
         check_place(self.path, PLACE, overwrite)
 
     def __enter__(self) -> "PairWriter":
+        make_folder_of(self.path)
         with self.writing():
             self.sink = open_locked(self.partial, create=True)
-            self.sink.truncate(0)  # what a killed run may have left
-            # Uncached: a full disk shows at once, not at the end.
-            self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
-            self.file.attrs.update(self.attributes)
+            try:
+                with discarding(self.partial):
+                    self.sink.truncate(0)  # what a killed run may have left
+                    # Uncached: a full disk shows at once, not at the end.
+                    self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
+                    self.file.attrs.update(self.attributes)
+            except BaseException:
+                self.sink.close()
+                raise
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind, error: BaseException | None, trace) -> None:
         try:
-            self.file.close()
-            if kind is None:
-                with self.writing():
+            with self.writing(), discarding(self.partial):
+                self.file.close()
+                if error is None:
                     self.sink.sync()
-                    os.replace(self.partial, self.path)
-                    sync_folder(self.path.parent)
+                    put_in_place(self.partial, self.path)
+            if error is not None:
+                error.left = remove(self.partial) or "nothing was written"
         finally:
-            self.partial.unlink(missing_ok=True)
             self.sink.close()
 
     def note(self, attributes: Mapping[str, str | float | list[float]]) -> None:
@@ -83,7 +100,7 @@ class PairWriter:
             if "hr" not in self.file:
                 self.create(hr, lr)
             index = self.num_images
-            for name, value in zip(DATASETS, (hr, lr, split, source), strict=True):
+            for name, value in zip(DATASETS, (hr, lr, split, escaped(source)), strict=True):
                 dataset = self.file[name]
                 dataset.resize(index + 1, axis=0)
                 dataset[index] = value
@@ -225,6 +242,8 @@ def open_pairs(path: str) -> h5py.File:
     try:
         return open_for_reading(path)
     except DAMAGE as error:
+        if is_being_written(error):
+            raise StackError(f"{path}: {why_unopened(error)}") from None
         raise StackError(f"{path}: not a complete HDF5 file ({reason_of(error)}); "
                          "make it with swinmpi-prepare") from None
 

@@ -1,6 +1,5 @@
 """OUT.partial: created complete or not at all, locked while in use, resumed by its own run only."""
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,14 @@ from swinmpi.images.no_data import as_stored
 from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.attributes import copy_attributes, means_no_data
 from swinmpi.storage.axes import sr_coordinates
-from swinmpi.storage.files import Sink, sync_folder
+from swinmpi.storage.files import (
+    Sink,
+    as_output_error,
+    discarding,
+    existing_folder,
+    put_in_place,
+    system_reason,
+)
 from swinmpi.storage.layout import scaled_shape
 from swinmpi.storage.locking import open_locked, raise_busy
 from swinmpi.storage.stack import Stack
@@ -25,6 +31,7 @@ FORMAT = 2  # of OUT.partial; another one as well when the same settings give ot
 LIBRARY = ("v108", "latest")
 DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
+AFRESH = "delete it, or start afresh with --overwrite"
 STRUCTURE = ("signal", "axes", "CLASS", "NAME")
 
 
@@ -47,23 +54,39 @@ def resume_partial(partial: Path, description: dict, figures: Sequence[str],
     sink = open_locked(partial)
     if sink is None:
         return None
+    problem = why_not_resumable(sink, description, figures)
+    if problem is None:
+        return sink
+    with sink:
+        if not overwrite:
+            raise OutputError(f"{partial}: {problem}; {AFRESH}")
+        with as_output_error(partial, "cannot be replaced ({reason})", "delete it",
+                             reason=system_reason):
+            partial.unlink()
+    return None
+
+
+def check_resumable(partial: Path, description: dict, figures: Sequence[str],
+                    overwrite: bool) -> None:
+    """Raise what `resume_partial` would; OUT.partial stays as it is."""
+    sink = open_locked(partial)
+    if sink is not None:
+        with sink:
+            problem = why_not_resumable(sink, description, figures)
+        if problem is not None and not overwrite:
+            raise OutputError(f"{partial}: {problem}; {AFRESH}")
+
+
+def why_not_resumable(sink: Sink, description: dict, figures: Sequence[str]) -> str | None:
+    """Why an open OUT.partial is not of the run that is described; None if it is."""
     try:
         with h5py.File(sink, "r") as file:
             differing = differing_keys(json.loads(file.attrs["fingerprint"]), description)
             if not differing and set(file[PER_IMAGE]) != {"done", *figures}:
                 differing = ["figures"]
-        problem = (f"was begun with other settings ({shortened(differing)} differ)" if differing
-                   else None)
     except DAMAGE as error:
-        problem = f"is not a resumable output ({reason_of(error)})"
-    if problem is None:
-        return sink
-    with sink:
-        if not overwrite:
-            raise OutputError(f"{partial}: {problem}; "
-                              "delete it, or start afresh with --overwrite")
-        partial.unlink()
-    return None
+        return f"is not a resumable output ({reason_of(error)})"
+    return f"was begun with other settings ({shortened(differing)} differ)" if differing else None
 
 
 def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
@@ -76,19 +99,18 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
     new = partial.with_name(partial.name + ".new")
     sink = open_locked(new, create=True)
     try:
-        if partial.exists():  # another run was faster
-            raise_busy(partial)
-        sink.truncate(0)
-        with h5py.File(sink, "w", libver=LIBRARY) as file:
-            allocate(file, stack, scale, pixels, figures)
-            for name, value in attributes.items():
-                file.attrs[name] = value
-        sink.sync()
-        os.replace(new, partial)
-        sync_folder(partial.parent)
-        return sink
+        with discarding(new):
+            if partial.exists():  # another run was faster
+                raise_busy(partial)
+            sink.truncate(0)
+            with h5py.File(sink, "w", libver=LIBRARY) as file:
+                allocate(file, stack, scale, pixels, figures)
+                for name, value in attributes.items():
+                    file.attrs[name] = value
+            sink.sync()
+            put_in_place(new, partial)
+            return sink
     except BaseException:
-        new.unlink(missing_ok=True)
         sink.close()
         raise
 
@@ -168,7 +190,7 @@ def check_room(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.
     """OutputError when the disk cannot even hold OUT.partial."""
     num_pixels = int(np.prod(scaled_shape(stack.shape, stack.layout, scale), dtype=np.int64))
     needed = num_pixels * sum(np.dtype(dtype).itemsize for dtype in pixels.values())
-    free = shutil.disk_usage(partial.parent).free
+    free = shutil.disk_usage(existing_folder(partial)).free
     if needed > free:
         raise OutputError(f"{partial}: needs {needed / 2**30:.1f} GiB, the disk has "
                           f"{free / 2**30:.1f} GiB free; make room or choose another --output")

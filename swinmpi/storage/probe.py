@@ -187,6 +187,9 @@ def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()
         limit(source_path)
         with open_file(source_path) as file:
             source = file.get(name)
+            if source is None and "%" not in name:
+                raise StackError(f"{path}::{dataset.name}: its source {source_path}::{name} is "
+                                 "missing, and would be read as zeros; put it back")
             if isinstance(source, h5py.Dataset):
                 walk_sources(source, (*above, (path, dataset.name)))
 

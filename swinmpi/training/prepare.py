@@ -4,7 +4,7 @@ Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresiz
 """
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
-from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
+from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.randomness import generator
@@ -93,10 +93,10 @@ def describe(plan: PreparePlan) -> str:
         "twice that for 16 bit)"])
 
 
-def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summary:
+def run(plan: PreparePlan) -> Summary:
     """Cut and degrade every image into the file of pairs. One process.
 
-    Ends with a SwinmpiError, and without a file, once `stopping()` is true.
+    Ends by Interrupted, and without a file, when a signal comes.
     """
     request, config = plan.request, plan.config
     with ExitStack() as opened:
@@ -104,11 +104,11 @@ def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summ
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
                       "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
         writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
-        return write_pairs(sources, config, writer, stopping)
+        return write_pairs(sources, config, writer)
 
 
-def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter,
-                stopping: Callable[[], bool]) -> Summary:
+def write_pairs(sources: Sequence[Source], config: DataConfig,
+                writer: PairWriter) -> Summary:
     """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
     counts, failed = {TRAIN: 0, VALIDATE: 0}, []
     values = CommonValues(sources, config.channels, config.no_data_values)
@@ -119,8 +119,6 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
                 for hr in cut_crops(photograph, source, config, image_index):
                     writer.append(hr, degrade(hr, config), source.split, source.name)
                     counts[source.split] += 1
-                    if stopping():
-                        raise SwinmpiError("stopped by a signal; nothing was written")
             except ImageUnusable as reason:
                 failed.append(f"{source.name}: {reason}")
                 say(f"skipped {failed[-1]}")

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
-from swinmpi.families.loading import check_size
+from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
 from swinmpi.storage.checkpoint import CheckpointFolder, load_into, load_weights
 from swinmpi.storage.pairs import PairReader
@@ -22,6 +22,8 @@ def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: 
     """Whatever can be wrong before training starts, in one line; writes nothing. Not collective."""
     check_encoder(config)
     check_size(config.model)
+    check_encoder_checkpoint(config, resuming=resume and folder.latest() is not None)
+    folder.check()
     inspect_pairs(config.train.data)
     with PairReader(config.train.data) as pairs:
         check_batches(config, pairs, num_ranks)
@@ -44,6 +46,14 @@ def check_encoder(config: Config) -> None:
     if settings.freeze_encoder and not reused:
         raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint, the weights to "
                           "keep, got none; train them with --set train.target=encoder")
+
+
+def check_encoder_checkpoint(config: Config, resuming: bool) -> None:
+    """CheckpointError unless the pre-trained encoder that is asked for is there and fits. A run
+    that goes on does not read it again."""
+    checkpoint = config.train.encoder_checkpoint
+    if checkpoint is not None and not resuming:
+        load_encoder(make_family(config.model).model.encoder, checkpoint)
 
 
 def check_same_run(config: Config, header: Mapping, path: Path) -> None:

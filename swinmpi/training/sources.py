@@ -1,5 +1,6 @@
 """Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack,
 as one sequence of Sources."""
+import codecs
 import csv
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -68,7 +69,7 @@ def list_sources(path: Path, root: Path) -> list[Source]:
     """Rows of a tab-separated list with the columns path, reduce (1 when absent) and split;
     more columns may follow."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = decoded(path.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(f"{path}: cannot read the list: {error}") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1)
@@ -85,6 +86,14 @@ def list_sources(path: Path, root: Path) -> list[Source]:
         raise StackError(f"{path}: none of its {len(sources)} files is in {root}; "
                          "say where they are with --root")
     return sources
+
+
+def decoded(content: bytes) -> str:
+    """Text with or without the byte order mark of some editors; bytes that are not UTF-8 stay what
+    they are in names of files."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def list_source(row: dict, root: Path, where: str) -> Source:

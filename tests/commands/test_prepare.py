@@ -227,7 +227,8 @@ REFUSED = [  # what is wrong, arguments, exit code, words of the message
     ("unknown key", ["photos", "--set", "data.sizes=3"], 2, "unknown key data.sizes"),
     ("wrong type", ["photos", "--set", "data.size_px=many"], 2, "data.size_px"),
     ("no multiple", ["photos", "--set", "data.size_px=17"], 2, "multiple of data.scale"),
-    ("no output folder", ["photos", "--output", "nowhere/out.h5"], 2, "folder does not exist"),
+    ("no output folder", ["photos", "--output", "fake.h5/out.h5"], 2, "is no folder"),
+    ("a picture's name", ["photos", "--output", "out.png"], 2, "name it .h5"),
     ("output exists", ["photos", "--output", "fake.h5"], 2, "--overwrite"),
     ("list without header", ["bad.tsv"], 2, "header line"),
     ("list elsewhere", ["lost.tsv"], 2, "--root"),
@@ -293,8 +294,8 @@ def test_a_stopped_run_leaves_nothing(tmp_path):
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, errors) == (1,
-                                            "swinmpi: stopped by a signal; nothing was written\n")
+    assert (process.returncode, errors) == (143,
+                                            "swinmpi: ended by SIGTERM; nothing was written\n")
     assert os.listdir(tmp_path) == ["in"]
 
 

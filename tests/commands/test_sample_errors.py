@@ -99,7 +99,8 @@ def test_bad_input_is_one_line(mpirun, inputs, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "place, expected", [("out.h5", "exists already"), ("absent/out.h5", "does not exist"),
+    "place, expected", [("out.h5", "exists already"), ("out.tif", "name it .h5"),
+                        ("out.h5/deep/out.h5", "is no folder"),
                         ("/proc/out.h5", "choose another --output"), (".", "expected a file name")])
 def test_an_output_that_cannot_be_written(mpirun, inputs, tmp_path, place, expected):
     """Root may write into /proc by its rights, and still nobody can."""

@@ -76,7 +76,7 @@ def test_files_of_others_are_refused(tmp_path):
     save_file({"a": torch.zeros(3)}, tmp_path / "list.safetensors",
               metadata={"format": "swinmpi-1", "header": "[1]"})
     (tmp_path / "folder.safetensors").mkdir()
-    for name, told in (("missing", "found nothing there"), ("folder", "found nothing there"),
+    for name, told in (("missing", "found nothing there"), ("folder", "got a folder without any"),
                        ("other", "swinmpi-train"), ("no_header", "header is damaged"),
                        ("list", "header is damaged")):
         with pytest.raises(CheckpointError, match=told):

@@ -16,11 +16,14 @@ def said(path, words, overwrite=False, input_path=None) -> str:
 
 
 def test_what_prepare_says_of_its_output(tmp_path):
-    absent, folder, file = tmp_path / "no" / "out.h5", tmp_path / "folder", tmp_path / "out.h5"
+    folder, file = tmp_path / "folder", tmp_path / "out.h5"
     folder.mkdir()
     file.touch()
-    assert said(absent, pairs.PLACE) == (
-        f"{absent}: its folder does not exist; create it or choose another --output")
+    assert said(file / "deep" / "out.h5", pairs.PLACE) == (
+        f"{file}/deep/out.h5: {file} is no folder; choose another --output")
+    assert said(tmp_path / "out.png", pairs.PLACE) == (
+        f"{tmp_path}/out.png: would be an HDF5 file under the name of another format; name it .h5")
+    check_place(tmp_path / "no" / "out.h5", pairs.PLACE, overwrite=False)
     assert said(folder, pairs.PLACE, overwrite=True) == (
         f"{folder}: expected a file name, got a folder")
     assert said(file, pairs.PLACE) == f"{file}: exists already; give --overwrite to replace it"
@@ -29,12 +32,10 @@ def test_what_prepare_says_of_its_output(tmp_path):
 
 
 def test_what_sample_says_of_its_output(tmp_path):
-    absent, folder, file = tmp_path / "no" / "out.h5", tmp_path / "{folder}", tmp_path / "in.h5"
+    folder, file = tmp_path / "{folder}", tmp_path / "in.h5"
     folder.mkdir()
     file.touch()
-    assert said(absent, output.PLACE) == (
-        f"{absent}: the folder {absent.parent} does not exist; "
-        "create it or choose another --output")
+    check_place(tmp_path / "no" / "out.h5", output.PLACE, overwrite=False, input_path=file)
     assert said(folder, output.PLACE, overwrite=True) == (
         f"{folder}: expected a file name, got a folder or a device; use --output FILE")
     assert said(file, output.PLACE, input_path=file, overwrite=True) == (

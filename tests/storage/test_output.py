@@ -494,8 +494,9 @@ def test_output_that_is_the_input(tmp_path, stack):
 
 def test_output_in_impossible_places(tmp_path, stack):
     before = listed(tmp_path)
-    refused("does not exist", path=tmp_path / "no" / "out.h5", stack=stack)
-    refused("does not exist", path=tmp_path / "in.h5" / "out.h5", stack=stack)
+    refused("in.h5 is no folder", path=tmp_path / "in.h5" / "out.h5", stack=stack)
+    refused("in.h5 is no folder", path=tmp_path / "in.h5" / "deep" / "out.h5", stack=stack)
+    refused("name of another format; name it .h5", path=tmp_path / "out.TIF", stack=stack)
     refused("got a folder", path=tmp_path, stack=stack, overwrite=True)
     refused("device", path="/dev/null", stack=stack, overwrite=True)
     refused("cannot write here", "too long", path=tmp_path / ("x" * 254), stack=stack)
@@ -510,7 +511,7 @@ def test_folder_that_is_not_writable(tmp_path, stack):
     if me == 0:  # root may write anywhere
         os.seteuid(65534)
     try:
-        with pytest.raises(OutputError, match="does not exist|not writable"):
+        with pytest.raises(OutputError, match="is no folder|not writable"):
             check_output(folder / "out.h5", stack.address.path)
     finally:
         os.seteuid(me)
