@@ -27,6 +27,7 @@ from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.partial import DATA, LIBRARY
 from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack, virtual_sources
+from swinmpi.storage.virtual import check_images_shown, check_raw_files, check_source
 
 # Of pixels: all images of a small stack, of a large one the first, the last and some between.
 READ_BYTES, READ_IMAGES = 64 << 20, 4096
@@ -183,13 +184,14 @@ def walk_sources(dataset: h5py.Dataset, above: tuple[tuple[Path, str], ...] = ()
     if (path, dataset.name) in above:
         raise StackError(f"{path}::{dataset.name}: this virtual dataset leads back to itself; "
                          "write it again")
+    if dataset.is_virtual:
+        check_images_shown(dataset)
+    check_raw_files(dataset)
     for source_path, name in virtual_sources(dataset):
         limit(source_path)
         with open_file(source_path) as file:
             source = file.get(name)
-            if source is None and "%" not in name:
-                raise StackError(f"{path}::{dataset.name}: its source {source_path}::{name} is "
-                                 "missing, and would be read as zeros; put it back")
+            check_source(dataset, source_path, name, source)
             if isinstance(source, h5py.Dataset):
                 walk_sources(source, (*above, (path, dataset.name)))
 
