@@ -10,8 +10,8 @@ from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.metrics import valid_pixels
 from swinmpi.storage.address import Address
+from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.probe import inspect_stacks
-from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange, mask_invalid
 

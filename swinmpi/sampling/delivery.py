@@ -7,9 +7,9 @@ import numpy as np
 
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.relay import Ending, Part, Relay, chunks, share
-from swinmpi.storage.mpio import SharedPartial
-from swinmpi.storage.output import StackOutput
-from swinmpi.storage.store import ImageStore
+from swinmpi.storage.outputs.mpio import SharedPartial
+from swinmpi.storage.outputs.output import StackOutput
+from swinmpi.storage.outputs.store import ImageStore
 
 
 class Delivery(Protocol):

@@ -12,8 +12,8 @@ import swinmpi
 from swinmpi.errors import OutputError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.files import existing_folder
-from swinmpi.storage.merging import ShardFile, difference, merge_files, read_shard
-from swinmpi.storage.output import check_output
+from swinmpi.storage.outputs.merging import ShardFile, difference, merge_files, read_shard
+from swinmpi.storage.outputs.output import check_output
 from swinmpi.storage.probe import inspect_shards
 
 MIB = 2**20

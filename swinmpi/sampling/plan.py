@@ -19,7 +19,7 @@ from swinmpi.sampling.settings import takes_steps
 from swinmpi.sampling.superresolve import EXCHANGES
 from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
 from swinmpi.storage.header import read_header
-from swinmpi.storage.output import pixel_datasets
+from swinmpi.storage.outputs.output import pixel_datasets
 from swinmpi.windows.grid import WindowGrid
 
 MIB = 2**20

@@ -10,8 +10,8 @@ from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
 from swinmpi.storage.files import existing_folder
-from swinmpi.storage.output import OutputPlan, beside, check_output, pixel_datasets
-from swinmpi.storage.partial import check_room
+from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
+from swinmpi.storage.outputs.partial import check_room
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 

@@ -16,8 +16,8 @@ from swinmpi.sampling.ranges import SettledRange, settle_range, trained_range
 from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
-from swinmpi.storage.mpio import SharedPartial
-from swinmpi.storage.output import (
+from swinmpi.storage.outputs.mpio import SharedPartial
+from swinmpi.storage.outputs.output import (
     StackOutput,
     check_resuming,
     measured_before,

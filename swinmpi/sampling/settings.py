@@ -6,7 +6,7 @@ from typing import get_args
 
 from swinmpi.config import Config, ModelConfig, load_config
 from swinmpi.errors import CheckpointError, ConfigError
-from swinmpi.storage.mpio import check_backend
+from swinmpi.storage.outputs.mpio import check_backend
 from swinmpi.storage.values import ValueRange
 
 # What may differ from training: everything else in these sections is what the weights mean.

@@ -22,10 +22,10 @@ import numpy as np
 from swinmpi.errors import StackError, SwinmpiError
 from swinmpi.storage.address import DAMAGE, open_file, parse_address, reason_of
 from swinmpi.storage.attributes import copy_attributes
-from swinmpi.storage.merging import read_shard
+from swinmpi.storage.outputs.merging import read_shard
+from swinmpi.storage.outputs.partial import DATA, LIBRARY
+from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.partial import DATA, LIBRARY
-from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack, virtual_sources
 from swinmpi.storage.virtual import check_images_shown, check_raw_files, check_source
 

@@ -17,7 +17,7 @@ from swinmpi.evaluation.compared import check_compared, open_compared
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
 from swinmpi.reports.tables import format_table
-from swinmpi.storage.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
 from tests.support.lpips import write_backbone
 

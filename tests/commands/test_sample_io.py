@@ -16,7 +16,7 @@ from swinmpi.cli import evaluate
 from swinmpi.cli.sample import main
 from swinmpi.config import Config
 from swinmpi.storage.checkpoint import file_sha256
-from swinmpi.storage.output import StackOutput
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import mask_invalid
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack

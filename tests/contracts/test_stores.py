@@ -8,9 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
-from swinmpi.storage.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.store import ImageStore
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.store import ImageStore
 
 NUM_IMAGES, CHANNELS, HEIGHT, WIDTH = 4, 3, 10, 14  # of SR images
 SHAPE, DTYPE = (CHANNELS, HEIGHT, WIDTH), np.dtype("uint16")

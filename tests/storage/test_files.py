@@ -5,8 +5,9 @@ import os
 import pytest
 
 from swinmpi.errors import OutputError, StackError
-from swinmpi.storage import output, pairs
+from swinmpi.storage import pairs
 from swinmpi.storage.files import as_output_error, check_place, system_reason, write_atomically
+from swinmpi.storage.outputs import output
 
 
 def said(path, words, overwrite=False, input_path=None) -> str:

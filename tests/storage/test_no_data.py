@@ -75,7 +75,7 @@ def test_a_computed_value_never_means_no_data_by_accident():
 def test_wide_and_narrow_dtypes_are_mapped_and_come_back(tmp_path, dtype):
     images = smooth(dtype)
     if np.dtype(dtype).itemsize > 2:
-        images = (images + np.array(10**9, dtype)).astype(dtype)  # float32 would round it to multiples of 64
+        images = (images + np.array(10**9, dtype)).astype(dtype)  # float32 would round it
     with Stack.open(write(tmp_path / "a.h5", images)) as stack:
         raw, found = stack.read(0), stack.range()
         back = found.from_unit(found.to_unit(raw), stack.dtype)

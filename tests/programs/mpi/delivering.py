@@ -84,8 +84,8 @@ def deliver(results, world, series, channels):
 def kill_between_pixels_and_flag(backend, world):
     """After the third image: with gather rank 0, the only one that writes;
     with mpio the last rank."""
-    from swinmpi.storage.mpio import SharedPartial
-    from swinmpi.storage.output import StackOutput
+    from swinmpi.storage.outputs.mpio import SharedPartial
+    from swinmpi.storage.outputs.output import StackOutput
     kind, calls = (StackOutput, 5) if backend == "gather" else (SharedPartial, 3)
     flush, doomed = kind._flush, 0 if backend == "gather" else world.size - 1
     flushed = []
@@ -105,7 +105,7 @@ def run(backend, folder, series, stack_name, world):
     from swinmpi.sampling.plan import SamplingPlan
     from swinmpi.sampling.request import SampleRequest, output_plan
     from swinmpi.sampling.results import Results
-    from swinmpi.storage.output import StackOutput
+    from swinmpi.storage.outputs.output import StackOutput
     from swinmpi.storage.stack import Stack
     config = load_config(overrides=["output.regression=true", "output.value_range=[0,60000]"])
     config = config.replaced(output={"backend": backend})

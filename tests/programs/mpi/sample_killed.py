@@ -5,7 +5,7 @@ import signal
 import sys
 
 from swinmpi.cli.sample import main
-from swinmpi.storage.output import StackOutput
+from swinmpi.storage.outputs.output import StackOutput
 
 number, num_images, complete = signal.Signals[sys.argv[1]], int(sys.argv[2]), StackOutput.complete
 written = []

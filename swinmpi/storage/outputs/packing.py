@@ -10,7 +10,7 @@ import numpy as np
 import swinmpi
 from swinmpi.storage.attributes import copy_attributes, escaped, text_list
 from swinmpi.storage.files import Sink
-from swinmpi.storage.partial import DATA, LIBRARY, PER_IMAGE, nexus_group
+from swinmpi.storage.outputs.partial import DATA, LIBRARY, PER_IMAGE, nexus_group
 
 CHUNK_BYTES = 1 << 20
 

@@ -24,8 +24,8 @@ from swinmpi.storage.files import (
     put_in_place,
 )
 from swinmpi.storage.locking import open_locked
-from swinmpi.storage.packing import attach_scales, write_process
-from swinmpi.storage.partial import (
+from swinmpi.storage.outputs.packing import attach_scales, write_process
+from swinmpi.storage.outputs.partial import (
     DATA,
     LIBRARY,
     PER_IMAGE,
@@ -33,7 +33,7 @@ from swinmpi.storage.partial import (
     differing_keys,
     shortened,
 )
-from swinmpi.storage.result import PROCESS, read_entries
+from swinmpi.storage.outputs.result import PROCESS, read_entries
 
 
 @dataclass(frozen=True)

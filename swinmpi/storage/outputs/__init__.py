@@ -1,0 +1,1 @@
+"""The file a run writes: while it grows, finished, merged from shards, read again."""
