@@ -11,7 +11,7 @@ import h5py
 
 from swinmpi.errors import StackError
 from swinmpi.storage.attributes import text_attribute
-from swinmpi.storage.layout import EXPECTED, find_problem
+from swinmpi.storage.layout import EXPECTED, find_problem, looks_plain
 
 with suppress(ImportError):
     import hdf5plugin  # noqa: F401 - registers the compression filters of the `filters` extra
@@ -85,20 +85,24 @@ def open_for_reading(path: Path | str, **options) -> h5py.File:
         return h5py.File(path, "r", locking=False, **options)
 
 
-def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = False) -> str:
+def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = False,
+                 axes: str | None = None) -> str:
     """Absolute path of the stack.
 
     The named dataset, else (also below a named group) the NeXus default, else the only dataset that
-    looks like images. StackError lists the candidates.
+    looks like images. axes: as the user says, one for each of its dimensions. StackError lists the
+    candidates.
     """
     start = dataset or "/"
     item = open_object(file, start, allow_external)
     if not isinstance(item, h5py.Group):
         return start
     default = nexus_default(file, start, allow_external)
-    if default is not None and is_stack(open_object(file, default, allow_external)):
-        return default
-    candidates = image_datasets(item, start)
+    if default is not None:
+        group = open_object(file, posixpath.dirname(default), allow_external)
+        if is_stack(open_object(file, default, allow_external), axes, group):
+            return default
+    candidates = image_datasets(item, start, axes)
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
@@ -160,16 +164,20 @@ def nexus_default(file: h5py.File, start: str, allow_external: bool = False) -> 
     return None
 
 
-def image_datasets(group: h5py.Group, prefix: str) -> list[str]:
-    """Paths of all datasets below `group` that look like images; only hard links are followed."""
-    found: list[str] = []
+def image_datasets(group: h5py.Group, prefix: str, axes: str | None = None) -> list[str]:
+    """Paths of all datasets below `group` that look like images; only hard links are followed.
+
+    Those of 3 or 4 dimensions that do by their shape, if there are any.
+    """
+    found: dict[str, bool] = {}
 
     def note(name: str, item) -> None:
-        if is_stack(item):
-            found.append(posixpath.join(prefix, name))
+        if is_stack(item, axes):
+            found[posixpath.join(prefix, name)] = looks_plain(item.shape)
 
     group.visititems(note)
-    return found
+    plain = [name for name, is_plain in found.items() if is_plain]
+    return plain or [*found]
 
 
 def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
@@ -219,8 +227,8 @@ def only_nexus_child(group: h5py.Group) -> str | None:
     return None
 
 
-def is_stack(item) -> bool:
-    return isinstance(item, h5py.Dataset) and find_problem(item) is None
+def is_stack(item, axes: str | None = None, group: h5py.Group | None = None) -> bool:
+    return isinstance(item, h5py.Dataset) and find_problem(item, axes, group) is None
 
 
 def reason_of(error: Exception) -> str:

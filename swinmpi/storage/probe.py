@@ -21,10 +21,9 @@ import numpy as np
 
 from swinmpi.errors import StackError, SwinmpiError
 from swinmpi.storage.address import DAMAGE, open_file, parse_address, reason_of
-from swinmpi.storage.attributes import copy_attributes
 from swinmpi.storage.merging import read_shard
 from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.partial import DATA, LIBRARY
+from swinmpi.storage.partial import DATA, carried
 from swinmpi.storage.result import find_failed, find_sibling, read_process
 from swinmpi.storage.stack import Stack, virtual_sources
 
@@ -131,10 +130,7 @@ def problem_of(look: Callable[[], None], path: Path) -> str | None:
 def look_at_stack(address: str, allow_external: bool) -> None:
     with Stack.open(address, allow_external) as stack:
         walk_sources(stack.dataset)
-        with h5py.File("unused", "w", driver="core", backing_store=False, libver=LIBRARY) as copy:
-            axes = [axis.dataset for axis in stack.axes if axis is not None]
-            for source in (stack.dataset, *axes):
-                copy_attributes(source, copy.create_group(str(len(copy))))
+        carried(stack, scale=2)
         siblings = look_at_result(stack)
         walk_chunks(stack.dataset)
         read_images(stack.num_images, stack.dataset, stack.read_stored)
