@@ -228,4 +228,4 @@ def scaled_shape(shape: tuple[int, ...], layout: str, scale: int) -> tuple[int, 
 def in_words(num_images: int, channels: int, height: int, width: int) -> str:
     """2 colour images of 48 x 60 px."""
     return (f"{num_images} {'colour ' if channels == 3 else ''}"
-            f"image{'' if num_images == 1 else 's'} of {height} x {width} px")
+            f"images of {height} x {width} px")

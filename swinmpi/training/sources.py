@@ -1,7 +1,7 @@
 """Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack,
 as one sequence of Sources."""
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,6 +11,7 @@ import numpy as np
 
 from swinmpi.errors import StackError
 from swinmpi.images.photographs import SUFFIXES, read_photograph
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.pairs import TRAIN, VALIDATE
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
@@ -23,27 +24,36 @@ SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 @dataclass(frozen=True)
 class Source:
     """One image to cut from. `read()` decodes it to (H, W, 1 or 3), uint8 or uint16;
-    it may raise anything."""
+    it may raise anything. words: all images of its stack."""
 
     name: str
     read: Callable[[], np.ndarray]
     reduce: float = 1.0
     split: int | None = None
+    words: str | None = None
+
+
+def in_words(sources: Sequence[Source]) -> str:
+    """How many there are, of a stack also of what size."""
+    return sources[0].words or f"{len(sources)} images"
 
 
 def find_sources(text: str, root: Path | None, opened: ExitStack,
-                 inspected: bool = False) -> list[Source]:
+                 inspected: bool = False, view: View = AS_STORED) -> list[Source]:
     """The images of a folder, a .tsv list or an HDF5 address, in an order that depends
     on their names only.
 
     Nothing is decoded yet; an HDF5 file stays open in `opened`. inspected: it was found to be sound
-    before. StackError if there is not one image.
+    before. view: of an HDF5 stack. StackError if there is not one image, or frames are asked for
+    where there is no stack.
     """
     path = Path(text)
     if "::" in text or path.suffix.lower() in HDF5_SUFFIXES:
         if not inspected:
-            inspect_stacks([text])
-        return stack_sources(text, opened)
+            inspect_stacks([text], view=view)
+        return stack_sources(text, opened, view)
+    if view.frames is not None:
+        raise StackError(f"{text}: expected an HDF5 stack for --frames, got none; leave it out")
     if path.suffix.lower() == ".tsv":
         return list_sources(path, root or path.parent)
     if path.is_dir():
@@ -99,14 +109,17 @@ def list_source(row: dict, root: Path, where: str) -> Source:
     return Source(row["path"], partial(read_photograph, root / row["path"]), reduce, SPLITS[split])
 
 
-def stack_sources(address: str, opened: ExitStack) -> list[Source]:
+def stack_sources(address: str, opened: ExitStack, view: View = AS_STORED) -> list[Source]:
     """The images of an HDF5 stack. 8 bit as it is; other types: the range that sampling maps
     to -1..1 becomes 0..65535, and values beyond it are clipped."""
-    stack = opened.enter_context(Stack.open(address))
+    stack = opened.enter_context(Stack.open(address, view=view))
     # reads the whole stack, so not before the first image is wanted
     measured = cache(partial(measure_range, stack))
     name = f"{stack.address.path.name}::{stack.address.dataset}"
-    return [Source(f"{name}[{index}]", partial(read_stack_image, stack, measured, index))
+    remark = stack.described.remark
+    words = f"{stack.words}{f' ({remark})' if remark else ''}"
+    return [Source(f"{name}[{stack.stack_index(index)}]",
+                   partial(read_stack_image, stack, measured, index), words=words)
             for index in range(stack.num_images)]
 
 

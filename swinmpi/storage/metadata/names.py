@@ -16,7 +16,7 @@ COUNTED = {"n", "slice", "slices", "frame", "frames", "image", "images", "plane"
 # Of these `height` may also be a level of the atmosphere, beside y and x.
 WEAK = {"height": "H", "width": "W", "depth": "N", "index": "N", "number": "N", "position": "N"}
 # What `data.axes` may call an axis beside y, x and c.
-LETTERS = "yxctznsabdefghijklmopqruvw"
+LETTERS = set("abcdefghijklmnopqrstuvwxyz")
 MEANING = {"y": "H", "x": "W", "c": "C"}
 
 
@@ -42,5 +42,5 @@ def letters_of(names: list[str]) -> list[str | None]:
 
 def asked_layout(axes: str) -> str | None:
     """tzyx -> NNHW; None unless y and x are there once, c at most once, and no letter twice."""
-    good = (set(axes) <= set(LETTERS) and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes))
+    good = (set(axes) <= LETTERS and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes))
     return "".join(MEANING.get(letter, "N") for letter in axes) if good else None
