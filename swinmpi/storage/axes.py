@@ -7,8 +7,7 @@ import h5py
 import numpy as np
 
 from swinmpi.storage.address import find_object, open_object, refuse_external_storage
-from swinmpi.storage.attributes import text_attribute
-from swinmpi.storage.metadata.said import NO_VARIABLE, nexus_names
+from swinmpi.storage.metadata.said import is_no_variable, nexus_names
 
 TAKEN_NAMES = ("sr", "regression", "sr_mean", "sr_std")  # what the output calls its images
 
@@ -83,7 +82,7 @@ def checked_axis(name: str, dataset, size: int, allow_external: bool) -> Axis | 
     """
     if not isinstance(dataset, h5py.Dataset) or dataset.shape not in ((size,), (size + 1,)):
         return None
-    if (text_attribute(dataset, "NAME") or "").startswith(NO_VARIABLE):
+    if is_no_variable(dataset):
         return None
     refuse_external_storage(dataset, allow_external)
     return Axis(posixpath.basename(dataset.name if name in (".", "") else name), dataset[()],

@@ -18,6 +18,7 @@ from swinmpi.storage.attributes import copy_attributes, text_list
 from swinmpi.storage.files import Sink, as_output_error, beside, sync_folder
 from swinmpi.storage.layout import Arrangement
 from swinmpi.storage.locking import open_locked
+from swinmpi.storage.metadata.said import is_no_variable
 from swinmpi.storage.packing import (
     attach_scales,
     link_images,
@@ -143,8 +144,10 @@ def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | No
             copy_attributes(first[name], copied, skip=STRUCTURE)
         copy_groups(first["entry"], merged["entry"])
         restore_axes(merged[DATA])
-        link_images(merged, first.attrs.get(LINKED, ()))
-    attach_scales(merged[DATA])
+        linked = first.attrs.get(LINKED, ())
+        link_images(merged, linked)
+    if not len(linked):
+        attach_scales(merged[DATA])
 
 
 def copy_groups(source: h5py.Group, target: h5py.Group) -> None:
@@ -227,7 +230,7 @@ def small_datasets(file: h5py.File) -> list[str]:
     def note(name: str, item) -> None:
         place = f"/entry/{name}"
         images = place.startswith(f"{DATA}/") and getattr(item, "ndim", 0) >= 3
-        if (isinstance(item, h5py.Dataset) and not images
+        if (isinstance(item, h5py.Dataset) and not images and not is_no_variable(item)
                 and not place.startswith(f"{PROCESS}/")):
             found.append(place)
 

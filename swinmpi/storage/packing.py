@@ -12,6 +12,7 @@ import swinmpi
 from swinmpi.storage.attributes import copy_attributes, text_list
 from swinmpi.storage.files import Sink
 from swinmpi.storage.layout import Arrangement
+from swinmpi.storage.metadata.said import NO_VARIABLE
 from swinmpi.storage.partial import (
     ALONG,
     DATA,
@@ -55,10 +56,12 @@ def fill(packed: h5py.File, partial: h5py.File, compression: int, provenance: Ma
         for source in partial[name].values():
             copy_dataset(source, group, compression, done, sink, arrangement)
     copy_others(partial["entry"], packed["entry"])
+    linked = () if is_part else partial.attrs.get(LINKED, ())
     if not is_part:
         restore_axes(packed[DATA])
-        link_images(packed, partial.attrs.get(LINKED, ()))
-    attach_scales(packed[DATA])
+        link_images(packed, linked)
+    if not len(linked):
+        attach_scales(packed[DATA])
     write_process(packed["entry"], provenance)
 
 
@@ -143,7 +146,8 @@ def bands(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[tuple[sli
     sides, chunk = shape[1:], chunks[1:]
     cut = next((axis for axis, side in enumerate(sides) if chunk[axis] < side), 0)
     for first in range(0, sides[cut], chunk[cut]):
-        yield (slice(None),) * cut + (slice(first, first + chunk[cut]),)
+        others = (slice(None),) * (len(sides) - 1)
+        yield (*others[:cut], slice(first, first + chunk[cut]), *others[cut:])
 
 
 def chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
@@ -156,11 +160,34 @@ def chunk_shape(shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, ...]:
 
 
 def attach_scales(data: h5py.Group) -> None:
-    """Make the axes dimension scales of `sr` too, for readers that know HDF5 but not NeXus."""
+    """Make the axes dimension scales of the images too, for readers that know HDF5 or netCDF.
+
+    Where only some dimensions have one, netCDF wants the others as well: they get its dimensions
+    without a variable, which are no axes; not beside axes that are edges. What holds a value per
+    image follows the first. Not of images that lie in a second group too, where netCDF would not
+    see the scales, and so nothing at all.
+    """
+    sr, scales, is_complete = data["sr"], {}, True
     for dimension, name in enumerate(text_list(data, "axes")):
-        if name != "." and len(data[name]) == data["sr"].shape[dimension]:
+        if name != "." and len(data[name]) == sr.shape[dimension]:
             data[name].make_scale(name)
-            data["sr"].dims[dimension].attach_scale(data[name])
+            scales[dimension] = data[name]
+        elif name != ".":
+            is_complete = False
+    if not scales:
+        return
+    for dimension, size in enumerate(sr.shape):
+        name = f"dimension_{dimension}"
+        if dimension not in scales and is_complete and name not in data:
+            scales[dimension] = data.create_dataset(name, shape=(size,), dtype=">f4")
+            scales[dimension].make_scale(f"{NO_VARIABLE}{size:10d}")
+    along = len(data["sr"]) if sr.shape.count(len(sr)) == 1 else None
+    for item in list(data.values()):
+        if item.shape == sr.shape:
+            for dimension, scale in scales.items():
+                item.dims[dimension].attach_scale(scale)
+        elif item.ndim == 1 and len(item) == along and item not in scales.values():
+            item.dims[0].attach_scale(scales[0])
 
 
 def write_process(entry: h5py.Group, provenance: Mapping[str, Any]) -> None:

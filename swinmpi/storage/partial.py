@@ -11,7 +11,7 @@ import numpy as np
 
 from swinmpi.errors import OutputError
 from swinmpi.storage.address import DAMAGE, reason_of
-from swinmpi.storage.attributes import copy_attributes
+from swinmpi.storage.attributes import copy_attributes, text_attribute
 from swinmpi.storage.axes import sr_coordinates
 from swinmpi.storage.files import Sink, sync_folder
 from swinmpi.storage.layout import in_letters, scaled_shape
@@ -28,6 +28,9 @@ DATA, PER_IMAGE = "/entry/data", "/entry/per_image"
 # Written by whom they concern: the axes by the output itself, dimension scales by HDF5.
 STRUCTURE = ("signal", "axes", "CLASS", "NAME", "DIMENSION_LABELS")
 # netCDF's numbers of dimensions of the input's file, wrong in any other.
+# Texts with names of other variables.
+NAMING = ("coordinates", "grid_mapping", "ancillary_variables", "cell_measures", "bounds",
+          "formula_terms", "climatology")
 FOREIGN = ("_Netcdf4Coordinates", "_Netcdf4Dimid", "_NCProperties")
 # What says about an image's axes what the setting data.axes may contradict.
 ABOUT_AXES = ("interpretation", "IMAGE_SUBCLASS", "INTERLACE_MODE", "axistags", "DIMENSION_LABELS")
@@ -215,9 +218,20 @@ def carry_companions(file: h5py.File, stack: Stack, scale: int) -> None:
             set_finer(copied, stack.arrangement.layout, scale)
             if companion.along_images:
                 along.append(f"/entry/{place}")
+    for item in file[DATA].values():
+        drop_dangling(item, file[DATA])
     for name, places in ((LINKED, linked), (ALONG, along)):
         if places:
             file.attrs[name] = places
+
+
+def drop_dangling(item: h5py.Dataset, data: h5py.Group) -> None:
+    """Remove attributes with CF's names of variables that are not here."""
+    for name in NAMING:
+        text = text_attribute(item, name)
+        if text is not None and not all(word in data for word in text.split()
+                                        if not word.endswith(":")):
+            del item.attrs[name]
 
 
 def nexus_group(parent: h5py.Group, name: str, nexus_class: str) -> h5py.Group:

@@ -128,8 +128,9 @@ class Stack:
 
     @property
     def words(self) -> str:
-        """2 colour images of 48 x 60 px."""
-        return in_words(self.num_images, self.channels, self.height, self.width)
+        """2 colour images of 48 x 60 px (t 1 x z 2)."""
+        return (in_words(self.num_images, self.channels, self.height, self.width)
+                + self.described.image_axes())
 
     def stack_index(self, image_index: int) -> int:
         """The image's index in the whole dataset, which keys its noise."""

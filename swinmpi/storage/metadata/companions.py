@@ -16,6 +16,7 @@ from swinmpi.storage.attributes import text_attribute
 from swinmpi.storage.axes import TAKEN_NAMES
 from swinmpi.storage.metadata.names import letter_of
 from swinmpi.storage.metadata.pixel_size import finer
+from swinmpi.storage.metadata.said import is_no_variable
 from swinmpi.storage.metadata.tomography import definition, entry_of
 from swinmpi.storage.stack import Stack
 
@@ -45,11 +46,15 @@ def find_companions(stack: Stack, scale: int) -> list[Companion]:
     beside = posixpath.dirname(stack.address.dataset)
     entry = entry_of(stack.file, stack.address.dataset, stack.described.allow_external)
     found: dict[str, Companion] = {}
+    tomogram = is_tomogram(stack, entry)
     for companion in (*siblings(stack, beside, scale), *surroundings(stack, entry, scale)):
+        if companion.is_stack and not tomogram:
+            continue
         found.setdefault(companion.place, companion)
         if len(found) > MOST_ITEMS:
             break
-    if is_tomogram(stack, entry):
+    if tomogram:
+        found.setdefault("data/data", Companion("data/data", stack.dataset, is_stack=True))
         for name, source in (("image_key", "instrument"), ("rotation_angle", "sample")):
             for place, companion in list(found.items()):
                 if place.startswith(source) and posixpath.basename(place) == name:
@@ -124,7 +129,7 @@ def held(place: str, item: h5py.Dataset, stack: Stack, scale: int) -> Iterator[C
     if item == stack.dataset:
         yield Companion(place, item, is_stack=True)
         return
-    if (item.shape is None or item.external or item.is_virtual
+    if (is_no_variable(item) or item.shape is None or item.external or item.is_virtual
             or item.size * max(item.dtype.itemsize, 16) > MOST_BYTES or item.dtype.kind == "V"
             or h5py.check_ref_dtype(item.dtype) or is_list(item)):
         return

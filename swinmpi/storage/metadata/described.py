@@ -8,7 +8,7 @@ import numpy as np
 
 from swinmpi.storage.address import open_object
 from swinmpi.storage.axes import Axis, find_axes
-from swinmpi.storage.layout import Arrangement, decide_layout
+from swinmpi.storage.layout import Arrangement, decide_layout, in_letters
 from swinmpi.storage.metadata.frames import View, taken, told
 from swinmpi.storage.metadata.said import dimension_labels, nexus_names, scale_names
 from swinmpi.storage.metadata.tomography import find_image_key
@@ -43,6 +43,19 @@ class Described:
                 items = items[images.start:images.stop]
             own[first] = own[first] and own[first].cut(items, size)
         return tuple(own)
+
+
+    def image_axes(self) -> str:
+        """What the images follow each other along, if not simply along the first dimension."""
+        arrangement = self.arrangement
+        if arrangement.is_plain:
+            return ""
+        names = self.names or [*in_letters(arrangement.layout)]
+        along = [name or "?" for name, letter in zip(names, arrangement.layout, strict=True)
+                 if letter == "N"]
+        sizes = " x ".join(f"{name} {size}" for name, size in
+                           zip(along, arrangement.image_sizes, strict=True))
+        return f" ({sizes})" if sizes else ""
 
 
 def describe_stack(file: h5py.File, path: str, dataset: h5py.Dataset, view: View,

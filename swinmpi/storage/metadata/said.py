@@ -176,3 +176,8 @@ def image_class(dataset: h5py.Dataset) -> tuple[str, Letters, str | None]:
         letters[:-2] = ["N"] * (len(shape) - 2)
         where = where if kind else "CLASS IMAGE"
     return where, letters, None
+
+
+def is_no_variable(item: h5py.Dataset) -> bool:
+    """Whether it is only a dimension of netCDF, which holds zeros."""
+    return (text_attribute(item, "NAME") or "").startswith(NO_VARIABLE)
