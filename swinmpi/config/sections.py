@@ -44,10 +44,9 @@ class DataConfig(Section):
     axes: str | None = Field(None, description="what the axes of an HDF5 stack are, a letter for "
                              "each: y, x, c for colours, any other for images that follow each "
                              "other, such as tzyx; as the file says, else by shape, when absent")
-    calibration: Literal["skip", "enlarge", "network"] = Field(
+    calibration: Literal["skip", "network"] = Field(
         "skip", description="darks and flats of a tomogram with an image_key: skip leaves them "
-        "out; enlarge: by bicubic, beside the network's projections (swinmpi-sample); network: "
-        "taken as projections")
+        "out, network takes them as projections")
 
     @field_validator("axes")
     @classmethod

@@ -14,7 +14,7 @@ from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.attributes import copy_attributes, text_attribute
 from swinmpi.storage.axes import sr_coordinates
 from swinmpi.storage.files import Sink, sync_folder
-from swinmpi.storage.layout import in_letters, scaled_shape
+from swinmpi.storage.layout import in_letters, layouts_by_shape, scaled_shape
 from swinmpi.storage.locking import open_locked, raise_busy
 from swinmpi.storage.metadata.companions import find_companions
 from swinmpi.storage.metadata.pixel_size import set_finer
@@ -155,8 +155,10 @@ def carry_attributes(stack: Stack, sr: h5py.Dataset, scale: int) -> list[str]:
     if not stack.arrangement.is_plain:
         skip.add("DIMENSION_LABELS")
     lost = copy_attributes(stack.dataset, sr, skip)
-    if stack.arrangement.is_plain and stack.described.view.axes:
-        sr.attrs["DIMENSION_LABELS"] = list(stack.described.names)
+    arrangement, names = stack.arrangement, stack.described.names
+    by_shape = layouts_by_shape(arrangement.shape)[:1] == [arrangement.layout]
+    if arrangement.is_plain and names and (stack.described.view.axes or not by_shape):
+        sr.attrs["DIMENSION_LABELS"] = list(names)
     return [f"attribute {name} is left out: its type cannot be copied" for name in lost] + (
         set_finer(sr, stack.arrangement.layout, scale))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from swinmpi.errors import ConfigError, StackError
-from swinmpi.storage.metadata.frames import View, chosen, spelled
+from swinmpi.storage.metadata.frames import AS_STORED, View, chosen, spelled
 from swinmpi.storage.metadata.pixel_size import finer
 from swinmpi.storage.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
@@ -17,7 +17,7 @@ def images(*shape, dtype=np.uint8):
     return RNG.integers(0, 200, shape).astype(dtype)
 
 
-def doubled(path, out, view=View()):
+def doubled(path, out, view=AS_STORED):
     """The stack's pixels repeated twice along y and x, written as swinmpi-sample does."""
     with Stack.open(str(path), view=view) as stack:
         plan = OutputPlan(2, figures=())
@@ -166,12 +166,13 @@ def test_netcdf_dimensions_without_variables_are_no_axes(tmp_path):
 
 def read_by_others(path):
     xarray, silx = pytest.importorskip("xarray"), pytest.importorskip("silx.io")
+    nxdata = pytest.importorskip("silx.io.nxdata")
     nexus = pytest.importorskip("nexusformat.nexus")
     for engine in ("h5netcdf", "netcdf4"):
         with xarray.open_dataset(path, group="/entry/data", engine=engine) as opened:
             assert opened["sr" if "sr" in opened else "data"].ndim == 3
     with silx.open(str(path)) as opened:
-        assert silx.nxdata.get_default(opened).is_valid
+        assert nxdata.get_default(opened).is_valid
     assert nexus.nxload(str(path))["entry/data"].nxsignal.ndim == 3
 
 

@@ -108,6 +108,4 @@ def told(view: View, image_key: np.ndarray | None) -> str | None:
         return f"{there}; the frames {view.frames} as asked"
     return {"skip": f"{there}; only projections are taken (--frames or data.calibration for "
                     "others)",
-            "enlarge": f"{there}; only projections go through the network, the others are "
-                       "enlarged by bicubic",
             "network": f"{there}; all go through the network, as asked"}[view.calibration]
