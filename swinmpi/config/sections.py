@@ -53,8 +53,8 @@ class DataConfig(Section):
     def check_axes(cls, axes: str | None) -> str | None:
         if axes is not None and not (axes.isalpha() and axes.islower() and axes.isascii()
                                      and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)):
-            raise ValueError("expected a lower-case letter for each axis, y and x among them and "
-                             f"none twice, such as tzyx, got {axes!r}")
+            raise ValueError("a lower-case letter for each axis, y and x among them and "
+                             "none twice, such as tzyx")
         return axes
 
 
