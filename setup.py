@@ -29,7 +29,8 @@ setup(
         "mpi": ["mpich>=4.2"],
         "plot": ["matplotlib>=3.7"],
         "filters": ["hdf5plugin>=4"],
-        "test": ["pytest>=8", "hypothesis>=6.90", "diffusers>=0.30", "matplotlib>=3.7",
+        "test": ["pytest>=8", "hypothesis>=6.90", "diffusers>=0.30", "matplotlib>=3.7", "xarray",
+                 "h5netcdf", "netCDF4", "nexusformat", "silx",
                  "mpich>=4.2"],
     },
     entry_points={"console_scripts": [f"swinmpi-{name} = swinmpi.cli.{name}:main"

@@ -3,6 +3,7 @@ into exit codes."""
 import argparse
 import io
 import os
+import re
 import signal
 import sys
 import warnings
@@ -45,10 +46,22 @@ def bare_parser(command: str, purpose: str, example: str) -> argparse.ArgumentPa
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse; under a launcher only its first process says what is wrong or helps, all end alike."""
+    argv = joined(sys.argv[1:] if argv is None else argv)
     if launcher_rank():
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             return parser.parse_args(argv)
     return parser.parse_args(argv)
+
+
+def joined(argv: Sequence[str]) -> list[str]:
+    """`--frames -3:` as `--frames=-3:`, which argparse would take for another option."""
+    made: list[str] = []
+    for word in argv:
+        if made and made[-1] == "--frames" and re.match(r"-\d", word):
+            made[-1] += f"={word}"
+        else:
+            made.append(word)
+    return made
 
 
 def config_from(options: argparse.Namespace, base: dict | None = None) -> Config:

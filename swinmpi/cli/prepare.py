@@ -22,6 +22,8 @@ def parser() -> ArgumentParser:
                       help="HDF5 file to write")
     made.add_argument("--root", type=Path, metavar="DIR",
                       help="where the paths of a list start (its own folder)")
+    made.add_argument("--frames", metavar="LIST",
+                      help="of an HDF5 stack only these images, such as 4: or 0,10,-1")
     made.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return made
 
@@ -34,7 +36,8 @@ def prepare_command(argv: Sequence[str] | None) -> None:
 
     # Imported here: torch takes seconds to import; --help must not.
     from swinmpi.training.prepare import PrepareRequest, describe, plan, run
-    made = plan(PrepareRequest(options.input, options.output, options.root, options.overwrite),
+    made = plan(PrepareRequest(options.input, options.output, options.root, options.overwrite,
+                               options.frames),
                 config)
     if options.dry_run:
         print(describe(made))

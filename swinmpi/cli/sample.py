@@ -51,6 +51,8 @@ def parser() -> ArgumentParser:
     made.add_argument("--shard", type=shard, metavar="I/N",
                       help="only part I (1..N) of the images, into "
                       "OUT.shard-I-of-N.h5, for N jobs without each other; then swinmpi-merge")
+    made.add_argument("--frames", metavar="LIST",
+                      help="only these images along the stack's first axis, such as 4: or 0,10,-1")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     made.add_argument("--allow-external", action="store_true",
                       help="follow links into other HDF5 files")
@@ -87,7 +89,7 @@ def plan_of(options: Namespace, num_ranks: int):
 
 def request_of(options: Namespace):
     """What the command line asks for, not validated."""
-    from swinmpi.sampling.request import SampleRequest
+    from swinmpi.sampling.request import SampleRequest, View
     demo = options.input is None
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
     in_own_folder = demo and options.output is None
@@ -96,7 +98,8 @@ def request_of(options: Namespace):
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,
-                         shard=options.shard, keeps_regression=demo)
+                         shard=options.shard, keeps_regression=demo,
+                         view=View(frames=options.frames))
 
 
 def settings_given(options: Namespace):

@@ -5,7 +5,7 @@ docs/configuration.md is generated from the descriptions (`python -m swinmpi.con
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import MOST_AT_ONCE, MOST_COUNT, MOST_SEED, Section
 from swinmpi.config.model_sections import DEFAULT_FAMILY, AlignedModel, ModelConfig
@@ -50,6 +50,21 @@ class DataConfig(Section):
         """`no_data` as a tuple, maybe empty."""
         told = self.no_data
         return () if told is None else tuple(told) if isinstance(told, list) else (told,)
+    axes: str | None = Field(None, description="what the axes of an HDF5 stack are, a letter for "
+                             "each: y, x, c for colours, any other for images that follow each "
+                             "other, such as tzyx; as the file says, else by shape, when absent")
+    calibration: Literal["skip", "network"] = Field(
+        "skip", description="darks and flats of a tomogram with an image_key: skip leaves them "
+        "out, network takes them as projections")
+
+    @field_validator("axes")
+    @classmethod
+    def check_axes(cls, axes: str | None) -> str | None:
+        if axes is not None and not (axes.isalpha() and axes.islower() and axes.isascii()
+                                     and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)):
+            raise ValueError("a lower-case letter for each axis, y and x among them and "
+                             "none twice, such as tzyx")
+        return axes
 
 
 class DiffusionConfig(Section):

@@ -20,6 +20,8 @@ from swinmpi.sampling.superresolve import EXCHANGES
 from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
 from swinmpi.storage.header import read_header
 from swinmpi.storage.outputs.output import pixel_datasets
+from swinmpi.storage.outputs.partial import carried
+from swinmpi.storage.stack import Stack
 from swinmpi.windows.grid import WindowGrid
 
 MIB = 2**20
@@ -27,7 +29,11 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class StackFacts:
-    """What the plan knows of the images to do."""
+    """What the plan knows of the images to do.
+
+    words: 2 colour images of 48 x 60 px. remarks: lines on what of them is taken, and on what of
+    their metadata the output has otherwise.
+    """
 
     address: str
     num_images: int
@@ -36,6 +42,8 @@ class StackFacts:
     channels: int
     layout: str
     dtype: np.dtype
+    words: str
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,8 +73,7 @@ class SamplingPlan:
 def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan:
     """For a validated request. On one process; nothing is computed or written."""
     with open_stack(request) as stack:
-        facts = StackFacts(str(stack.address), stack.num_images, stack.height, stack.width,
-                           stack.channels, stack.layout, stack.dtype)
+        facts = facts_of(stack, config.model.scale)
     steps, model = takes_steps(read_header(request.checkpoint)), config.model
     grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale,
                          facts.width * model.scale)
@@ -78,11 +85,19 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
 
 
+def facts_of(stack: Stack, scale: int) -> StackFacts:
+    """On one process; nothing is read but metadata."""
+    remark = stack.described.remark
+    return StackFacts(str(stack.address), stack.num_images, stack.height, stack.width,
+                      stack.channels, stack.arrangement.layout, stack.dtype, stack.words,
+                      (*([remark] if remark else []), *carried(stack, scale)))
+
+
 def describe(plan: SamplingPlan) -> str:
     """What the run will do, in a few lines; bytes are before compression."""
     request, model, stack = plan.request, plan.config.model, plan.stack
-    lines = [f"input       {stack.address}: {stack.num_images} images of {stack.height} x "
-             f"{stack.width} px, {stack.layout}, {stack.dtype}",
+    lines = [f"input       {stack.address}: {stack.words}, {stack.layout}, {stack.dtype}",
+             *(f"            {remark}" for remark in stack.remarks),
              f"output      {request.output}: {stack.height * model.scale} x "
              f"{stack.width * model.scale} px, {output_mib(plan):.1f} MiB",
              f"checkpoint  {request.checkpoint}: {model.family}, scale {model.scale}",

@@ -31,10 +31,11 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
     """What the finished file says about its making; `deciding` is its fingerprint."""
     request, config, distribution = plan.request, plan.config, plan.distribution
     failed = [
-        f"{stack.first_image + index}: {reason}" for index, reason in sorted(report.failed.items())]
+        f"{stack.stack_index(index)}: {reason}" for index, reason in sorted(report.failed.items())]
     return {"git_revision": git_revision(),
             "command": " ".join(sys.argv), "input": str(stack.address),
-            "checkpoint": str(request.checkpoint), "checkpoint_sha256": deciding["checkpoint"],
+            "frames": request.view.frames, "checkpoint": str(request.checkpoint),
+            "checkpoint_sha256": deciding["checkpoint"],
             "configuration": dump_yaml(config),
             "seed": config.sampler.seed, "ensemble": request.ensemble,
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,

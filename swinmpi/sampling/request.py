@@ -10,6 +10,7 @@ from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
 from swinmpi.storage.files import existing_folder
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.outputs.partial import check_room
 from swinmpi.storage.probe import inspect_stacks
@@ -25,7 +26,7 @@ class SampleRequest:
     output: None for the default; once validated the file to write, of the shard if there is one.
     shard: the part of the stack that this job does. keeps_regression: store the encoder's
     regression as well, where the model has one. no_data: stored values that mean no data, beside
-    those that the file tells.
+    those that the file tells. view: what the axes are and which frames are taken.
     """
 
     stack: str
@@ -37,12 +38,13 @@ class SampleRequest:
     shard: Shard | None = None
     keeps_regression: bool = False
     no_data: tuple[float, ...] = ()
+    view: View = AS_STORED
 
 
 def open_stack(request: SampleRequest) -> Stack:
     """The images to do: the stack, or the shard's part of it. On any process; StackError where it
     cannot be used."""
-    stack = Stack.open(request.stack, request.allow_external, request.no_data)
+    stack = Stack.open(request.stack, request.allow_external, request.view, request.no_data)
     return (stack if request.shard is None
             else stack.narrowed(request.shard.images(stack.num_images)))
 
@@ -69,7 +71,7 @@ def describe_shard(request: SampleRequest) -> str:
 def check_stack(request: SampleRequest) -> None:
     """StackError unless the input is a stack of images that can be read without harm to the ranks.
     On one process."""
-    inspect_stacks([request.stack], request.allow_external)
+    inspect_stacks([request.stack], request.allow_external, request.view)
 
 
 def check_destination(request: SampleRequest) -> None:
@@ -110,8 +112,9 @@ def check_fit(request: SampleRequest, config: Config) -> None:
 def check_reference(request: SampleRequest, config: Config, reference: str) -> None:
     """StackError unless the HR stack at `reference` is what the output can be compared with.
     On one process."""
-    inspect_stacks([reference])
-    with Stack.open(request.stack, request.allow_external) as lr, Stack.open(reference) as hr:
+    inspect_stacks([reference], view=request.view)
+    with (Stack.open(request.stack, request.allow_external, request.view) as lr,
+          Stack.open(reference, view=request.view) as hr):
         scale = config.model.scale
         wanted = (lr.num_images, lr.channels, lr.height * scale, lr.width * scale,
                   lr.dtype.newbyteorder("="))

@@ -104,7 +104,7 @@ class GroupWork:
         if not good:
             return
         config, results = self.plan.config, self.results
-        stack_indices = [self.stack.first_image + shard_index for shard_index in good]
+        stack_indices = [self.stack.stack_index(shard_index) for shard_index in good]
         seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
@@ -149,7 +149,7 @@ class GroupWork:
             if group.any(raw is None):
                 if group.is_root:
                     self.results.give_up(shard_index, f"{stack.address}: "
-                                         f"image {stack.first_image + shard_index} "
+                                         f"image {stack.stack_index(shard_index)} "
                                          "cannot be read; the file is damaged, write it again")
                 continue
             if group.any(not np.isfinite(stack.no_data.hide(raw)).all()):
@@ -184,11 +184,11 @@ def announcement(plan: SamplingPlan, values: str) -> str:
     """What is about to happen, and with which `values`; a second line where ranks stay idle."""
     stack, scale, distribution = plan.stack, plan.config.model.scale, plan.distribution
     done = stack.num_images - plan.num_remaining
-    sizes = f"{stack.height} x {stack.width} px to {stack.height * scale} x {stack.width * scale}"
+    size = f"{stack.height * scale} x {stack.width * scale}"
     before = f", {done} of them done before" if done else ""
-    lines = [f"{stack.num_images} images of {sizes}{before}; {describe_work(plan)}; "
+    lines = [f"{stack.words} to {size}{before}; {describe_work(plan)}; "
              f"{distribution.num_ranks} ranks x {torch.get_num_threads()} "
              f"threads on {plan.config.parallel.device}, {distribution.reason}, "
              f"{distribution.images_per_step} images per step, {values}",
-             describe_idle(distribution, plan.num_remaining)]
+             describe_idle(distribution, plan.num_remaining), *stack.remarks]
     return "\n".join(filter(None, lines))

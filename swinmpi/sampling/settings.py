@@ -47,13 +47,15 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
 
 
 def check_settings(files: Sequence[Path | str], overrides: Sequence[str],
-                   preset: str | None) -> None:
-    """ConfigError for settings that are wrong whatever family of model the checkpoint holds."""
+                   preset: str | None) -> Config:
+    """The settings without those of the checkpoint. ConfigError for settings that are wrong
+    whatever family of model it holds."""
     try:
-        load_config(files, overrides, preset)
+        return load_config(files, overrides, preset)
     except ConfigError:
-        for family in OTHER_FAMILIES:
-            load_config(files, overrides, preset, {"model": {"family": family}})
+        tried = [load_config(files, overrides, preset, {"model": {"family": family}})
+                 for family in OTHER_FAMILIES]
+        return tried[0]
 
 
 def check_consistent(config: Config) -> None:

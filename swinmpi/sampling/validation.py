@@ -15,6 +15,7 @@ from swinmpi.sampling.request import (
 )
 from swinmpi.sampling.settings import check_consistent, check_settings, resolve_config
 from swinmpi.storage.header import read_header
+from swinmpi.storage.metadata.frames import check_frames
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
 
     Raises ConfigError, StackError, CheckpointError or OutputError. On one process.
     """
-    check_settings(given.files, given.overrides, given.preset)
+    data = check_settings(given.files, given.overrides, given.preset).data
+    check_frames(request.view.frames)
+    request = replace(request, view=replace(request.view, axes=data.axes,
+                                            calibration=data.calibration))
     check_stack(request)
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)

@@ -13,7 +13,6 @@ from swinmpi.errors import StackError
 from swinmpi.storage.attributes import DAMAGE, text_attribute
 from swinmpi.storage.layout import EXPECTED
 from swinmpi.storage.search import is_stack, listed, search
-from swinmpi.storage.values import most_usual
 
 with suppress(ImportError):
     import hdf5plugin  # noqa: F401 - registers the compression filters of the `filters` extra
@@ -96,21 +95,25 @@ def open_for_reading(path: Path | str, **options) -> h5py.File:
         return h5py.File(path, "r", locking=False, **options)
 
 
-def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = False) -> str:
+def find_dataset(file: h5py.File, dataset: str | None, allow_external: bool = False,
+                 axes: str | None = None) -> str:
     """Absolute path of the stack.
 
     The named dataset, else (also below a named group) the NeXus default, else the only dataset that
-    looks like images. StackError lists the candidates.
+    looks like images. axes: as the user says, one for each of its dimensions. StackError lists the
+    candidates.
     """
     start = dataset or "/"
     item = open_object(file, start, allow_external)
     if not isinstance(item, h5py.Group):
         return start
     default = nexus_default(file, start, allow_external)
-    if default is not None and is_stack(open_object(file, default, allow_external)):
-        return default
-    found = search(item, start, allow_external)
-    candidates = most_usual(found.stacks)
+    if default is not None:
+        group = open_object(file, posixpath.dirname(default), allow_external)
+        if is_stack(open_object(file, default, allow_external), axes, group):
+            return default
+    found = search(item, start, allow_external, axes)
+    candidates = found.likely
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:

@@ -1,4 +1,6 @@
 """HDF5 attributes: read as text, and copied from one file to another with their exact types."""
+from collections.abc import Collection
+
 import h5py
 import numpy as np
 
@@ -34,9 +36,9 @@ def escaped(text: str) -> str:
 
 
 def readable_attributes(item) -> dict:
-    """All portable attributes."""
+    """All portable attributes but those with lists inside of other types."""
     return {name: item.attrs[name] for name in item.attrs
-            if is_portable(open_attribute(item, name))}
+            if is_readable(open_attribute(item, name))}
 
 
 def no_data_values(item, dtype: np.dtype) -> tuple[float, ...]:
@@ -46,7 +48,8 @@ def no_data_values(item, dtype: np.dtype) -> tuple[float, ...]:
     """
     found: set[float] = set()
     for name in filter(means_no_data, item.attrs):
-        if is_portable(open_attribute(item, name)):
+        attribute = open_attribute(item, name)
+        if is_readable(attribute) and not holds_lists(attribute):
             value = item.attrs[name]
             told = () if isinstance(value, h5py.Empty) else np.asarray(value).ravel()
             found |= {one for word in told for one in as_stored(word, dtype)}
@@ -58,35 +61,84 @@ def means_no_data(name: str) -> bool:
     return "".join(filter(str.isalnum, name.lower())) in NO_DATA_NAMES
 
 
-def copy_attributes(source, target, skip: tuple[str, ...] = ()) -> None:
+def is_readable(attribute) -> bool:
+    """Whether it means something in another file, and h5py can read it without a crash."""
+    if is_reference(attribute) or holds_lists(attribute) and not is_list(attribute):
+        return False
+    try:
+        attribute.dtype  # noqa: B018 - h5py raises here
+    except TypeError:
+        return False
+    return True
+
+
+def copy_attributes(source, target, skip: Collection[str] = ()) -> list[str]:
     """Copy every portable attribute but `skip`, with its HDF5 type.
 
-    That is string kind, character set and byte order.
+    That is string kind, character set and byte order. Returns the names of those that cannot be
+    copied although they are no references.
     """
+    lost = []
     for name in source.attrs:
         attribute = open_attribute(source, name)
-        if name in skip or not is_portable(attribute):
+        if name in skip or is_reference(attribute):
             continue
-        kind, space = attribute.get_type().copy(), attribute.get_space()
-        copy = h5py.h5a.create(target.id, name.encode("utf-8", "surrogateescape"), kind, space)
-        if space.get_simple_extent_type() != h5py.h5s.NULL:
-            values = np.empty(attribute.shape, dtype=attribute.dtype)
-            attribute.read(values, mtype=kind)
-            copy.write(values, mtype=kind)
+        try:
+            if holds_lists(attribute):
+                copy_lists(attribute, target, name)
+            else:
+                copy_attribute(attribute, target, name)
+        except (TypeError, ValueError, OSError, RuntimeError, KeyError, AttributeError):
+            lost.append(name)
+            if name in target.attrs:  # made, but its value could not be written
+                del target.attrs[name]
+    return lost
+
+
+def copy_attribute(attribute, target, name: str) -> None:
+    """One attribute, bit by bit."""
+    kind, space = attribute.get_type().copy(), attribute.get_space()
+    is_empty = space.get_simple_extent_type() == h5py.h5s.NULL
+    values = None if is_empty else np.empty(attribute.shape, dtype=attribute.dtype)
+    if values is not None:
+        attribute.read(values, mtype=kind)
+    copy = h5py.h5a.create(target.id, name.encode("utf-8", "surrogateescape"), kind, space)
+    if values is not None:
+        copy.write(values, mtype=kind)
 
 
 def open_attribute(item, name: str):
     return h5py.h5a.open(item.id, name.encode("utf-8", "surrogateescape"))
 
 
-def is_portable(attribute) -> bool:
-    """Whether an attribute can be copied to another file.
+def holds_lists(attribute) -> bool:
+    """Whether lists of any length are its elements, or inside of them."""
+    return attribute.get_type().detect_class(h5py.h5t.VLEN)
 
-    False for references, also inside lists and compounds (DIMENSION_LIST, REFERENCE_LIST), which
-    mean nothing there, and for the few types that numpy cannot hold.
+
+def is_list(attribute) -> bool:
+    """Whether its elements are lists of numbers."""
+    kind = attribute.get_type()
+    return (kind.get_class() == h5py.h5t.VLEN
+            and kind.get_super().get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT))
+
+
+def copy_lists(attribute, target, name: str) -> None:
+    """An attribute whose elements are lists of numbers. TypeError for other lists, which h5py
+    cannot write, or not without a crash."""
+    kind = attribute.get_type()
+    if not is_list(attribute):
+        raise TypeError("lists inside of other types")
+    values = np.empty(attribute.shape, dtype=attribute.dtype)
+    attribute.read(values, mtype=h5py.h5t.py_create(attribute.dtype))
+    copy = h5py.h5a.create(target.id, name.encode("utf-8", "surrogateescape"), kind.copy(),
+                           attribute.get_space())
+    copy.write(values, mtype=h5py.h5t.py_create(attribute.dtype))
+
+
+def is_reference(attribute) -> bool:
+    """Whether an attribute means nothing in another file.
+
+    True for references, also inside lists and compounds (DIMENSION_LIST, REFERENCE_LIST).
     """
-    try:
-        attribute.dtype  # noqa: B018 - h5py raises here
-    except TypeError:
-        return False
-    return not attribute.get_type().detect_class(h5py.h5t.REFERENCE)
+    return attribute.get_type().detect_class(h5py.h5t.REFERENCE)

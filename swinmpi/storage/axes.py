@@ -1,12 +1,15 @@
 """The axes of a stack: found as NXdata axes or dimension scales, and put on the SR grid."""
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import h5py
 import numpy as np
 
 from swinmpi.storage.address import find_object, open_object, refuse_external_storage
-from swinmpi.storage.attributes import text_list
+from swinmpi.storage.metadata.said import is_no_variable, nexus_names
+
+TAKEN_NAMES = ("sr", "regression", "sr_mean", "sr_std")  # what the output calls its images
 
 
 @dataclass(frozen=True)
@@ -17,30 +20,38 @@ class Axis:
     values: np.ndarray
     dataset: h5py.Dataset
 
-    def cut(self, items: range, size: int) -> "Axis":
-        """The part over `items` of the `size` items along it: one value each, or their edges."""
-        are_edges = len(self.values) == size + 1
-        return replace(self, values=self.values[items.start:items.stop + are_edges])
+    def cut(self, items: Sequence[int], size: int) -> "Axis | None":
+        """The part over `items` of the `size` items along it: one value each, or their edges.
+
+        None where the edges of items that do not follow each other would be wanted.
+        """
+        if len(self.values) == size + 1:
+            if list(items) != list(range(items[0], items[0] + len(items)) if items else []):
+                return None
+            first = items[0] if items else getattr(items, "start", 0)
+            return replace(self, values=self.values[first:first + len(items) + 1])
+        return replace(self, values=self.values[np.asarray(items, dtype=int)])
 
 
 def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple[Axis | None, ...]:
     """The one-dimensional axis of each dimension of the stack at `path`, None where it has none.
 
-    Taken from `axes` of the group or the dataset (NXdata, new and old), else from attached HDF5
-    dimension scales.
+    Taken from `axes` of the group or the dataset (NXdata, new and old), also of other groups
+    (`../sample/rotation_angle`), else from attached HDF5 dimension scales.
     """
     stack = open_object(file, path, allow_external)
-    group = open_object(file, posixpath.dirname(path), allow_external)
-    names = axis_names(group) or axis_names(stack)
-    found = []
+    names = nexus_names(stack, open_object(file, posixpath.dirname(path), allow_external))
+    found: list[Axis | None] = []
     for dimension, size in enumerate(stack.shape):
         name = names[dimension] if len(names) == stack.ndim else "."
-        place = posixpath.join(posixpath.dirname(path), name)
-        dataset = None if name == "." else find_object(file, place, allow_external)
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+        dataset = None if name in (".", "") else find_object(file, place, allow_external)
         if dataset is None:
             scales = stack.dims[dimension]
             dataset = scales[0] if len(scales) else None
-        found.append(checked_axis(name, dataset, size, allow_external))
+        axis = checked_axis(name, dataset, size, allow_external)
+        taken = {*TAKEN_NAMES, *(other.name for other in found if other)}
+        found.append(None if axis and axis.name in taken else axis)
     return tuple(found)
 
 
@@ -64,15 +75,15 @@ def sr_coordinates(values: np.ndarray, size: int, scale: int) -> np.ndarray | No
     return fine.astype(values.dtype if values.dtype.kind == "f" else np.float64)
 
 
-def axis_names(item) -> list[str]:
-    """The `axes` attribute, one name per dimension; old files write "frame:y:x" or "frame,y,x"."""
-    names = text_list(item, "axes")
-    return names[0].strip("[]").replace(",", ":").split(":") if len(names) == 1 else names
-
-
 def checked_axis(name: str, dataset, size: int, allow_external: bool) -> Axis | None:
-    """An Axis if the dataset has one value per pixel (or per pixel edge) of its dimension."""
+    """An Axis if the dataset has one value per pixel (or per pixel edge) of its dimension.
+
+    Not netCDF's dimensions without a variable, which hold zeros.
+    """
     if not isinstance(dataset, h5py.Dataset) or dataset.shape not in ((size,), (size + 1,)):
         return None
+    if is_no_variable(dataset):
+        return None
     refuse_external_storage(dataset, allow_external)
-    return Axis(posixpath.basename(dataset.name) if name == "." else name, dataset[()], dataset)
+    return Axis(posixpath.basename(dataset.name if name in (".", "") else name), dataset[()],
+                dataset)

@@ -229,7 +229,7 @@ class PairReader:
             there = ", ".join(sorted(self.file)[:8]) or "an empty file"
             self.refuse(f"a dataset /{name}, got {there}")
         refuse_external_storage(found, allow_external=False)
-        check_extent(self.path, found)
+        check_extent(self.path, found, found.shape[1:])
         return found
 
     def refuse(self, text: str) -> None:

@@ -13,17 +13,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from swinmpi.errors import StackError, SwinmpiError
+from swinmpi.errors import ConfigError, StackError, SwinmpiError
 from swinmpi.storage.address import DAMAGE, open_file, parse_address, reason_of
-from swinmpi.storage.attributes import copy_attributes
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.merging import read_shard
-from swinmpi.storage.outputs.partial import DATA, LIBRARY
+from swinmpi.storage.outputs.partial import DATA, carried
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack, virtual_sources
@@ -41,13 +42,14 @@ START = ("import sys; sys.path[:] = {path!r}; from swinmpi.storage.probe import 
          "child(*sys.argv[1:])")
 
 
-def inspect_stacks(addresses: Sequence[str], allow_external: bool = False) -> None:
+def inspect_stacks(addresses: Sequence[str], allow_external: bool = False,
+                   view: View = AS_STORED) -> None:
     """StackError unless every stack can be opened, and read without harm to this process.
 
     Images that merely cannot be read are no error here. About 0.3 s, for any number of stacks. On
     one process.
     """
-    inspect("stack", addresses, allow_external)
+    inspect("stack", addresses, allow_external, view)
 
 
 def inspect_pairs(path: str) -> None:
@@ -60,13 +62,15 @@ def inspect_shards(paths: Sequence[Path]) -> None:
     inspect("shard", [str(path) for path in paths], False)
 
 
-def inspect(kind: str, addresses: Sequence[str], allow_external: bool) -> None:
+def inspect(kind: str, addresses: Sequence[str], allow_external: bool,
+            view: View = AS_STORED) -> None:
     """Have a child look at all addresses; raises what it finds."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS)}
     environ |= {"MPI4PY_RC_INITIALIZE": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     # Not -m: that would import modules from the current folder, where the user's data lie.
     start = START.format(path=sys.path)
-    command = [sys.executable, "-c", start, kind, str(int(allow_external)), *addresses]
+    command = [sys.executable, "-c", start, kind, str(int(allow_external)),
+               json.dumps(asdict(view)), *addresses]
     try:
         done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True,
                               timeout=PATIENCE_S)
@@ -97,12 +101,13 @@ def judge(said: Sequence[dict], code: int, stderr: bytes) -> None:
 
 # In the child
 
-def child(kind: str, allow_external: str, *addresses: str) -> None:
+def child(kind: str, allow_external: str, view: str, *addresses: str) -> None:
     """Look at every file and print one JSON object a line.
 
-    It says what is looked at, then why it is refused, or done.
+    It says what is looked at, then why it is refused, or done. view: JSON.
     """
-    look = {"stack": look_at_stack, "pairs": look_at_pairs, "shard": look_at_shard}[kind]
+    look = {"stack": partial(look_at_stack, view=View(**json.loads(view))),
+            "pairs": look_at_pairs, "shard": look_at_shard}[kind]
     external = bool(int(allow_external))
     bound(resource.RLIMIT_CORE, 0)
     for address in addresses:
@@ -119,7 +124,7 @@ def child(kind: str, allow_external: str, *addresses: str) -> None:
 def problem_of(look: Callable[[], None], path: Path) -> str | None:
     try:
         look()
-    except StackError as error:
+    except (StackError, ConfigError) as error:
         return str(error)
     except MemoryError:
         return (f"{path}: the HDF5 file is damaged (its metadata claim more memory than there is); "
@@ -129,13 +134,10 @@ def problem_of(look: Callable[[], None], path: Path) -> str | None:
     return None
 
 
-def look_at_stack(address: str, allow_external: bool) -> None:
-    with Stack.open(address, allow_external) as stack:
+def look_at_stack(address: str, allow_external: bool, view: View = AS_STORED) -> None:
+    with Stack.open(address, allow_external, view) as stack:
         walk_sources(stack.dataset)
-        with h5py.File("unused", "w", driver="core", backing_store=False, libver=LIBRARY) as copy:
-            axes = [axis.dataset for axis in stack.axes if axis is not None]
-            for source in (stack.dataset, *axes):
-                copy_attributes(source, copy.create_group(str(len(copy))))
+        carried(stack, scale=2)
         siblings = look_at_result(stack)
         walk_chunks(stack.dataset)
         read_images(stack.num_images, stack.dataset, stack.read_stored)

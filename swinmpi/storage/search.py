@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import h5py
-import numpy as np
 
 from swinmpi.storage.attributes import DAMAGE
-from swinmpi.storage.layout import find_problem
+from swinmpi.storage.layout import find_problem, looks_plain
+from swinmpi.storage.values import most_usual
 
 NAMED = 8
 FEWEST_PX = 4  # sides below are those of tables, not of images
@@ -20,14 +20,21 @@ MOST_LINKS = 1000  # to other files that are opened; a detector writes hundreds
 class Found:
     """Of a search.
 
-    stacks: dtypes by path; near: datasets that look like images but are no stack, with shape and
+    stacks: by path; near: datasets that look like images but are no stack, with shape and
     dtype; outside: links to other files, not followed; broken: links that lead nowhere.
     """
 
-    stacks: dict[str, np.dtype] = field(default_factory=dict)
+    stacks: dict[str, h5py.Dataset] = field(default_factory=dict)
     near: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+
+    @property
+    def likely(self) -> list[str]:
+        """Paths of the stacks that may be meant: those whose shape alone says so, if there are
+        any, and of these those of the usual dtypes."""
+        plain = {path: item for path, item in self.stacks.items() if looks_plain(item.shape)}
+        return most_usual({path: item.dtype for path, item in (plain or self.stacks).items()})
 
     def in_words(self) -> str:
         """What there is instead of stacks, to stand behind "found none"; empty for nothing."""
@@ -41,8 +48,8 @@ class Search:
     """Of everything below a group: hard links are followed, those to other files where it is
     allowed; each object once."""
 
-    def __init__(self, allow_external: bool):
-        self.allow_external = allow_external
+    def __init__(self, allow_external: bool, axes: str | None = None):
+        self.allow_external, self.axes = allow_external, axes
         self.found = Found()
         self._seen: set[tuple[str, int]] = set()
         self._links: list[tuple[str, h5py.Group, str]] = []
@@ -77,8 +84,8 @@ class Search:
         self._seen.add(identity)
         if isinstance(item, h5py.Group):
             self._note_links(path, item)
-        elif is_stack(item):
-            self.found.stacks[path] = item.dtype
+        elif is_stack(item, self.axes):
+            self.found.stacks[path] = item
         elif is_near(item):
             self.found.near.append(f"{path} {item.shape} {item.dtype}")
 
@@ -95,9 +102,10 @@ class Search:
                 self.found.outside.append(f"{place} -> {link.filename}")
 
 
-def search(group: h5py.Group, path: str, allow_external: bool = False) -> Found:
+def search(group: h5py.Group, path: str, allow_external: bool = False,
+           axes: str | None = None) -> Found:
     """See `Search`."""
-    return Search(allow_external).look_below(group, path)
+    return Search(allow_external, axes).look_below(group, path)
 
 
 def soft_links(group: h5py.Group) -> Iterator[tuple[str, h5py.SoftLink | h5py.ExternalLink]]:
@@ -108,8 +116,8 @@ def soft_links(group: h5py.Group) -> Iterator[tuple[str, h5py.SoftLink | h5py.Ex
             yield name, link
 
 
-def is_stack(item) -> bool:
-    return isinstance(item, h5py.Dataset) and find_problem(item) is None
+def is_stack(item, axes: str | None = None, group: h5py.Group | None = None) -> bool:
+    return isinstance(item, h5py.Dataset) and find_problem(item, axes, group) is None
 
 
 def is_near(item) -> bool:

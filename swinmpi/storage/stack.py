@@ -2,13 +2,14 @@
 import hashlib
 import math
 import os
+import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from swinmpi.errors import StackError, SwinmpiError
+from swinmpi.errors import ConfigError, StackError, SwinmpiError
 from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.storage.address import (
     DAMAGE,
@@ -21,8 +22,9 @@ from swinmpi.storage.address import (
     refuse_external_storage,
 )
 from swinmpi.storage.attributes import no_data_values, readable_attributes
-from swinmpi.storage.axes import Axis, find_axes
-from swinmpi.storage.layout import decide_layout, find_problem, to_chw
+from swinmpi.storage.layout import Arrangement, decide_layout, find_problem, in_words, to_chw
+from swinmpi.storage.metadata.described import Described, describe_stack
+from swinmpi.storage.metadata.frames import AS_STORED, View, spelled
 from swinmpi.storage.values import ValueRange, exact_float, measure_range
 
 HASHED_IMAGES, HASHED_BYTES = 16, 256 << 20  # at least that many; all of a stack that is not larger
@@ -34,46 +36,51 @@ CREDIBLE_BYTES, CREDIBLE_RATIO = 64 << 20, 2000  # gzip shrinks a block of zeros
 class Stack:
     """An open, readable stack; made by `Stack.open`, a context manager.
 
-    Not collective: any rank may open its own. It may be narrowed to some of its images: image
-    indices, `shape` and `axes` are then those of the part. no_data: which raw values are no
-    numbers; told_no_data: those of them that the file does not tell itself.
+    Not collective: any rank may open its own. Seen from outside its images follow each other along
+    the first dimension, however they are stored: `shape` and `layout` are so, `arrangement` knows
+    the rest. It may be narrowed to some of its images: image indices, `shape` and `axes` are then
+    those of the part. no_data: which raw values are no numbers; told_no_data: those of them that
+    the file does not tell itself.
     """
 
     def __init__(self, address: Address, file: h5py.File, dataset: h5py.Dataset,
-                 axes: tuple[Axis | None, ...], images: range | None = None,
+                 described: Described, images: range | None = None,
                  told_no_data: tuple[float, ...] = ()):
+        """images: of those that the description takes; None for all."""
         self.address = address
         self.file = file
         self.dataset = dataset
-        self.images = range(len(dataset)) if images is None else images
-        first = axes[0] and axes[0].cut(self.images, len(dataset))
-        self._all_axes, self.axes = axes, (first, *axes[1:])
-        self.layout = decide_layout(dataset)
-        self.attributes = readable_attributes(dataset)
+        self.described = described
+        self.arrangement = described.arrangement
+        self.images = range(self.arrangement.num_images) if images is None else images
+        self.layout = self.arrangement.folded
+        self.axes = described.own_axes(self.images)
         self.no_data, self.told_no_data = find_no_data(dataset, told_no_data), told_no_data
         self._stamp = stamp(file)
 
     @classmethod
     def open(cls, address: Address | str, allow_external: bool = False,
-             no_data: Sequence[float] = ()) -> "Stack":
+             view: View = AS_STORED, no_data: Sequence[float] = ()) -> "Stack":
         """Open and validate.
 
-        StackError for everything that could fail later, except damaged pixels. allow_external: also
-        follow external links, external storage and virtual datasets into other files. no_data:
-        stored values that mean no data, beside those that the file tells.
+        StackError for everything that could fail later, except damaged pixels; ConfigError for a
+        view that does not fit. allow_external: also follow external links, external storage and
+        virtual datasets into other files. no_data: stored values that mean no data, beside those
+        that the file tells.
         """
         if isinstance(address, str):
             address = parse_address(address)
         file = open_file(address.path)
         try:
-            name = find_dataset(file, address.dataset, allow_external)
+            name = find_dataset(file, address.dataset, allow_external, view.axes)
             address = Address(address.path, name)
             dataset = open_object(file, name, allow_external)
-            check_stack(address, dataset, allow_external)
+            group = open_object(file, posixpath.dirname(name), allow_external)
+            check_stack(address, dataset, allow_external, view.axes, group)
             check_no_data(address, dataset, no_data)
-            return cls(address, file, dataset, find_axes(file, name, allow_external),
-                       told_no_data=tuple(no_data))
-        except StackError:
+            described = describe_stack(file, name, dataset, view, allow_external)
+            return cls(address, file, dataset, described, told_no_data=tuple(no_data))
+        except (StackError, ConfigError):
             file.close()
             raise
         except DAMAGE as error:
@@ -83,13 +90,13 @@ class Stack:
 
     def narrowed(self, images: range) -> "Stack":
         """The part with these image indices of the whole stack, maybe none; of the same file."""
-        return Stack(self.address, self.file, self.dataset, self._all_axes, images,
+        return Stack(self.address, self.file, self.dataset, self.described, images,
                      self.told_no_data)
 
     @property
     def whole(self) -> "Stack":
-        """The stack with all images of the dataset."""
-        return self.narrowed(range(len(self.dataset)))
+        """The stack with all images that were taken of the dataset."""
+        return self.narrowed(range(self.arrangement.num_images))
 
     @property
     def first_image(self) -> int:
@@ -98,13 +105,18 @@ class Stack:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """As stored."""
-        return (len(self.images), *self.dataset.shape[1:])
+        """With the images first, else as stored."""
+        return (len(self.images), *self.arrangement.image_shape)
 
     @property
     def dtype(self) -> np.dtype:
         """As stored, with its byte order."""
         return self.dataset.dtype
+
+    @property
+    def attributes(self) -> dict:
+        """Of the dataset, as far as they mean something elsewhere."""
+        return readable_attributes(self.dataset)
 
     @property
     def num_images(self) -> int:
@@ -121,6 +133,16 @@ class Stack:
     @property
     def channels(self) -> int:
         return self.shape[self.layout.index("C")] if "C" in self.layout else 1
+
+    @property
+    def words(self) -> str:
+        """2 colour images of 48 x 60 px (t 1 x z 2)."""
+        return (in_words(self.num_images, self.channels, self.height, self.width)
+                + self.described.image_axes())
+
+    def stack_index(self, image_index: int) -> int:
+        """The image's index in the whole dataset, which keys its noise."""
+        return self.arrangement.stack_index(self.first_image + image_index)
 
     def read(self, image_index: int) -> np.ndarray:
         """One image as (C, H, W), float32 or, where that cannot hold the dtype, float64.
@@ -145,7 +167,7 @@ class Stack:
         that cannot be read count as damaged. A part has the whole stack's identity and its own
         `images`.
         """
-        if len(self.images) != len(self.dataset):
+        if len(self.images) != self.arrangement.num_images:
             return self.whole.identity() | {"images": [self.images.start, self.images.stop]}
         digest, image_bytes = hashlib.sha256(), math.prod(self.shape[1:]) * self.dtype.itemsize
         hashed = min(self.num_images, max(HASHED_IMAGES, HASHED_BYTES // image_bytes))
@@ -154,9 +176,12 @@ class Stack:
                 digest.update(self.read_stored(image_index).tobytes())
             except StackError:
                 digest.update(b"damaged")
-        no_data = {"no_data": [str(self.no_data)]} if self.no_data else {}
-        return {"dataset": self.address.dataset, "shape": list(self.shape), "dtype": self.dtype.str,
-                "layout": self.layout, "sha256_of_some_images": digest.hexdigest(), **no_data}
+        known = {"dataset": self.address.dataset, "shape": list(self.dataset.shape),
+                 "dtype": self.dtype.str, "layout": self.arrangement.layout,
+                 "sha256_of_some_images": digest.hexdigest()}
+        if self.arrangement.frames is not None:
+            known["frames"] = spelled(self.arrangement.frames)
+        return known | ({"no_data": [str(self.no_data)]} if self.no_data else {})
 
     def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:
         """One image, or some of its rows, in the stack's own layout and dtype.
@@ -168,15 +193,19 @@ class Stack:
             raise IndexError(f"{self.address}: image index {image_index} is not in "
                              f"0..{self.num_images - 1}")
         try:
-            within = [slice(None)] * (self.layout.index("H") - 1)
-            image = self.dataset[(self.first_image + image_index, *within, rows)]
+            image = self.dataset[self._place(image_index, rows)]
         except DAMAGE as error:
             self._check_unchanged()
-            raise StackError(f"{self.address}: image {self.first_image + image_index} cannot be "
+            raise StackError(f"{self.address}: image {self.stack_index(image_index)} cannot be "
                              f"read ({reason_of(error)}); the file is damaged, write it again"
                              ) from None
         self._check_unchanged()
         return image
+
+    def _place(self, image_index: int, rows: slice) -> tuple:
+        arrangement = self.arrangement
+        within = [rows if letter == "H" else slice(None) for letter in self.layout[1:]]
+        return arrangement.unfolded(arrangement.place(self.first_image + image_index), within)
 
     def _check_unchanged(self) -> None:
         if stamp(self.file) != self._stamp:
@@ -214,9 +243,13 @@ def stamp(file: h5py.File) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def check_stack(address: Address, dataset, allow_external: bool) -> None:
-    """StackError when `dataset` is not a readable stack with at least one pixel."""
-    problem = (find_problem(dataset) if isinstance(dataset, h5py.Dataset)
+def check_stack(address: Address, dataset, allow_external: bool, axes: str | None = None,
+                group: h5py.Group | None = None) -> None:
+    """StackError when `dataset` is not a readable stack with at least one pixel.
+
+    axes: as the user says. group: where the dataset was found.
+    """
+    problem = (find_problem(dataset, axes, group) if isinstance(dataset, h5py.Dataset)
                else "expected a dataset, got a named datatype")
     if problem is not None:
         raise StackError(f"{address}: {problem}; name the dataset as file.h5::/path/to/images")
@@ -225,7 +258,8 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
                          f"{dataset.shape}")
     refuse_external_storage(dataset, allow_external)
     virtual_sources(dataset)
-    check_extent(address, dataset)
+    layout = decide_layout(dataset, axes, group)
+    check_extent(address, dataset, Arrangement(layout, dataset.shape).image_shape)
     creation = dataset.id.get_create_plist()
     for position in range(creation.get_nfilters()):
         code, _, _, name = creation.get_filter(position)
@@ -239,12 +273,13 @@ def check_stack(address: Address, dataset, allow_external: bool) -> None:
                              "pip install 'swinmpi[filters]'")
 
 
-def check_extent(address: Address | str, dataset: h5py.Dataset) -> None:
+def check_extent(address: Address | str, dataset: h5py.Dataset,
+                 image_shape: Sequence[int]) -> None:
     """StackError when the shape claims more than can be true, or than one process can hold."""
-    pixels, gib, memory = math.prod(dataset.shape[1:]), 2**30, memory_bytes()
+    pixels, gib, memory = math.prod(image_shape), 2**30, memory_bytes()
     chunk_bytes = math.prod(dataset.chunks or (0,)) * dataset.dtype.itemsize
     needed = pixels * max(IMAGE_BYTES_PER_PIXEL, 2 * dataset.dtype.itemsize) + chunk_bytes
-    claimed = len(dataset) * pixels * dataset.dtype.itemsize
+    claimed = dataset.size * dataset.dtype.itemsize
     if needed > memory:
         raise StackError(f"{address}: an image of its shape {dataset.shape} needs "
                          f"{needed / gib:.3g} GiB of memory, this machine has "

@@ -20,8 +20,9 @@ from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.randomness import generator
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.files import check_place
+from swinmpi.storage.metadata.frames import View, check_frames
 from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, PairWriter
-from swinmpi.training.sources import Source, find_sources
+from swinmpi.training.sources import Source, find_sources, in_words
 from swinmpi.training.values import CommonValues
 
 MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
@@ -44,12 +45,13 @@ class Summary:
 @dataclass(frozen=True)
 class PrepareRequest:
     """What to read and write. source: a folder, a .tsv list whose paths start at `root`, or an HDF5
-    address."""
+    address, of which only `frames` are taken."""
 
     source: str
     output: Path
     root: Path | None = None
     overwrite: bool = False
+    frames: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class PreparePlan:
     num_images: int
     num_validate: int
     most_pairs: int
+    words: str
 
     @property
     def most_bytes(self) -> int:
@@ -76,16 +79,17 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
     """
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened)
+        words = in_words(sources)
     return PreparePlan(request, config, len(sources),
                        sum(source.split == VALIDATE for source in sources),
-                       sum(crop_limit(config, source.split) for source in sources))
+                       sum(crop_limit(config, source.split) for source in sources), words)
 
 
 def describe(plan: PreparePlan) -> str:
     """What `run` would do, in three lines."""
     request, config = plan.request, plan.config
     return "\n".join([
-        f"input    {request.source}: {plan.num_images} images, "
+        f"input    {request.source}: {plan.words}, "
         f"{plan.num_validate} of them for validation",
         f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
@@ -102,9 +106,17 @@ def run(plan: PreparePlan) -> Summary:
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened, inspected=True)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
-                      "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
+                      "data_config": recorded(config), "creator": f"swinmpi {__version__}"}
         writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
         return write_pairs(sources, config, writer)
+
+
+def recorded(config: DataConfig) -> str:
+    """As JSON; what says how a file is read only where it says something."""
+    default = DataConfig()
+    unsaid = {name for name in ("axes", "calibration", "no_data")
+              if getattr(config, name) == getattr(default, name)}
+    return config.model_dump_json(exclude=unsaid)
 
 
 def write_pairs(sources: Sequence[Source], config: DataConfig,
@@ -221,10 +233,12 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     """All that can be wrong before the first image is decoded, found now;
     every source has a split."""
     lr_size_px(config)
+    view = View(config.axes, request.frames, config.calibration)
+    check_frames(view.frames)
     check_place(request.output, PLACE, request.overwrite)
     if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
         raise OutputError(f"{request.output}: is the input as well; choose another --output")
-    return assign_splits(find_sources(request.source, request.root, opened, inspected,
+    return assign_splits(find_sources(request.source, request.root, opened, inspected, view,
                                       config.no_data_values), config)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from swinmpi.errors import StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import SUFFIXES, read_photograph
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.pairs import TRAIN, VALIDATE
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
@@ -24,28 +25,37 @@ SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 @dataclass(frozen=True)
 class Source:
     """One image to cut from. `read()` decodes it to (H, W, 1 or 3) as stored; it may raise
-    anything. no_data: which of these values are no numbers."""
+    anything. no_data: which of these values are no numbers. words: all images of its stack."""
 
     name: str
     read: Callable[[], np.ndarray]
     reduce: float = 1.0
     split: int | None = None
     no_data: NoData = NoData()
+    words: str | None = None
+
+
+def in_words(sources: Sequence[Source]) -> str:
+    """How many there are, of a stack also of what size."""
+    return sources[0].words or f"{len(sources)} images"
 
 
 def find_sources(text: str, root: Path | None, opened: ExitStack, inspected: bool = False,
-                 no_data: Sequence[float] = ()) -> list[Source]:
+                 view: View = AS_STORED, no_data: Sequence[float] = ()) -> list[Source]:
     """The images of a folder, a .tsv list or an HDF5 address, in an order that depends
     on their names only.
 
     Nothing is decoded yet; an HDF5 file stays open in `opened`. inspected: it was found to be sound
-    before. no_data: see Stack.open. StackError if there is not one image.
+    before. view: of an HDF5 stack; no_data: see Stack.open. StackError if there is not one image,
+    or frames are asked for where there is no stack.
     """
     path = Path(text)
     if "::" in text or path.suffix.lower() in HDF5_SUFFIXES:
         if not inspected:
-            inspect_stacks([text])
-        return stack_sources(text, opened, no_data)
+            inspect_stacks([text], view=view)
+        return stack_sources(text, opened, view, no_data)
+    if view.frames is not None:
+        raise StackError(f"{text}: expected an HDF5 stack for --frames, got none; leave it out")
     if path.suffix.lower() == ".tsv":
         return list_sources(path, root or path.parent)
     if path.is_dir():
@@ -109,12 +119,15 @@ def list_source(row: dict, root: Path, where: str) -> Source:
     return Source(row["path"], partial(read_photograph, root / row["path"]), reduce, SPLITS[split])
 
 
-def stack_sources(address: str, opened: ExitStack, no_data: Sequence[float] = ()) -> list[Source]:
+def stack_sources(address: str, opened: ExitStack, view: View = AS_STORED,
+                  no_data: Sequence[float] = ()) -> list[Source]:
     """The images of an HDF5 stack."""
-    stack = opened.enter_context(Stack.open(address, no_data=no_data))
+    stack = opened.enter_context(Stack.open(address, view=view, no_data=no_data))
     name = f"{stack.address.path.name}::{stack.address.dataset}"
-    return [Source(f"{name}[{index}]", partial(read_stack_image, stack, index),
-                   no_data=stack.no_data)
+    remark = stack.described.remark
+    words = f"{stack.words}{f' ({remark})' if remark else ''}"
+    return [Source(f"{name}[{stack.stack_index(index)}]", partial(read_stack_image, stack, index),
+                   no_data=stack.no_data, words=words)
             for index in range(stack.num_images)]
 
 

@@ -406,7 +406,7 @@ def test_evaluate_samples_first(tmp_path, checkpoint, capsys, monkeypatch):
     assert evaluate.main([*command, "--reference", str(wrong)]) == 2
     assert "expected" in capsys.readouterr().err
     assert evaluate.main([*command, "--reference", str(good), "--dry-run"]) == 0
-    assert "2 images of 20 x 24 px" in capsys.readouterr().out and not Path("new").exists()
+    assert "2 colour images of 20 x 24 px" in capsys.readouterr().out and not Path("new").exists()
     assert evaluate.main([*command, "--reference", str(good)]) == 0
     assert (sorted(path.name for path in Path("new/folder").iterdir())
             == ["evaluate.json", "evaluate.png", "sr.h5"])

@@ -23,11 +23,22 @@ from swinmpi.storage.files import (
     make_folder_of,
     put_in_place,
 )
+from swinmpi.storage.layout import Arrangement
 from swinmpi.storage.locking import open_locked
-from swinmpi.storage.outputs.packing import attach_scales, write_process
+from swinmpi.storage.metadata.said import is_no_variable
+from swinmpi.storage.outputs.packing import (
+    attach_scales,
+    link_images,
+    restore_axes,
+    restored_of,
+    unfolded,
+    write_process,
+)
 from swinmpi.storage.outputs.partial import (
+    ALONG,
     DATA,
     LIBRARY,
+    LINKED,
     PER_IMAGE,
     STRUCTURE,
     differing_keys,
@@ -117,38 +128,64 @@ def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | No
     parts: dict[str, list[np.ndarray]] = defaultdict(list)
     with closing(open_file(shards[0].path)) as first:
         for name in ("/", "entry", DATA, PER_IMAGE):
-            copy_attributes(first[name], merged.require_group(name))
+            copy_attributes(first[name], merged.require_group(name), (LINKED, ALONG))
+        arrangement, along = restored_of(first[DATA]), set(first.attrs.get(ALONG, ()))
         for name in shards[0].pixels:
-            create_images(merged[DATA], first[DATA][name], shards, virtual_path)
+            create_images(merged[DATA], first[DATA][name], shards, virtual_path, arrangement)
         for shard in shards:
             with closing(open_file(shard.path)) as file:
                 for name in small_datasets(file):
                     parts[name].append(file[name][()])
                 for name in () if virtual_path else shard.pixels:
-                    copy_chunks(file[DATA][name], merged[DATA][name], shard.images.start, sink)
-        stack_axis = f"{DATA}/{text_list(first[DATA], 'axes')[0]}"
+                    copy_chunks(file[DATA][name], merged[DATA][name], shard.images.start, sink,
+                                arrangement)
+        along.add(f"{DATA}/{text_list(first[DATA], 'axes')[0]}")
         for name, values in parts.items():
-            along_stack = name == stack_axis or name.startswith(PER_IMAGE)
+            along_stack = name in along or name.startswith(PER_IMAGE)
             joined = join(values, shards) if along_stack else values[0]
             copied = merged.create_dataset(name, data=joined, dtype=first[name].dtype)
             copy_attributes(first[name], copied, skip=STRUCTURE)
-    attach_scales(merged[DATA])
+        copy_groups(first["entry"], merged["entry"])
+        restore_axes(merged[DATA])
+        linked = first.attrs.get(LINKED, ())
+        link_images(merged, linked)
+    if not len(linked):
+        attach_scales(merged[DATA])
+
+
+def copy_groups(source: h5py.Group, target: h5py.Group) -> None:
+    """The attributes of what lies beside the images; its values are there already."""
+    for name, item in source.items():
+        if isinstance(item, h5py.Group) and item.name not in (DATA, PER_IMAGE, PROCESS):
+            copy_attributes(item, target.require_group(name))
+            copy_groups(item, target[name])
 
 
 def create_images(data: h5py.Group, source: h5py.Dataset, shards: Sequence[ShardFile],
-                  virtual_path: Path | None) -> None:
-    """The dataset of all images, stored like `source`, still without pixels; or the virtual one."""
-    name, shape = source.name.rpartition("/")[2], (shards[0].total, *source.shape[1:])
+                  virtual_path: Path | None, arrangement: Arrangement | None) -> None:
+    """The dataset of all images, stored like `source`, still without pixels; or the virtual one.
+
+    arrangement: how the images are to be stored, None where like those of a shard.
+    """
+    name = source.name.rpartition("/")[2]
+    shape = unfolded(arrangement, (shards[0].total, *source.shape[1:]))
     if virtual_path is None:
+        creation = source.id.get_create_plist()
+        creation.set_chunk(unfolded(arrangement, source.chunks, is_chunk=True))
         dataset = h5py.h5d.create(data.id, name.encode(), source.id.get_type(),
-                                  h5py.h5s.create_simple(shape), source.id.get_create_plist())
+                                  h5py.h5s.create_simple(shape), creation)
         target = h5py.Dataset(dataset)
     else:
         layout = h5py.VirtualLayout(shape, source.dtype)
         for shard in shards:
             part = h5py.VirtualSource(relative_name(shard.path, virtual_path), source.name,
                                       (len(shard.images), *source.shape[1:]), source.dtype)
-            layout[shard.images.start:shard.images.stop] = part
+            if arrangement is None:
+                layout[shard.images.start:shard.images.stop] = part
+                continue
+            for image, number in enumerate(shard.images):
+                within = [slice(None)] * (source.ndim - 1)
+                layout[arrangement.unfolded(arrangement.place(number), within)] = part[image]
         target = data.create_virtual_dataset(name, layout, fillvalue=source.fillvalue)
     copy_attributes(source, target)
 
@@ -161,7 +198,8 @@ def relative_name(path: Path, of: Path) -> str:
     return os.path.relpath(os.path.realpath(path), of.parent).replace("%", "%%")
 
 
-def copy_chunks(source: h5py.Dataset, target: h5py.Dataset, first_image: int, sink: Sink) -> None:
+def copy_chunks(source: h5py.Dataset, target: h5py.Dataset, first_image: int, sink: Sink,
+                arrangement: Arrangement | None) -> None:
     """Copy the stored chunks of a shard to their place in the whole; images given up have none.
 
     OSError when the disk is full.
@@ -169,7 +207,10 @@ def copy_chunks(source: h5py.Dataset, target: h5py.Dataset, first_image: int, si
     for offset in chunk_offsets(source):
         if source.id.get_chunk_info_by_coord(offset).byte_offset is not None:
             filter_mask, chunk = source.id.read_direct_chunk(offset)
-            target.id.write_direct_chunk((first_image + offset[0], *offset[1:]), chunk, filter_mask)
+            image = first_image + offset[0]
+            into = (image, *offset[1:]) if arrangement is None else arrangement.unfolded(
+                arrangement.place(image), offset[1:])
+            target.id.write_direct_chunk(into, chunk, filter_mask)
             sink.check()
 
 
@@ -186,9 +227,18 @@ def join(parts: Sequence[np.ndarray], shards: Sequence[ShardFile]) -> np.ndarray
 
 
 def small_datasets(file: h5py.File) -> list[str]:
-    """Paths of the axes and the figures."""
-    return [f"{group}/{name}" for group in (DATA, PER_IMAGE) for name, item in file[group].items()
-            if isinstance(item, h5py.Dataset) and item.ndim < 3]
+    """Paths of all but the images and the process: axes, figures, what lies beside them."""
+    found: list[str] = []
+
+    def note(name: str, item) -> None:
+        place = f"/entry/{name}"
+        images = place.startswith(f"{DATA}/") and getattr(item, "ndim", 0) >= 3
+        if (isinstance(item, h5py.Dataset) and not images and not is_no_variable(item)
+                and not place.startswith(f"{PROCESS}/")):
+            found.append(place)
+
+    file["entry"].visititems(note)
+    return found
 
 
 def pixels_of(file: h5py.File) -> dict[str, tuple]:
