@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from swinmpi.errors import StackError
-from swinmpi.images.photographs import SUFFIXES, read_photograph
+from swinmpi.images.photographs import read_photograph
+from swinmpi.images.pictures import SUFFIXES
 from swinmpi.storage.pairs import TRAIN, VALIDATE
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack

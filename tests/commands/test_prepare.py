@@ -324,18 +324,18 @@ def test_16_bit_tiff_keeps_every_bit(tmp_path, order, compression, channels):
     np.testing.assert_array_equal(read_photograph(tmp_path / "x.tif"), image[..., :3])
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (6, 4)])
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_16_bit_png_keeps_every_bit(tmp_path, colour_type, channels):
     image = noise(12, 9, channels, dtype=np.uint16)
     (tmp_path / "x.png").write_bytes(png16(image, colour_type))
-    np.testing.assert_array_equal(read_photograph(tmp_path / "x.png"), image[..., :3])
+    np.testing.assert_array_equal(read_photograph(tmp_path / "x.png"),
+                                  image[..., :1 if channels < 3 else 3])
 
 
 def test_depth_that_cannot_be_kept_is_refused(tmp_path):
-    (tmp_path / "x.png").write_bytes(png16(noise(12, 9, 2, dtype=np.uint16), 4))
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
     Image.fromarray(np.ones((4, 4), np.int32)).save(tmp_path / "i.tif")
-    for name in ("x.png", "f.tif", "i.tif"):
+    for name in ("f.tif", "i.tif"):
         with pytest.raises(ValueError, match="16"):
             read_photograph(tmp_path / name)
 
