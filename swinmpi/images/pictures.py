@@ -87,10 +87,11 @@ def check_size(width: int, height: int) -> None:
 def page_of(path: Path) -> Page:
     """The one page of a file that is no TIFF."""
     with open_picture(path) as image:
-        height, width = image.height, image.width
-        if image.getexif().get(ORIENTATION) in TURNED:
+        height, width, channels, dtype = (image.height, image.width, 1 if is_grey(image) else 3,
+                                          depth_of(image))
+        if exif_of(image, path).get(ORIENTATION) in TURNED:
             height, width = width, height
-        return Page(0, height, width, 1 if is_grey(image) else 3, depth_of(image))
+        return Page(0, height, width, channels, dtype)
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -109,6 +110,29 @@ def open_picture(path: Path) -> Image.Image:
     return image
 
 
+def exif_of(image: Image.Image, path: Path) -> Image.Exif:
+    """EXIF of a picture that need not be decoded, as Pillow finds it when it is.
+
+    Of a PNG it may follow the pixels, so Pillow would decode them all.
+    """
+    late = image.format == "PNG" and has_late_words(path)
+    return image.getexif() if late or image.format != "PNG" else Image.Image.getexif(image)
+
+
+def has_late_words(path: Path) -> bool:
+    """Whether a PNG holds EXIF or text behind its pixels."""
+    late = False
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(header := file.read(8)) == 8:
+            kind = header[4:]
+            if late and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            late = late or kind == b"IDAT"
+            file.seek(int.from_bytes(header[:4], "big") + 4, 1)
+    return False
+
+
 def decode_pillow(path: Path) -> Pixels:
     """A file that is no TIFF, upright, a palette resolved."""
     with open_picture(path) as image:
@@ -120,7 +144,7 @@ def decode_pillow(path: Path) -> Pixels:
             colour = np.asarray(upright(image)).astype(np.uint16)[..., None]
             return Pixels(colour, keyed_alpha(colour, transparent))
         if rawmode.startswith("LA;16"):
-            return grey_alpha_16(path, image.getexif().get(ORIENTATION, 1))
+            return grey_alpha_16(path, exif_of(image, path).get(ORIENTATION, 1))
         if rawmode.partition(";")[0] not in ("RGB", "RGBA", "RGBX") or rawmode[-3:] not in OTHER_BYTE:
             raise ValueError(f"16-bit layout {rawmode} would lose its depth; save it as "
                              "16-bit grey or RGB")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from swinmpi.images.pictures import ORIENTATION, TURNED, Pixels, open_picture
+from swinmpi.images.pictures import ORIENTATION, TURNED, Pixels, exif_of, open_picture
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}
@@ -34,7 +34,7 @@ class PngDetails:
 def read_details(path: Path, scale: int) -> PngDetails:
     """Of a PNG, JPEG or WebP: right for its upright picture on a grid that is `scale` times finer."""
     with open_picture(path) as image:
-        exif, info = image.getexif(), image.info
+        exif, info = exif_of(image, path), image.info
         orientation = exif.get(ORIENTATION, 1)
         height, width = image.height, image.width
         if orientation in TURNED:
