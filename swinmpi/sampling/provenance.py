@@ -4,12 +4,14 @@ import json
 import os
 import sys
 
-from swinmpi.config import dump_yaml
+from swinmpi.config import Config, dump_yaml
+from swinmpi.parallel.device import planned_device
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
+from swinmpi.sampling.request import SampleRequest
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -27,11 +29,21 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
             **config.parallel.model_dump(include=DECIDING)}
 
 
+def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
+    """All that decides the pixels of pictures, whatever their size and range: a folder begun with
+    other settings cannot be continued. JSON values."""
+    deciding = {"checkpoint": checkpoint_sha256, "value_range": config.output.value_range,
+                **config.model_dump(include={"model", "diffusion", "sampler"}),
+                **config.parallel.model_dump(include=DECIDING),
+                "device": planned_device(config.parallel.device)}
+    return json.loads(json.dumps(deciding))
+
+
 def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: dict) -> dict:
     """What the finished file tells about its making; `deciding` is its fingerprint."""
     request, config, distribution = plan.request, plan.config, plan.distribution
     failed = [
-        f"{stack.first_image + index}: {reason}" for index, reason in sorted(report.failed.items())]
+        f"{stack.noise_index(index)}: {reason}" for index, reason in sorted(report.failed.items())]
     return {"git_revision": git_revision(),
             "command": " ".join(sys.argv), "input": str(stack.address),
             "checkpoint": str(request.checkpoint), "checkpoint_sha256": deciding["checkpoint"],

@@ -16,6 +16,8 @@ from swinmpi.sampling.request import output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.mpio import SharedPartial
 from swinmpi.storage.output import StackOutput, measured_before, pixel_datasets
+from swinmpi.storage.pictures.source import PictureStack
+from swinmpi.storage.pictures.store import PictureStore
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -28,11 +30,11 @@ class Results:
     `output.backend: mpio` on all until `drain`.
     """
 
-    def __init__(self, plan: SamplingPlan, world: World, stack: Stack):
+    def __init__(self, plan: SamplingPlan, world: World, stack: Stack | PictureStack):
         """Collective; creates or resumes OUT.partial."""
         self.plan, self.world, self.stack = plan, world, stack
         self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
-        self.output: StackOutput | None = None
+        self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         self.value_range, self.remaining, partial = world.on_root(self._open)
         self.delivery = self._delivery(partial)
@@ -42,6 +44,8 @@ class Results:
     def _open(self) -> tuple[ValueRange, list[int], Path]:
         request, config, stack = self.plan.request, self.plan.config, self.stack
         with self.world.stopwatch.of("storage"):
+            if request.pictures is not None:
+                return self._open_pictures()
             if request.new_folder:
                 request.output.parent.mkdir(parents=True, exist_ok=True)
             given = config.output.value_range
@@ -54,6 +58,16 @@ class Results:
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=not given)
             return value_range, self.output.remaining(), self.output.partial
+
+    def _open_pictures(self) -> tuple[ValueRange, list[int], Path]:
+        request, config, job = self.plan.request, self.plan.config, self.plan.request.pictures
+        self.output = PictureStore(request.output, self.stack, config.model.scale, job.settings,
+                                   request.overwrite)
+        given = config.output.value_range
+        value_range = ValueRange(*given) if given else self.output.value_range()
+        self.fingerprint = fingerprint(self.plan, self.stack, job.settings["checkpoint"],
+                                       value_range)
+        return value_range, self.output.remaining(), request.output
 
     def _delivery(self, partial: Path) -> Delivery:
         stack, scale = self.stack, self.plan.config.model.scale

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from swinmpi.errors import StackError, Stopped
+from swinmpi.families.family import Family
 from swinmpi.families.loading import load_family
 from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.images.lr_rows import LrRows
@@ -31,8 +32,11 @@ from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.storage.stack import Stack
 
 
-def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
+def run(plan: SamplingPlan, world: World, stop: StopFlag,
+        family: Family | None = None) -> RunReport:
     """Super-resolve the stack into `plan.request.output`. Collective; the report is this rank's.
+
+    family: of `load_model`, where many runs share it.
 
     Raises Stopped on every rank when a signal asked for an end (finished images are kept). Images
     that cannot be read are left out and named in rank 0's report.
@@ -40,7 +44,7 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
     started, spent = time.perf_counter(), world.stopwatch.read()
     device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node)
     keep_freed_memory()
-    resolver_for = resolver_maker(plan, device)
+    resolver_for = resolver_maker(plan, device, family or load_model(plan, device))
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:
         plan = plan.continued(len(results.remaining))
         distribution, abandoned = plan.distribution, False
@@ -71,11 +75,17 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
         return report()
 
 
-def resolver_maker(plan: SamplingPlan, device: str):
-    """Load the model; returns what makes a SuperResolver for a group of ranks."""
+def load_model(plan: SamplingPlan, device: str) -> Family:
+    """The plan's checkpoint, ready on a device."""
     config, parallel = plan.config, plan.config.parallel
     family = load_family(plan.request.checkpoint, config.model, plan.takes_steps)
     prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
+    return family
+
+
+def resolver_maker(plan: SamplingPlan, device: str, family: Family):
+    """What makes a SuperResolver for a group of ranks."""
+    config, parallel = plan.config, plan.config.parallel
     process = make_process(config.sampler, config.diffusion, config.model.window_px)
     computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
 
@@ -119,7 +129,7 @@ class GroupWork:
         if not good:
             return
         config, results = self.plan.config, self.results
-        stack_indices = [self.stack.first_image + shard_index for shard_index in good]
+        stack_indices = [self.stack.noise_index(shard_index) for shard_index in good]
         seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
@@ -163,8 +173,7 @@ class GroupWork:
                 raw = None
             if group.any(raw is None):
                 if group.is_root:
-                    self.results.give_up(shard_index, f"{stack.address}: "
-                                         f"image {stack.first_image + shard_index} "
+                    self.results.give_up(shard_index, f"{stack.name_of(shard_index)} "
                                          "cannot be read; the file is damaged, write it again")
                 continue
             if group.any(not np.isfinite(raw).all()):
@@ -192,7 +201,7 @@ def raise_stopped(results: Results) -> None:
     results.drain()
     left = results.world.on_root(lambda: len(results.output.remaining()))
     raise Stopped(f"stopped by a signal with {left} images to go; start again to go on from "
-                  f"{results.plan.request.output}.partial")
+                  f"{results.plan.request.unfinished}")
 
 
 def announcement(plan: SamplingPlan) -> str:

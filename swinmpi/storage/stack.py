@@ -86,6 +86,14 @@ class Stack:
         """Image index in the whole stack of this stack's image 0."""
         return self.images.start
 
+    def noise_index(self, image_index: int) -> int:
+        """Which image's noise it gets: its index in the whole stack."""
+        return self.first_image + image_index
+
+    def name_of(self, image_index: int) -> str:
+        """For people."""
+        return f"{self.address}: image {self.noise_index(image_index)}"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """As stored."""
