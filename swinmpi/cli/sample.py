@@ -32,7 +32,8 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("sample", "Super-resolve HDF5 stacks or pictures; without INPUT the shipped stack.",
+    made = make_parser("sample",
+                       "Super-resolve HDF5 stacks or pictures; without INPUT the shipped stack.",
                        "mpirun -n 4 swinmpi-sample scan.h5::/entry/data --output scan_x2.h5 "
                        "--preset faithful", presets=True)
     made.add_argument("inputs", nargs="*", metavar="INPUT",

@@ -145,7 +145,8 @@ def decode_pillow(path: Path) -> Pixels:
             return Pixels(colour, keyed_alpha(colour, transparent))
         if rawmode.startswith("LA;16"):
             return grey_alpha_16(path, exif_of(image, path).get(ORIENTATION, 1))
-        if rawmode.partition(";")[0] not in ("RGB", "RGBA", "RGBX") or rawmode[-3:] not in OTHER_BYTE:
+        known = rawmode.partition(";")[0] in ("RGB", "RGBA", "RGBX") and rawmode[-3:] in OTHER_BYTE
+        if not known:
             raise ValueError(f"16-bit layout {rawmode} would lose its depth; save it as "
                              "16-bit grey or RGB")
         high = np.asarray(without_key(upright(image)))

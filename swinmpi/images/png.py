@@ -32,7 +32,7 @@ class PngDetails:
 
 
 def read_details(path: Path, scale: int) -> PngDetails:
-    """Of a PNG, JPEG or WebP: right for its upright picture on a grid that is `scale` times finer."""
+    """Of a PNG, JPEG or WebP: right when upright and on a grid that is `scale` times finer."""
     with open_picture(path) as image:
         exif, info = exif_of(image, path), image.info
         orientation = exif.get(ORIENTATION, 1)

@@ -244,8 +244,8 @@ def channels_of(page: tifffile.TiffPage) -> int:
             PHOTOMETRIC.YCBCR, PHOTOMETRIC.CIELAB) or samples == 4 and photometric == 5):
         return 3
     name = getattr(photometric, "name", photometric)
-    raise ValueError(f"expected grey or RGB with at most one sample of alpha, got {samples} samples "
-                     f"of {name}; save it as grey or RGB")
+    raise ValueError("expected grey or RGB with at most one sample of alpha, "
+                     f"got {samples} samples of {name}; save it as grey or RGB")
 
 
 def shape_of(page: tifffile.TiffPage) -> tuple[int, int]:

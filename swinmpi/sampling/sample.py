@@ -173,8 +173,8 @@ class GroupWork:
                 raw = None
             if group.any(raw is None):
                 if group.is_root:
-                    self.results.give_up(shard_index, f"{stack.name_of(shard_index)} "
-                                         "cannot be read; the file is damaged, write it again")
+                    self.results.give_up(shard_index, f"{stack.name_of(shard_index)} cannot be "
+                                         "read; the file is damaged, write it again")
                 continue
             if group.any(not np.isfinite(raw).all()):
                 # What fills a hole may lie in rows of others.
@@ -183,6 +183,9 @@ class GroupWork:
                 values = self.unit(raw)
             good.append(shard_index)
             lr.append(LrRows(values, rows.start, stack.height, raw))
+        if good and len(good) < len(shard_indices):
+            # Which rows a rank needs of an image depends on how many are made together.
+            return self.read_own_rows(good)
         return good, lr
 
     def read(self, shard_index: int, rows: range) -> np.ndarray:

@@ -54,7 +54,7 @@ def find_files(inputs: Sequence[str], skip: Path | None = None) -> Found:
             others += [str(path / name) for name in inside if has_suffix(name, OTHER_SUFFIXES)]
         elif is_hdf5(path) or has_suffix(path.name, HDF5_SUFFIXES):
             stacks.append(text)
-        elif has_suffix(path.name, SUFFIXES) and path.exists():
+        elif has_suffix(path.name, SUFFIXES) and path.is_file():
             pictures.append((path, path.name))
         else:
             raise StackError(f"{text}: expected a folder, {EXPECTED}, or an HDF5 file, got "
@@ -72,8 +72,8 @@ def are_many(inputs: Sequence[str]) -> bool:
     if len(inputs) != 1:
         return len(inputs) > 1
     path = Path(inputs[0])
-    return path.is_dir() or ("::" not in inputs[0] and has_suffix(path.name, SUFFIXES)
-                             and not is_hdf5(path))
+    return path.is_dir() or ("::" not in inputs[0] and not is_hdf5(path)
+                             and has_suffix(path.name, (*SUFFIXES, *OTHER_SUFFIXES)))
 
 
 def look_at(pictures: Sequence[tuple[Path, str]]) -> tuple[list[Picture], dict[str, str]]:

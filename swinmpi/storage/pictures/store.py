@@ -116,7 +116,7 @@ class PictureStore:
                     self._spool(picture, page.number).unlink(missing_ok=True)
 
     def finish(self, provenance: Mapping[str, Any], failed: Collection[int] = ()) -> Path:
-        """See `ImageStore`; returns the folder. What waits of files with failed pages is dropped."""
+        """See `ImageStore`; returns the folder. A file with failed pages is left out."""
         missing = sorted(set(self.remaining()) - set(failed))
         if missing:
             raise ValueError(f"{self.folder}: {len(missing)} images are not done, the first is "
