@@ -3,52 +3,54 @@
 Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresize -> PairWriter.
 """
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
-from swinmpi.errors import ConfigError, OutputError, StackError, SwinmpiError
+from swinmpi.errors import OutputError, StackError, SwinmpiError
 from swinmpi.images.imresize import imresize
-from swinmpi.images.photographs import Photograph, to_photograph, with_channels, with_depth
-from swinmpi.randomness import generator
+from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.files import check_place
-from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, PairWriter
-from swinmpi.training.sources import Source, find_sources
+from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, LrWriter, PairWriter
+from swinmpi.storage.pictures.listing import named
+from swinmpi.training.decoding import (
+    MAX_DRAWS,
+    CommonDepth,
+    ImageUnusable,
+    Summary,
+    crop_limit,
+    decode,
+    is_flat,
+    keyed_random,
+    lr_size_px,
+    num_crops,
+    say,
+)
+from swinmpi.training.own_pairs import check_own_lr, cut_pairs, lr_sources, write_lr
+from swinmpi.training.sources import Source, find_sources, left_out
 
-MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
 SPLIT_STREAM = 2**64 - 1  # an image index that no image has
-
-
-class ImageUnusable(Exception):
-    """This image cannot give a crop; the text says why, the others go on."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was written; `failed` holds one line for each skipped image."""
-
-    num_train: int
-    num_validate: int
-    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What to read and write. source: a folder, a .tsv list whose paths start at `root`, or an HDF5
-    address."""
+    """What to read and write. sources: folders, pictures, .tsv lists whose paths start at `root`,
+    HDF5 addresses. lr: where the LR images are, if they are not to be made; lr_only: a stack of
+    whole LR images instead of pairs."""
 
-    source: str
+    sources: tuple[str, ...]
     output: Path
     root: Path | None = None
     overwrite: bool = False
+    lr: str | None = None
+    lr_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
     """
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened)
+    if request.lr_only:
+        return PreparePlan(request, config, len(sources), 0, 0)
     return PreparePlan(request, config, len(sources),
                        sum(source.split == VALIDATE for source in sources),
                        sum(crop_limit(config, source.split) for source in sources))
@@ -83,8 +87,12 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
 def describe(plan: PreparePlan) -> str:
     """What `run` would do, in three lines."""
     request, config = plan.request, plan.config
+    if request.lr_only:
+        return (f"input    {' '.join(request.sources)}: {plan.num_images} images\n"
+                f"output   {request.output}: their LR images, {config.scale:g} times smaller, "
+                f"{config.kernel}")
     return "\n".join([
-        f"input    {request.source}: {plan.num_images} images, "
+        f"input    {' '.join(request.sources)}: {plan.num_images} images, "
         f"{plan.num_validate} of them for validation",
         f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
@@ -102,6 +110,14 @@ def run(plan: PreparePlan, stopping: Callable[[], bool] = lambda: False) -> Summ
         sources = validated_sources(request, config, opened, inspected=True)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
                       "data_config": config.model_dump_json(), "creator": f"swinmpi {__version__}"}
+        if request.lr_only:
+            return write_lr(sources, config, opened.enter_context(
+                LrWriter(request.output, attributes, request.overwrite)), stopping)
+        if request.lr is not None:
+            attributes["kernel"] = "own LR images"
+            lr = lr_sources(request.sources, sources, request.lr, opened)
+            sources = [replace(source, lr=own.read)
+                       for source, own in zip(sources, lr, strict=True)]
         writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
         return write_pairs(sources, config, writer, stopping)
 
@@ -113,9 +129,10 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
     with Progress(len(sources), "images") as progress:
         for image_index, source in enumerate(sources):
             try:
-                photograph = to_photograph(depth.convert(source.name, decode(source)))
-                for hr in cut_crops(photograph, source, config, image_index):
-                    writer.append(hr, degrade(hr, config), source.split, source.name)
+                photograph = to_photograph(depth.convert(source.name, decode(source.read)))
+                cut = cut_crops if source.lr is None else partial(cut_pairs, depth=depth)
+                for hr, lr in cut(photograph, source, config, image_index):
+                    writer.append(hr, lr, source.split, source.name)
                     counts[source.split] += 1
                     if stopping():
                         raise SwinmpiError("stopped by a signal; nothing was written")
@@ -129,13 +146,14 @@ def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWrite
 
 
 def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
-              image_index: int) -> Iterator[np.ndarray]:
-    """HR images (size_px, size_px, C) of one photograph; what is drawn depends on
-    (seed, image index) alone."""
+              image_index: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """HR images (size_px, size_px, C) of one photograph and the LR images made of them; what is
+    drawn depends on (seed, image index) alone."""
     random = keyed_random(config.seed, image_index)
     height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
     if config.mode == "whole":
-        yield whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
+        hr = whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
+        yield hr, degrade(hr, config)
         return
     most_reduce = min(photograph.height_px, photograph.width_px) / config.size_px
     if most_reduce < source.reduce:
@@ -149,7 +167,7 @@ def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
                 raise ImageUnusable(f"{MAX_DRAWS} crops were flat; "
                                     "see data.flat_reject and data.flat_threshold")
             return
-        yield crop
+        yield crop, degrade(crop, config)
 
 
 def draw_crop(photograph: Photograph, source: Source, config: DataConfig,
@@ -195,45 +213,22 @@ def degrade(hr: np.ndarray, config: DataConfig) -> np.ndarray:
     return imresize(hr, size=(lr_size_px(config),) * 2, kernel=config.kernel)
 
 
-def decode(source: Source) -> np.ndarray:
-    try:
-        return source.read()
-    # decoders raise anything on damaged files, and one image must not end the run
-    except Exception as error:
-        raise ImageUnusable("cannot be read: "
-                            f"{' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-class CommonDepth:
-    """Brings every image to the configured channels and the bit depth of the first one;
-    says so the first time."""
-
-    def __init__(self, channels: int):
-        self.channels = channels
-        self.first: tuple[np.dtype, int] | None = None
-        self.said = False
-
-    def convert(self, name: str, image: np.ndarray) -> np.ndarray:
-        """(H, W, C) uint8 or uint16 -> (H, W, channels) of the first image's type."""
-        kind = (image.dtype, image.shape[2])
-        self.first = self.first or kind
-        if kind != self.first and not self.said:
-            self.said = True
-            say(f"warning: {name} is {kind_in_words(kind)}, "
-                f"the first image is {kind_in_words(self.first)}; "
-                f"all become {kind_in_words((self.first[0], self.channels))}")
-        return with_depth(with_channels(image, self.channels), self.first[0])
-
-
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,
                       inspected: bool = False) -> list[Source]:
     """All that can be wrong before the first image is decoded, found now;
     every source has a split."""
     lr_size_px(config)
     check_place(request.output, PLACE, request.overwrite)
-    if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
-        raise OutputError(f"{request.output}: is the input as well; choose another --output")
-    return assign_splits(find_sources(request.source, request.root, opened, inspected), config)
+    for text in request.sources:
+        if Path(text.split("::")[0]).resolve() == request.output.resolve():
+            raise OutputError(f"{request.output}: is the input as well; choose another --output")
+    found = find_sources(request.sources, request.root, opened, inspected)
+    check_own_lr(request.lr, request.lr_only, config)
+    if request.lr is not None and not inspected:
+        lr_sources(request.sources, found, request.lr, opened, inspected)
+    if not inspected and (unread := left_out(request.sources)):
+        say(f"left out: {named(unread)}")
+    return assign_splits(found, config)
 
 
 def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
@@ -248,45 +243,3 @@ def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]
     splits = {int(index): VALIDATE for index in drawn}
     return [source if source.split is not None else replace(source, split=splits.get(index, TRAIN))
             for index, source in enumerate(sources)]
-
-
-def num_crops(config: DataConfig, split: int, area_px: float) -> int:
-    """Crops of an image of `area_px` after reduction."""
-    most = crop_limit(config, split)
-    if config.coverage is None:
-        return most
-    return min(most, math.ceil(config.coverage * area_px / config.size_px**2))
-
-
-def crop_limit(config: DataConfig, split: int) -> int:
-    if config.mode == "whole":
-        return 1
-    return (config.validate_crops or config.crops_per_image if split == VALIDATE
-            else config.crops_per_image)
-
-
-def lr_size_px(config: DataConfig) -> int:
-    """size_px / scale, which must be whole for HR and LR pixels to lie over each other."""
-    size = round(config.size_px / config.scale)
-    if abs(size * config.scale - config.size_px) > 1e-6:
-        raise ConfigError(f"data.size_px: expected a multiple of data.scale = {config.scale:g}, "
-                          f"got {config.size_px}")
-    return size
-
-
-def is_flat(crop: np.ndarray, threshold: float) -> bool:
-    """Standard deviation of the brightness, on a scale of 0..1."""
-    return crop.mean(axis=2).std() / np.iinfo(crop.dtype).max < threshold
-
-
-def keyed_random(seed: int, stream: int) -> np.random.Generator:
-    """stream: an image index, or SPLIT_STREAM."""
-    return generator((seed, stream))
-
-
-def kind_in_words(kind: tuple[np.dtype, int]) -> str:
-    return f"{kind[0].itemsize * 8}-bit {'grey' if kind[1] == 1 else 'RGB'}"
-
-
-def say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
