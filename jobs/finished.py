@@ -24,11 +24,11 @@ def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
 
 
 def of_sampling(options: Namespace) -> tuple[int, str | None]:
-    from swinmpi.sampling.settings import resolve_config
     from swinmpi.sampling.many import default_folder
+    from swinmpi.sampling.settings import resolve_config
     from swinmpi.sampling.validation import with_output
-    from swinmpi.storage.pictures.listing import are_many
     from swinmpi.storage.header import read_header
+    from swinmpi.storage.pictures.listing import are_many
     request, given = sample.request_of(options), sample.settings_given(options)
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)

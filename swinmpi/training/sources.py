@@ -30,8 +30,8 @@ SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 @dataclass(frozen=True)
 class Source:
     """One image to cut from. `read()` decodes it to (H, W, 1 or 3), uint8 or uint16;
-    it may raise anything. `lr()` likewise its LR image, where that is not to be made; `raw()` in the values
-    of its own dtype, where `read()` changes them."""
+    it may raise anything. `lr()` likewise its LR image, where that is not to be made; `raw()` the
+    values as stored, where `read()` changes them."""
 
     name: str
     read: Callable[[], np.ndarray]
