@@ -128,7 +128,12 @@ def files_below(folder: Path, skip: Path | None = None) -> list[str]:
 
 
 def walk(folder: Path, top: Path, skip: str | None) -> Iterator[str]:
-    for entry in os.scandir(folder):
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise StackError(f"{folder}: the folder cannot be read ({error.strerror}); "
+                         "change its rights, or name its files one by one") from None
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         path = Path(entry.path)
