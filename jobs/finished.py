@@ -24,13 +24,34 @@ def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
 
 
 def of_sampling(options: Namespace) -> tuple[int, str | None]:
+    from swinmpi.sampling.many import default_folder
     from swinmpi.sampling.settings import resolve_config
     from swinmpi.sampling.validation import with_output
     from swinmpi.storage.header import read_header
+    from swinmpi.storage.pictures.listing import are_many
     request, given = sample.request_of(options), sample.settings_given(options)
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
+    if options.inputs and are_many(options.inputs):
+        return of_folder(options, request.output or default_folder(options.inputs,
+                                                                   config.model.scale))
     return of_stack(with_output(request, config).output)
+
+
+def of_folder(options: Namespace, folder: Path) -> tuple[int, str | None]:
+    """Of pictures and of several stacks: those of HDF5 count by their files, pictures by the
+    folder's journal, whose last line is written when nothing more can be made."""
+    from swinmpi.storage.pictures.journal import read_memory
+    from swinmpi.storage.pictures.listing import find_files
+    found, memory = find_files(options.inputs, folder), read_memory(folder)
+    stacks = list(folder.glob("*_x*.h5"))
+    done = len(memory.pictures) + len(memory.pages) + sum(map(images_done, stacks))
+    done += sum(map(images_done, folder.glob("*_x*.h5.partial")))
+    if found.pictures and not memory.is_over:
+        return done, f"{folder}: not all pictures are there"
+    if len(stacks) < len(found.stacks):
+        return done, f"{folder}: {len(stacks)} of {len(found.stacks)} HDF5 files are there"
+    return done, None
 
 
 def of_evaluation(options: Namespace) -> tuple[int, str | None]:

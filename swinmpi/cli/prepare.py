@@ -15,15 +15,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> ArgumentParser:
     made = make_parser("prepare", __doc__.partition(": ")[2], "swinmpi-prepare photos/ --output "
                        "pairs.h5 --set data.scale=2 --set data.crops_per_image=50")
-    made.add_argument("input", metavar="INPUT",
-                      help="folder of images (PNG, JPEG, TIFF, WebP), HDF5 stack as "
-                      "file.h5::/path, or list .tsv with the columns path, reduce, split")
+    made.add_argument("inputs", nargs="+", metavar="INPUT",
+                      help="folder of images (PNG, JPEG, TIFF, WebP) or of HDF5 files, a picture, "
+                      "HDF5 stack as file.h5::/path, or list .tsv with the columns path, reduce, "
+                      "split")
     made.add_argument("--output", required=True, type=Path, metavar="FILE",
                       help="HDF5 file to write")
     made.add_argument("--root", type=Path, metavar="DIR",
                       help="where the paths of a list start (its own folder)")
     made.add_argument("--frames", metavar="LIST",
                       help="of an HDF5 stack only these images, such as 4: or 0,10,-1")
+    lr = made.add_mutually_exclusive_group()
+    lr.add_argument("--lr", metavar="INPUT",
+                    help="your own LR images: a folder with the names of the HR images, or an HDF5 "
+                    "stack in their order")
+    lr.add_argument("--lr-only", action="store_true",
+                    help="write a stack of whole LR images, to test with")
     made.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return made
 
@@ -36,15 +43,16 @@ def prepare_command(argv: Sequence[str] | None) -> None:
 
     # Imported here: torch takes seconds to import; --help must not.
     from swinmpi.training.prepare import PrepareRequest, describe, plan, run
-    made = plan(PrepareRequest(options.input, options.output, options.root, options.overwrite,
-                               options.frames),
-                config)
+    request = PrepareRequest(tuple(options.inputs), options.output, options.root,
+                             options.overwrite, options.frames, options.lr, options.lr_only)
+    made = plan(request, config)
     if options.dry_run:
         print(describe(made))
         return
     summary = run(made)
-    print(f"{options.output}: {summary.num_train} pairs to train, "
-          f"{summary.num_validate} to validate")
+    print(f"{options.output}: " + (
+        f"{summary.num_train} LR images" if options.lr_only else
+        f"{summary.num_train} pairs to train, {summary.num_validate} to validate"))
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
 

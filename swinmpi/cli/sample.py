@@ -9,7 +9,7 @@ from pathlib import Path
 from swinmpi.cli.options import make_parser, parse, run_command, warnings_in_one_line
 from swinmpi.config import Config
 from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, MODELS, shipped
-from swinmpi.errors import ConfigError, SomeImagesFailed
+from swinmpi.errors import ConfigError, SomeImagesFailed, SwinmpiError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
 from swinmpi.parallel.shares import Shard
@@ -32,13 +32,16 @@ def run(argv: Sequence[str] | None) -> None:
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("sample", "Super-resolve an HDF5 stack; without INPUT the shipped one.",
+    made = make_parser("sample",
+                       "Super-resolve HDF5 stacks or pictures; without INPUT the shipped stack.",
                        "mpirun -n 4 swinmpi-sample scan.h5::/entry/data --output scan_x2.h5 "
                        "--preset faithful", presets=True)
-    made.add_argument("input", nargs="?", metavar="INPUT",
-                      help="LR stack, file.h5 or file.h5::/path")
+    made.add_argument("inputs", nargs="*", metavar="INPUT",
+                      help="LR stack, file.h5 or file.h5::/path; or pictures (PNG, JPEG, WebP, "
+                      "TIFF), folders of them, several stacks")
     made.add_argument("--output", type=Path, metavar="OUT",
-                      help="HDF5 file to write (default: INPUT's name with _x2, _x4)")
+                      help="HDF5 file to write (default: INPUT's name with _x2, _x4); for pictures "
+                      "and several inputs a folder")
     model = made.add_mutually_exclusive_group()
     model.add_argument("--checkpoint", type=Path, metavar="FILE",
                        help="weights of swinmpi-train (.safetensors)")
@@ -71,6 +74,11 @@ def shard(text: str) -> Shard:
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, print on rank 0. Collective."""
     plan = world.on_root(lambda: plan_of(options, world.size))
+    if is_of_many(plan):
+        from swinmpi.sampling.many import run_many
+        report, failed = run_many(plan, world, stop)
+        world.on_root(lambda: conclude_many(plan, report, failed))
+        return
     from swinmpi.sampling.sample import run
     world.on_root(lambda: tell_shard(plan.request))
     report = run(plan, world, stop)
@@ -78,10 +86,15 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
 
 
 def plan_of(options: Namespace, num_ranks: int):
-    """The plan of a command line, validated. On one process."""
+    """The plan of a command line, validated: a SamplingPlan, or a ManyPlan for pictures and several
+    inputs. On one process."""
     from swinmpi.sampling.validation import validated
+    from swinmpi.storage.pictures.listing import are_many
+    if options.inputs and are_many(options.inputs):
+        from swinmpi.sampling.many import plan_many
+        return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
     request, config = validated(request_of(options), settings_given(options))
-    if options.input is None:
+    if not options.inputs:
         check_demo(config, request.checkpoint)
     from swinmpi.sampling.plan import plan
     return plan(request, config, num_ranks)
@@ -90,10 +103,10 @@ def plan_of(options: Namespace, num_ranks: int):
 def request_of(options: Namespace):
     """What the command line asks for, not validated."""
     from swinmpi.sampling.request import SampleRequest, View
-    demo = options.input is None
+    demo = not options.inputs
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
     in_own_folder = demo and options.output is None
-    return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.input,
+    return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.inputs[0],
                          DEMO_FOLDER / "sr.h5" if in_own_folder else options.output,
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
@@ -121,12 +134,29 @@ def conclude(options: Namespace, request, report) -> None:
     SomeImagesFailed where some did."""
     print_table(report)
     written = [request.output]
-    if options.input is None and options.shard is None:
+    if not options.inputs and options.shard is None:
         from swinmpi.evaluation.demo import PICTURE, REPORT, present
         print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
     raise_failed(request, report)
+
+
+def is_of_many(plan) -> bool:
+    """Whether a plan is of many runs."""
+    return hasattr(plan, "plans")
+
+
+def conclude_many(plan, report, failed: Sequence[str]) -> None:
+    """Tell what was made. On one process. SomeImagesFailed where some could not be."""
+    from swinmpi.storage.pictures.listing import named
+    output = plan.request.output
+    if report.share:
+        print_table(report)
+    print(f"written: {SwinmpiError(str(output))}", flush=True)
+    if failed:
+        raise SomeImagesFailed(f"{output}: written, but {len(failed)} could not be made: "
+                               f"{named(failed)}")
 
 
 def tell_shard(request) -> None:
@@ -155,13 +185,22 @@ def show_plan(options: Namespace) -> None:
     from swinmpi.families.loading import load_family
     from swinmpi.sampling.plan import describe
     from swinmpi.sampling.results import rehearse
+    if is_of_many(plan):
+        from swinmpi.sampling.many import describe_many
+        for one in plan.plans[:1]:
+            load_family(one.request.checkpoint, one.config.model, one.takes_steps)
+        print(describe_many(plan, [settled_range(rehearse(one)) for one in plan.plans]))
+        return
     load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
-    settled = rehearse(plan)
+    print(f"{describe(plan)}\n{settled_range(rehearse(plan))}")
+
+
+def settled_range(settled) -> str:
+    """The line of a plan on the range; remarks are said at once."""
     for remark in settled.remarks:
         print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
     values = settled.values
-    print(f"{describe(plan)}\n"
-          f"range       {values.low:g} to {values.high:g} become -1 to 1 ({settled.how})")
+    return f"range       {values.low:g} to {values.high:g} become -1 to 1 ({settled.how})"
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
 """Photographs as arrays: decoding at full bit depth, cutting crops shrunk by any factor out
 of one decoded image."""
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-MAX_PIXELS = 2**29  # Pillow's own limit of 89 Mpx is below large photographs and microscope slides
+from swinmpi.images.pictures import read_page
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as MATLAB's rgb2gray
-# Pillow decodes 16-bit colour to one byte per sample, the high one; with the byte orders
-# exchanged, to the low one.
-OTHER_BYTE = {"16L": "16B", "16B": "16L", "16N": "16B" if sys.byteorder == "little" else "16L"}
 
 
 @dataclass(frozen=True)
@@ -59,27 +55,18 @@ def to_photograph(image: np.ndarray) -> Photograph:
     return Photograph(tuple(planes), image.dtype)
 
 
-def read_photograph(path: Path) -> np.ndarray:
-    """Decode to (H, W, C), uint8 or uint16, C of 1 or 3: EXIF orientation applied, palette
+def read_photograph(path: Path, page: int = 0) -> np.ndarray:
+    """Decode one page to (H, W, C), uint8 or uint16, C of 1 or 3: EXIF orientation applied, palette
     resolved, alpha dropped.
 
     Raises whatever the decoder raises for a damaged file, ValueError for a kind of image it cannot
     keep the depth of.
     """
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    image, rawmode = load(path)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
-        return np.asarray(image).astype(np.uint16)[..., None]
-    if image.mode in ("I", "F") or "32" in rawmode:
-        raise ValueError(f"expected 8 or 16 bit per channel, got {rawmode}; "
+    image = read_page(path, page).colour
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"expected 8 or 16 bit per channel, got {image.dtype}; "
                          "put such images into an HDF5 stack")
-    if "16" not in rawmode:
-        return colours(image)
-    if rawmode.partition(";")[0] not in ("RGB", "RGBA", "RGBX") or rawmode[-3:] not in OTHER_BYTE:
-        raise ValueError(f"16-bit layout {rawmode} would lose its depth; save it as "
-                         "16-bit grey or RGB")
-    low_bytes, _ = load(path, rawmode[:-3] + OTHER_BYTE[rawmode[-3:]])
-    return colours(image).astype(np.uint16) * 256 + colours(low_bytes)
+    return image
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -105,34 +92,6 @@ def to_dtype(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if image.dtype == dtype:
         return image
     return np.clip(np.rint(image), 0, np.iinfo(dtype).max).astype(dtype)
-
-
-def load(path: Path, rawmode: str | None = None) -> tuple[Image.Image, str]:
-    """The decoded, upright image and how Pillow unpacked its samples; a given `rawmode` replaces
-    Pillow's choice."""
-    with Image.open(path) as image:
-        if rawmode is not None:
-            image.tile = [with_rawmode(tile, rawmode) for tile in image.tile]
-        args = image.tile[0][3] if image.tile else ""
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        upright.format = image.format
-    return upright, str(args if isinstance(args, str) else args[0] if args else "")
-
-
-def with_rawmode(tile: tuple, rawmode: str) -> tuple:
-    """A Pillow tile (codec, extents, offset, arguments) with another raw mode; arguments are that
-    or start with it."""
-    arguments = rawmode if isinstance(tile[3], str) else (rawmode, *tile[3][1:])
-    # a named tuple in newer versions of Pillow
-    return getattr(tile, "_make", tuple)((*tile[:3], arguments))
-
-
-def colours(image: Image.Image) -> np.ndarray:
-    """(H, W, 1) of grey or (H, W, 3) of any other Pillow mode with 8 bits per
-    sample; alpha dropped."""
-    grey = image.mode in ("1", "L", "LA", "La")
-    return stack_channels([np.asarray(image.convert("L" if grey else "RGB"))])
 
 
 def stack_channels(parts: list[np.ndarray]) -> np.ndarray:

@@ -21,6 +21,7 @@ from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
 from swinmpi.storage.header import read_header
 from swinmpi.storage.outputs.output import pixel_datasets
 from swinmpi.storage.outputs.partial import carried
+from swinmpi.storage.pictures.source import PictureStack
 from swinmpi.storage.stack import Stack
 from swinmpi.windows.grid import WindowGrid
 
@@ -85,12 +86,15 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
 
 
-def facts_of(stack: Stack, scale: int) -> StackFacts:
+def facts_of(stack: Stack | PictureStack, scale: int) -> StackFacts:
     """On one process; nothing is read but metadata."""
+    facts = StackFacts(str(stack.address), stack.num_images, stack.height, stack.width,
+                       stack.channels, stack.layout, stack.dtype, stack.words)
+    if isinstance(stack, PictureStack):
+        return facts
     remark = stack.described.remark
-    return StackFacts(str(stack.address), stack.num_images, stack.height, stack.width,
-                      stack.channels, stack.arrangement.layout, stack.dtype, stack.words,
-                      (*([remark] if remark else []), *carried(stack, scale)))
+    return replace(facts, layout=stack.arrangement.layout,
+                   remarks=(*([remark] if remark else []), *carried(stack, scale)))
 
 
 def describe(plan: SamplingPlan) -> str:

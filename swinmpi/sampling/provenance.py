@@ -4,12 +4,14 @@ import json
 import os
 import sys
 
-from swinmpi.config import dump_yaml
+from swinmpi.config import Config, dump_yaml
+from swinmpi.parallel.device import planned_device
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
+from swinmpi.sampling.request import SampleRequest
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -25,6 +27,18 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
             **config.model_dump(include={"model", "diffusion", "sampler"}),
             **config.parallel.model_dump(include=DECIDING)}
+
+
+def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
+    """All that decides the pixels of pictures, whatever their size and range: a folder begun with
+    other settings cannot be continued. JSON values."""
+    deciding = {"checkpoint": checkpoint_sha256, "value_range": config.output.value_range,
+                **config.model_dump(include={"model", "diffusion", "sampler"}),
+                **config.parallel.model_dump(include=DECIDING),
+                "device": planned_device(config.parallel.device)}
+    if request.no_data:
+        deciding["no_data"] = sorted(request.no_data)
+    return json.loads(json.dumps(deciding))
 
 
 def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: dict) -> dict:

@@ -1,9 +1,11 @@
 """What swinmpi-sample was asked to read and write, and whether it may; answered within a second,
 because torch is not needed."""
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, OutputError, StackError
@@ -13,10 +15,20 @@ from swinmpi.storage.files import existing_folder
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.outputs.partial import check_room
+from swinmpi.storage.pictures.source import PictureGroup, PictureStack
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
 MOST_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """Pictures of one size and kind. settings: what the folder they go to is begun with, see
+    `folder_settings`."""
+
+    group: PictureGroup
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,8 @@ class SampleRequest:
     output: None for the default; once validated the file to write, of the shard if there is one.
     shard: the part of the stack that this job does. keeps_regression: store the encoder's
     regression as well, where the model has one. no_data: stored values that mean no data, beside
-    those that the file tells. view: what the axes are and which frames are taken.
+    those that the file tells. view: what the axes are and which frames are taken. pictures: instead
+    of a stack; `stack` is what the user called them, `output` a folder.
     """
 
     stack: str
@@ -39,11 +52,19 @@ class SampleRequest:
     keeps_regression: bool = False
     no_data: tuple[float, ...] = ()
     view: View = AS_STORED
+    pictures: PictureJob | None = None
+
+    @property
+    def unfinished(self) -> str:
+        """Where an interrupted run goes on."""
+        return f"{self.output}.partial" if self.pictures is None else str(self.output)
 
 
-def open_stack(request: SampleRequest) -> Stack:
+def open_stack(request: SampleRequest) -> Stack | PictureStack:
     """The images to do: the stack, or the shard's part of it. On any process; StackError where it
     cannot be used."""
+    if request.pictures is not None:
+        return PictureStack(request.pictures.group, request.no_data)
     stack = Stack.open(request.stack, request.allow_external, request.view, request.no_data)
     return (stack if request.shard is None
             else stack.narrowed(request.shard.images(stack.num_images)))
@@ -71,7 +92,8 @@ def describe_shard(request: SampleRequest) -> str:
 def check_stack(request: SampleRequest) -> None:
     """StackError unless the input is a stack of images that can be read without harm to the ranks.
     On one process."""
-    inspect_stacks([request.stack], request.allow_external, request.view)
+    if request.pictures is None:
+        inspect_stacks([request.stack], request.allow_external, request.view)
 
 
 def check_destination(request: SampleRequest) -> None:

@@ -12,7 +12,7 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
-from swinmpi.sampling.ranges import SettledRange, settle_range, trained_range
+from swinmpi.sampling.ranges import SettledRange, TrainedRange, settle_range, trained_range
 from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
@@ -23,6 +23,8 @@ from swinmpi.storage.outputs.output import (
     measured_before,
     pixel_datasets,
 )
+from swinmpi.storage.pictures.source import PictureStack
+from swinmpi.storage.pictures.store import PictureStore, range_before
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -35,11 +37,11 @@ class Results:
     `output.backend: mpio` on all until `drain`.
     """
 
-    def __init__(self, plan: SamplingPlan, world: World, stack: Stack):
+    def __init__(self, plan: SamplingPlan, world: World, stack: Stack | PictureStack):
         """Collective; creates or resumes OUT.partial."""
         self.plan, self.world, self.stack = plan, world, stack
         self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
-        self.output: StackOutput | None = None
+        self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
@@ -50,14 +52,31 @@ class Results:
     def _open(self) -> tuple[ValueRange, list[int], Path]:
         request, config, stack = self.plan.request, self.plan.config, self.stack
         with self.world.stopwatch.of("storage"):
+            if request.pictures is not None:
+                return self._open_pictures()
             settled, self.fingerprint = identify(self.plan, stack)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=settled.is_measured)
-            for remark in settled.remarks:
-                print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
-            self.range_in_words = f"values {settled.values} become -1 to 1 ({settled.how})"
+            self._tell(settled)
             return settled.values, self.output.remaining(), self.output.partial
+
+    def _open_pictures(self) -> tuple[ValueRange, list[int], Path]:
+        request, config, job = self.plan.request, self.plan.config, self.plan.request.pictures
+        self.output = PictureStore(request.output, self.stack, config.model.scale, job.settings,
+                                   request.overwrite)
+        settled = settle_pictures(self.plan, self.stack, self.output.range_before())
+        if settled.is_measured:
+            self.output.keep_range(settled.values)
+        self._tell(settled)
+        self.fingerprint = fingerprint(self.plan, self.stack, job.settings["checkpoint"],
+                                       settled.values)
+        return settled.values, self.output.remaining(), request.output
+
+    def _tell(self, settled: SettledRange) -> None:
+        for remark in settled.remarks:
+            print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
+        self.range_in_words = f"values {settled.values} become -1 to 1 ({settled.how})"
 
     def _delivery(self, partial: Path) -> Delivery:
         stack, scale = self.stack, self.plan.config.model.scale
@@ -123,18 +142,34 @@ def rehearse(plan: SamplingPlan) -> SettledRange:
 
     OutputError where an OUT.partial is there that the run would not go on from. Writes nothing.
     """
-    with open_stack(plan.request) as stack:
+    request = plan.request
+    with open_stack(request) as stack:
+        if request.pictures is not None:
+            before = None if request.overwrite else range_before(request.output, stack)
+            return settle_pictures(plan, stack, before)
         settled, deciding = identify(plan, stack)
-        check_resuming(plan.request.output, stack, output_plan(plan.request, plan.config),
-                       deciding, plan.request.overwrite)
+        check_resuming(request.output, stack, output_plan(request, plan.config), deciding,
+                       request.overwrite)
     return settled
+
+
+def settle_pictures(plan: SamplingPlan, stack: PictureStack,
+                    before: ValueRange | None) -> SettledRange:
+    """The value range of pictures; before: what their folder was begun with."""
+    return settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
+
+
+def trained_of(plan: SamplingPlan) -> TrainedRange | None:
+    """The range that the plan's checkpoint was trained on, where it matters."""
+    if plan.config.output.value_range is not None:
+        return None
+    return trained_range(read_header(plan.request.checkpoint), plan.request.checkpoint)
 
 
 def identify(plan: SamplingPlan, stack: Stack) -> tuple[SettledRange, dict]:
     """(the value range, the fingerprint) of a run."""
     request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
-    trained = trained_range(read_header(request.checkpoint), request.checkpoint)
     # To measure it is to read the whole stack: not once more after every interruption.
     before = measured_before(request.output, stack.identity(), checkpoint)
-    settled = settle_range(plan.config.output.value_range, stack, trained, before)
+    settled = settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
     return settled, fingerprint(plan, stack, checkpoint, settled.values)

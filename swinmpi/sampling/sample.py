@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from swinmpi.errors import StackError, Stopped
+from swinmpi.families.family import Family
 from swinmpi.families.loading import load_family
 from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.images.lr_rows import LrRows
@@ -30,8 +31,11 @@ from swinmpi.sampling.superresolve import SuperResolver, make_resolver
 from swinmpi.storage.stack import Stack
 
 
-def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
+def run(plan: SamplingPlan, world: World, stop: StopFlag,
+        family: Family | None = None) -> RunReport:
     """Super-resolve the stack into `plan.request.output`. Collective; the report is this rank's.
+
+    family: of `load_model`, where many runs share it.
 
     Raises Stopped on every rank when a signal asked for an end (finished images are kept). Images
     that cannot be read are left out and named in rank 0's report.
@@ -39,7 +43,7 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
     started, spent = time.perf_counter(), world.stopwatch.read()
     device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node)
     keep_freed_memory()
-    family = load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
+    family = family or load_model(plan)
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:
         plan = plan.continued(len(results.remaining))
         distribution, abandoned = plan.distribution, False
@@ -68,6 +72,11 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag) -> RunReport:
 
         results.finish(plan, report())
         return report()
+
+
+def load_model(plan: SamplingPlan) -> Family:
+    """The model of a plan's checkpoint."""
+    return load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
 
 
 def rounds(remaining: Sequence[int], distribution: Distribution, group: int) -> list[list[int]]:
@@ -148,9 +157,8 @@ class GroupWork:
                 raw = None
             if group.any(raw is None):
                 if group.is_root:
-                    self.results.give_up(shard_index, f"{stack.address}: "
-                                         f"image {stack.stack_index(shard_index)} "
-                                         "cannot be read; the file is damaged, write it again")
+                    self.results.give_up(shard_index, f"{stack.name_of(shard_index)} cannot be "
+                                         "read; the file is damaged, write it again")
                 continue
             if group.any(not np.isfinite(stack.no_data.hide(raw)).all()):
                 # What fills a hole may lie in rows of others.
@@ -159,6 +167,9 @@ class GroupWork:
                 values = self.unit(raw)
             good.append(shard_index)
             lr.append(LrRows(values, rows.start, stack.height, raw))
+        if good and len(good) < len(shard_indices):
+            # Which rows a rank needs of an image depends on how many are made together.
+            return self.read_own_rows(good)
         return good, lr
 
     def read(self, shard_index: int, rows: range) -> np.ndarray:
@@ -177,7 +188,7 @@ def raise_stopped(results: Results) -> None:
     results.drain()
     left = results.world.on_root(lambda: len(results.output.remaining()))
     raise Stopped(f"stopped by a signal with {left} images to go; start again to go on from "
-                  f"{results.plan.request.output}.partial")
+                  f"{results.plan.request.unfinished}")
 
 
 def announcement(plan: SamplingPlan, values: str) -> str:

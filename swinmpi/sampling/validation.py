@@ -37,15 +37,22 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
     request = replace(request, view=replace(request.view, axes=data.axes,
                                             calibration=data.calibration))
     check_stack(request)
-    header = read_header(request.checkpoint)
-    config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
+    config = resolved(request, given)
     if request.keeps_regression:
         config = config.replaced(output={"regression": config.model.regresses})
     request = replace(with_output(request, config), no_data=config.data.no_data_values)
-    check_consistent(config)
     check_destination(request)
     check_fit(request, config)
     return request, config
+
+
+def resolved(request: SampleRequest, given: GivenSettings) -> Config:
+    """The configuration of a run with the request's checkpoint; ConfigError, CheckpointError."""
+    check_settings(given.files, given.overrides, given.preset)
+    header = read_header(request.checkpoint)
+    config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
+    check_consistent(config)
+    return config
 
 
 def with_output(request: SampleRequest, config: Config) -> SampleRequest:

@@ -114,12 +114,38 @@ class PairWriter:
         self.file["split"].attrs["meaning"] = f"{TRAIN}: train, {VALIDATE}: validate"
         self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,),
                                  maxshape=(None,))
-        link_nexus(self.file)
+        link_nexus(self.file, "hr", "lr")
 
     def writing(self) -> AbstractContextManager[None]:
         """See `as_output_error`."""
         return as_output_error(self.partial, "cannot write: {reason}",
                                "free space or choose another --output", reason=system_reason)
+
+
+class LrWriter(PairWriter):
+    """The same for a stack of LR images alone, /lr (N, h, w) or (N, h, w, C) and /source."""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.file["lr"]) if "lr" in self.file else 0
+
+    def append(self, lr: np.ndarray, source: str) -> None:
+        """Write one image, (h, w) or (h, w, C) of the first one's shape and dtype."""
+        with self.writing():
+            if "lr" not in self.file:
+                self.create(lr)
+            index = self.num_images
+            for name, value in (("lr", lr), ("source", source)):
+                self.file[name].resize(index + 1, axis=0)
+                self.file[name][index] = value
+            self.sink.check()
+
+    def create(self, lr: np.ndarray) -> None:
+        self.file.create_dataset("lr", (0, *lr.shape), lr.dtype, chunks=(1, *lr.shape),
+                                 maxshape=(None, *lr.shape))
+        self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,),
+                                 maxshape=(None,))
+        link_nexus(self.file, "lr")
 
 
 class PairReader:
@@ -248,11 +274,13 @@ def open_pairs(path: str) -> h5py.File:
                          "make it with swinmpi-prepare") from None
 
 
-def link_nexus(file: h5py.File) -> None:
-    """/entry/data shows hr as the file's default image and lr beside it, without copies."""
+def link_nexus(file: h5py.File, *names: str) -> None:
+    """/entry/data shows the first of the names as the file's default image and the others beside
+    it, without copies."""
     file.attrs.update({"NX_class": "NXroot", "default": "entry"})
     entry = file.create_group("entry")
     entry.attrs.update({"NX_class": "NXentry", "default": "data"})
     data = entry.create_group("data")
-    data.attrs.update({"NX_class": "NXdata", "signal": "hr"})
-    data["hr"], data["lr"] = file["hr"], file["lr"]
+    data.attrs.update({"NX_class": "NXdata", "signal": names[0]})
+    for name in names:
+        data[name] = file[name]

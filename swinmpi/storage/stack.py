@@ -103,6 +103,10 @@ class Stack:
         """Image index in the whole stack of this stack's image 0."""
         return self.images.start
 
+    def name_of(self, image_index: int) -> str:
+        """For people."""
+        return f"{self.address}: image {self.stack_index(image_index)}"
+
     @property
     def shape(self) -> tuple[int, ...]:
         """With the images first, else as stored."""

@@ -3,55 +3,56 @@
 Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresize -> PairWriter.
 """
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
-from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.errors import OutputError, StackError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import Photograph, to_photograph
-from swinmpi.randomness import generator
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.files import check_place
 from swinmpi.storage.metadata.frames import View, check_frames
-from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, PairWriter
-from swinmpi.training.sources import Source, find_sources, in_words
+from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, LrWriter, PairWriter
+from swinmpi.storage.pictures.listing import named
+from swinmpi.training.decoding import (
+    MAX_DRAWS,
+    ImageUnusable,
+    Summary,
+    converted,
+    crop_limit,
+    is_flat,
+    keyed_random,
+    lr_size_px,
+    num_crops,
+    say,
+)
+from swinmpi.training.own_pairs import check_own_lr, cut_pairs, with_own_lr, write_lr
+from swinmpi.training.sources import Reading, Source, find_sources, in_words, left_out
 from swinmpi.training.values import CommonValues
 
-MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
 SPLIT_STREAM = 2**64 - 1  # an image index that no image has
-
-
-class ImageUnusable(Exception):
-    """This image cannot give a crop; the text says why, the others go on."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What was written; `failed` holds one line for each skipped image."""
-
-    num_train: int
-    num_validate: int
-    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What to read and write. source: a folder, a .tsv list whose paths start at `root`, or an HDF5
-    address, of which only `frames` are taken."""
+    """What to read and write. sources: folders, pictures, .tsv lists whose paths start at `root`,
+    HDF5 addresses, of which only `frames` are taken. lr: where the LR images are, if they are not
+    to be made; lr_only: a stack of whole LR images instead of pairs."""
 
-    source: str
+    sources: tuple[str, ...]
     output: Path
     root: Path | None = None
     overwrite: bool = False
     frames: str | None = None
+    lr: str | None = None
+    lr_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened)
         words = in_words(sources)
+    if request.lr_only:
+        return PreparePlan(request, config, len(sources), 0, 0, words)
     return PreparePlan(request, config, len(sources),
                        sum(source.split == VALIDATE for source in sources),
                        sum(crop_limit(config, source.split) for source in sources), words)
@@ -88,8 +91,12 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
 def describe(plan: PreparePlan) -> str:
     """What `run` would do, in three lines."""
     request, config = plan.request, plan.config
+    if request.lr_only:
+        return (f"input    {' '.join(request.sources)}: {plan.words}\n"
+                f"output   {request.output}: their LR images, {config.scale:g} times smaller, "
+                f"{config.kernel}")
     return "\n".join([
-        f"input    {request.source}: {plan.words}, "
+        f"input    {' '.join(request.sources)}: {plan.words}, "
         f"{plan.num_validate} of them for validation",
         f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
@@ -107,6 +114,11 @@ def run(plan: PreparePlan) -> Summary:
         sources = validated_sources(request, config, opened, inspected=True)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
                       "data_config": recorded(config), "creator": f"swinmpi {__version__}"}
+        if request.lr_only:
+            return write_lr(sources, config, opened.enter_context(
+                LrWriter(request.output, attributes, request.overwrite)))
+        if request.lr is not None:
+            attributes["kernel"] = "own LR images"
         writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
         return write_pairs(sources, config, writer)
 
@@ -127,9 +139,10 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
     with Progress(len(sources), "images") as progress:
         for image_index, source in enumerate(sources):
             try:
-                photograph = to_photograph(convert(values, source, decode(source)))
-                for hr in cut_crops(photograph, source, config, image_index):
-                    writer.append(hr, degrade(hr, config), source.split, source.name)
+                photograph = to_photograph(converted(source, values))
+                cut = cut_crops if source.lr is None else partial(cut_pairs, values=values)
+                for hr, lr in cut(photograph, source, config, image_index):
+                    writer.append(hr, lr, source.split, source.name)
                     counts[source.split] += 1
             except ImageUnusable as reason:
                 failed.append(f"{source.name}: {reason}")
@@ -145,13 +158,14 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
 
 
 def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
-              image_index: int) -> Iterator[np.ndarray]:
-    """HR images (size_px, size_px, C) of one photograph; what is drawn depends on
-    (seed, image index) alone."""
+              image_index: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """HR images (size_px, size_px, C) of one photograph and the LR images made of them; what is
+    drawn depends on (seed, image index) alone."""
     random = keyed_random(config.seed, image_index)
     height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
     if config.mode == "whole":
-        yield whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
+        hr = whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
+        yield hr, degrade(hr, config)
         return
     most_reduce = min(photograph.height_px, photograph.width_px) / config.size_px
     if most_reduce < source.reduce:
@@ -165,7 +179,7 @@ def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
                 raise ImageUnusable(f"{MAX_DRAWS} crops were flat; "
                                     "see data.flat_reject and data.flat_threshold")
             return
-        yield crop
+        yield crop, degrade(crop, config)
 
 
 def draw_crop(photograph: Photograph, source: Source, config: DataConfig,
@@ -211,23 +225,6 @@ def degrade(hr: np.ndarray, config: DataConfig) -> np.ndarray:
     return imresize(hr, size=(lr_size_px(config),) * 2, kernel=config.kernel)
 
 
-def decode(source: Source) -> np.ndarray:
-    try:
-        return source.read()
-    # decoders raise anything on damaged files, and one image must not end the run
-    except Exception as error:
-        raise ImageUnusable("cannot be read: "
-                            f"{' '.join(str(error).split()) or type(error).__name__}") from error
-
-
-def convert(values: CommonValues, source: Source, image: np.ndarray) -> np.ndarray:
-    """See CommonValues; ImageUnusable where it cannot be converted."""
-    try:
-        return values.convert(source, image)
-    except ValueError as reason:
-        raise ImageUnusable(str(reason)) from None
-
-
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,
                       inspected: bool = False) -> list[Source]:
     """All that can be wrong before the first image is decoded, found now;
@@ -236,10 +233,17 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     view = View(config.axes, request.frames, config.calibration)
     check_frames(view.frames)
     check_place(request.output, PLACE, request.overwrite)
-    if Path(request.source.split("::")[0]).resolve() == request.output.resolve():
-        raise OutputError(f"{request.output}: is the input as well; choose another --output")
-    return assign_splits(find_sources(request.source, request.root, opened, inspected, view,
-                                      config.no_data_values), config)
+    for text in request.sources:
+        if Path(text.split("::")[0]).resolve() == request.output.resolve():
+            raise OutputError(f"{request.output}: is the input as well; choose another --output")
+    reading = Reading(opened, inspected, view, config.no_data_values)
+    found = find_sources(request.sources, request.root, reading)
+    check_own_lr(request.lr, request.lr_only, config)
+    if request.lr is not None:
+        found = with_own_lr(found, request.sources, request.lr, reading)
+    if not inspected and (unread := left_out(request.sources)):
+        say(f"left out: {named(unread)}")
+    return assign_splits(found, config)
 
 
 def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
@@ -254,41 +258,3 @@ def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]
     splits = {int(index): VALIDATE for index in drawn}
     return [source if source.split is not None else replace(source, split=splits.get(index, TRAIN))
             for index, source in enumerate(sources)]
-
-
-def num_crops(config: DataConfig, split: int, area_px: float) -> int:
-    """Crops of an image of `area_px` after reduction."""
-    most = crop_limit(config, split)
-    if config.coverage is None:
-        return most
-    return min(most, math.ceil(config.coverage * area_px / config.size_px**2))
-
-
-def crop_limit(config: DataConfig, split: int) -> int:
-    if config.mode == "whole":
-        return 1
-    return (config.validate_crops or config.crops_per_image if split == VALIDATE
-            else config.crops_per_image)
-
-
-def lr_size_px(config: DataConfig) -> int:
-    """size_px / scale, which must be whole for HR and LR pixels to lie over each other."""
-    size = round(config.size_px / config.scale)
-    if abs(size * config.scale - config.size_px) > 1e-6:
-        raise ConfigError(f"data.size_px: expected a multiple of data.scale = {config.scale:g}, "
-                          f"got {config.size_px}")
-    return size
-
-
-def is_flat(crop: np.ndarray, threshold: float) -> bool:
-    """Standard deviation of the brightness, on a scale of 0..1."""
-    return crop.mean(axis=2).std() / np.iinfo(crop.dtype).max < threshold
-
-
-def keyed_random(seed: int, stream: int) -> np.random.Generator:
-    """stream: an image index, or SPLIT_STREAM."""
-    return generator((seed, stream))
-
-
-def say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from swinmpi.cli.prepare import main
@@ -317,7 +318,6 @@ def test_a_full_disk_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("compression", [None, "zlib"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_16_bit_tiff_keeps_every_bit(tmp_path, order, compression, channels):
-    tifffile = pytest.importorskip("tifffile")
     image = noise(12, 9, channels, dtype=np.uint16)
     tifffile.imwrite(tmp_path / "x.tif", image if channels > 1 else image[..., 0], byteorder=order,
                      compression=compression, photometric="rgb" if channels > 1 else "minisblack",
@@ -325,18 +325,18 @@ def test_16_bit_tiff_keeps_every_bit(tmp_path, order, compression, channels):
     np.testing.assert_array_equal(read_photograph(tmp_path / "x.tif"), image[..., :3])
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (6, 4)])
+@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_16_bit_png_keeps_every_bit(tmp_path, colour_type, channels):
     image = noise(12, 9, channels, dtype=np.uint16)
     (tmp_path / "x.png").write_bytes(png16(image, colour_type))
-    np.testing.assert_array_equal(read_photograph(tmp_path / "x.png"), image[..., :3])
+    np.testing.assert_array_equal(read_photograph(tmp_path / "x.png"),
+                                  image[..., :1 if channels < 3 else 3])
 
 
 def test_depth_that_cannot_be_kept_is_refused(tmp_path):
-    (tmp_path / "x.png").write_bytes(png16(noise(12, 9, 2, dtype=np.uint16), 4))
     Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
     Image.fromarray(np.ones((4, 4), np.int32)).save(tmp_path / "i.tif")
-    for name in ("x.png", "f.tif", "i.tif"):
+    for name in ("f.tif", "i.tif"):
         with pytest.raises(ValueError, match="16"):
             read_photograph(tmp_path / name)
 
@@ -391,6 +391,122 @@ def test_a_shrunk_crop_is_a_crop_of_the_shrunk_image(dtype):
     np.testing.assert_array_equal(photograph.cut(7, 5, 1.0, 20, 30), image[7:27, 5:35])
     shrunk = photograph.cut(0, 0, 2.0, 30, 20)
     np.testing.assert_array_equal(photograph.cut(8, 4, 2.0, 12, 10), shrunk[4:16, 2:12])
+
+
+def test_every_page_of_a_tiff_is_an_image(tmp_path):
+    pages = noise(3, 20, 24, dtype=np.uint16)
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "x.tif", pages, photometric="minisblack")
+    assert run(tmp_path / "in", "--output", tmp_path / "out.h5", "--set=data.size_px=20",
+               "--set=data.mode=whole", "--set=data.channels=1") == 0
+    with PairReader(tmp_path / "out.h5") as pairs:
+        assert pairs.file["source"].asstr()[:].tolist() == ["x.tif[0]", "x.tif[1]", "x.tif[2]"]
+        low, high = pairs.value_range  # of all pages, as of a stack of them
+        mapped = (pages[:, :, 2:22].astype(np.float64) - low) / (high - low) * 65535
+        np.testing.assert_allclose(pairs.hr[..., 0], mapped.clip(0, 65535), atol=1)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
+def test_planar_16_bit_colour(tmp_path, compression):
+    image = noise(12, 9, 3, dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", np.moveaxis(image, -1, 0), photometric="rgb",
+                     planarconfig="separate", compression=compression)
+    np.testing.assert_array_equal(read_photograph(tmp_path / "x.tif"), image)
+
+
+def test_other_kinds_are_named(folder, tmp_path, capsys):
+    for name in ("x.gif", "y.bmp", "deep/z.h5"):
+        (folder / name).write_bytes(b"x")
+    tifffile.imwrite(folder / "i.tif", noise(20, 20).astype(np.int16))
+    assert run(folder, "--output", tmp_path / "out.h5", *SMALL) == 3
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("x.gif", "y.bmp", "deep/z.h5"))
+    assert "i.tif: cannot be read: expected 8 or 16 bit per channel, got int16" in told
+
+
+def test_a_picture_that_claims_too_much_is_named_and_skipped(folder, tmp_path, capsys):
+    row = zlib.compress(b"\0" * 3751) * 1  # 30000 px of 1 bit, and the filter's byte
+    header = struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0)
+    body = b"".join(struct.pack(">I", len(data)) + kind + data
+                    + struct.pack(">I", zlib.crc32(kind + data))
+                    for kind, data in ((b"IHDR", header), (b"IDAT", row), (b"IEND", b"")))
+    (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert run(folder, "--output", tmp_path / "out.h5", *SMALL) == 3
+    assert "bomb.png: cannot be read: 30000 x 30000 px are more than" in capsys.readouterr().err
+
+
+def test_several_inputs_and_folders_of_stacks(folder, tmp_path):
+    (tmp_path / "stacks").mkdir()
+    for name in ("b.h5", "a.h5"):
+        with h5py.File(tmp_path / "stacks" / name, "w") as file:
+            file["x"] = noise(2, 20, 24)
+    table = tmp_path / "list.tsv"
+    table.write_text("path\nphotos/b.png\n")
+    assert run(folder, folder / "deep" / "c.tif", table, tmp_path / "stacks",
+               "--output", tmp_path / "out.h5", *SMALL) == 0
+    with PairReader(tmp_path / "out.h5") as pairs:
+        names = list(dict.fromkeys(pairs.file["source"].asstr()[:]))
+    assert [Path(name).name for name in names] == [
+        "a.webp", "b.png", "c.tif", "d.jpg", "c.tif", "b.png",
+        "x[0]", "x[1]", "x[0]", "x[1]"]
+
+
+def test_own_lr_images_lie_under_their_hr_images(tmp_path, capsys):
+    for name in ("hr", "lr"):
+        (tmp_path / name).mkdir()
+    for number in range(2):
+        lr = noise(12, 15, 3, seed=number)
+        Image.fromarray(lr).save(tmp_path / "lr" / f"{number}x2.png")
+        Image.fromarray(lr.repeat(2, 0).repeat(2, 1)).save(tmp_path / "hr" / f"{number}.png")
+    command = [tmp_path / "hr", "--lr", tmp_path / "lr", "--output", tmp_path / "out.h5", *SMALL]
+    assert run(*command) == 0
+    with PairReader(tmp_path / "out.h5") as pairs:
+        assert pairs.num_images == 6
+        np.testing.assert_array_equal(pairs.hr[:], pairs.lr[:].repeat(2, 1).repeat(2, 2))
+    (tmp_path / "lr" / "1x2.png").rename(tmp_path / "lr" / "other.png")
+    assert run(*command, "--overwrite") == 2
+    assert "found none for 1.png" in capsys.readouterr().err
+    Image.fromarray(noise(10, 15, 3)).save(tmp_path / "lr" / "1.png")
+    assert run(*command, "--overwrite") == 3
+    assert "expected 2 times its LR image of 15 x 10 px" in capsys.readouterr().err
+    assert run(*command, "--overwrite", "--set=data.mode=whole") == 2
+
+
+def test_own_lr_stack_has_the_range_of_its_hr_stack(tmp_path):
+    lr = noise(2, 12, 15, dtype=np.uint16) // 16
+    hr = lr.repeat(2, 1).repeat(2, 2)
+    hr[0, 0, :4] = 60000  # another range than that of the LR stack alone
+    for name, images in (("hr", hr), ("lr", lr)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["x"] = images
+    assert run(tmp_path / "hr.h5", "--lr", tmp_path / "lr.h5", "--output", tmp_path / "out.h5",
+               *SMALL) == 0
+    with PairReader(tmp_path / "out.h5") as pairs:
+        same = pairs.hr[:] == pairs.lr[:].repeat(2, 1).repeat(2, 2)
+        assert same.mean() > 0.99
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_lr_only_makes_a_stack_to_test_with(tmp_path, dtype):
+    hr = (noise(3, 20, 24, dtype=np.uint8) * 3.0).astype(dtype)
+    with h5py.File(tmp_path / "hr.h5", "w") as file:
+        file["x"] = hr
+    assert run(tmp_path / "hr.h5", "--lr-only", "--output", tmp_path / "lr.h5") == 0
+    with Stack.open(str(tmp_path / "lr.h5")) as stack:
+        assert (stack.num_images, stack.height, stack.width, stack.dtype) == (3, 10, 12, dtype)
+        np.testing.assert_array_equal(stack.read(1)[0],
+                                      imresize(hr[1], scale=0.5).astype(np.float32))
+
+
+def test_lr_only_of_pictures_names_those_that_do_not_fit(folder, tmp_path, capsys):
+    Image.fromarray(noise(31, 40, 3)).save(folder / "odd.png")
+    Image.fromarray(noise(10, 40, 3)).save(folder / "small.png")
+    assert run(folder, "--lr-only", "--output", tmp_path / "lr.h5", "--dry-run") == 0
+    assert run(folder, "--lr-only", "--output", tmp_path / "lr.h5") == 3
+    told = capsys.readouterr().err
+    assert "odd.png: 40 x 31 px, expected multiples" in told and "small.png" in told
+    with Stack.open(str(tmp_path / "lr.h5")) as stack:
+        assert (stack.num_images, stack.height, stack.width, stack.channels) == (4, 15, 20, 3)
 
 
 class TestPairs:

@@ -1,4 +1,5 @@
-"""One contract for whatever a run writes finished images to: an HDF5 file, a store in memory."""
+"""One contract for whatever a run writes finished images to: an HDF5 file, a folder of
+pictures, a store in memory."""
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +8,15 @@ from typing import Any, Protocol
 import h5py
 import numpy as np
 import pytest
+import tifffile
 
+from swinmpi.images.pictures import Pixels, read_page
+from swinmpi.images.png import PngDetails, encode_png
 from swinmpi.storage.outputs.output import OutputPlan, StackOutput
 from swinmpi.storage.outputs.store import ImageStore
+from swinmpi.storage.pictures.listing import look_at
+from swinmpi.storage.pictures.source import PictureSet, PictureStack
+from swinmpi.storage.pictures.store import PictureStore
 from swinmpi.storage.stack import Stack
 
 NUM_IMAGES, CHANNELS, HEIGHT, WIDTH = 4, 3, 10, 14  # of SR images
@@ -95,7 +102,47 @@ class FilePlace:
         return {int(index): np.moveaxis(pixels[index], -1, 0) for index in np.flatnonzero(done)}
 
 
-@pytest.fixture(params=[FilePlace, MemoryPlace])
+@dataclass
+class PicturePlace:
+    """Four PNGs."""
+
+    folder: Path
+    multipage = False
+
+    def __post_init__(self):
+        lr = np.arange(np.prod((HEIGHT // 2, WIDTH // 2, CHANNELS))).astype(DTYPE)
+        pixels = Pixels(lr.reshape(HEIGHT // 2, WIDTH // 2, CHANNELS))
+        names = ["0.png", "1.png", "2.png", "3.png"]
+        for name in names:
+            (self.folder / name).write_bytes(b"".join(encode_png(pixels, PngDetails())))
+        if self.multipage:
+            names[1:3] = ["12.tif"]
+            tifffile.imwrite(self.folder / "12.tif", np.stack([pixels.colour] * 2),
+                             photometric="rgb")
+        sound, broken = look_at([(self.folder / name, name) for name in names])
+        assert not broken
+        [self.group] = PictureSet("pictures", tuple(sound)).groups()
+
+    def open(self) -> ImageStore:
+        return PictureStore(self.folder / "out", PictureStack(self.group), 2, {"seed": 0})
+
+    def images(self) -> dict[int, np.ndarray]:
+        found = {}
+        for index in range(NUM_IMAGES):
+            picture, number = PictureStack(self.group).member(index)
+            path = self.folder / "out" / picture.target
+            if path.exists():
+                found[index] = np.moveaxis(read_page(path, number).colour, -1, 0)
+        return found
+
+
+class PagesPlace(PicturePlace):
+    """Two of the four in one TIFF."""
+
+    multipage = True
+
+
+@pytest.fixture(params=[FilePlace, MemoryPlace, PicturePlace, PagesPlace])
 def place(request, tmp_path) -> Place:
     return request.param(tmp_path)
 

@@ -1,0 +1,188 @@
+"""Many inputs in, a folder out: pictures of any size become pictures, every HDF5 file one of its
+own, one run after the other with one model."""
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from swinmpi.config import Config, dump_yaml
+from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.launch import StopFlag
+from swinmpi.reports.timing import RunReport
+from swinmpi.sampling.plan import SamplingPlan, describe, plan
+from swinmpi.sampling.provenance import folder_settings
+from swinmpi.sampling.request import PictureJob, SampleRequest, check_fit, default_output
+from swinmpi.sampling.validation import GivenSettings, resolved, validated
+from swinmpi.storage.checkpoint import file_sha256
+from swinmpi.storage.outputs.result import read_process
+from swinmpi.storage.pictures.listing import find_files, look_at, named
+from swinmpi.storage.pictures.source import PictureSet
+from swinmpi.storage.pictures.store import begin_afresh, check_folder, end_run
+from swinmpi.storage.stack import Stack
+
+
+@dataclass(frozen=True)
+class ManyPlan:
+    """Runs one after the other. request: of them all; broken: pictures that cannot be read, with
+    the reason; others: files of other kinds that were found; before: outputs that this command made
+    before."""
+
+    request: SampleRequest
+    plans: tuple[SamplingPlan, ...]
+    num_pictures: int
+    broken: dict[str, str]
+    others: tuple[str, ...]
+    before: tuple[str, ...]
+
+
+def plan_many(inputs: Sequence[str], asked: SampleRequest, given: GivenSettings,
+              num_ranks: int) -> ManyPlan:
+    """Everything that can be validated without decoding a picture. On one process.
+
+    asked: with `output` None or the folder. ConfigError, StackError, CheckpointError, OutputError.
+    """
+    config = resolved(asked, given)
+    asked = replace(asked, output=asked.output or default_folder(inputs, config.model.scale))
+    if asked.output.exists() and not asked.output.is_dir():
+        raise OutputError(f"{asked.output}: expected a folder, as there are many inputs or "
+                          "pictures, got a file; use --output FOLDER")
+    found = find_files(inputs, asked.output)
+    sound, broken = look_at(found.pictures)
+    if broken and not (sound or found.stacks):
+        path, reason = next(iter(broken.items()))
+        raise StackError(f"none of {len(broken)} pictures can be read, the first: "
+                         f"{path}: {reason}")
+    pictures = PictureSet(" ".join(inputs), tuple(sound))
+    stacks, before = stack_plans(found.stacks, asked, given, num_ranks)
+    plans = (*stacks, *picture_plans(pictures, asked, config, num_ranks))
+    return ManyPlan(asked, plans, len(sound), broken, found.others, before)
+
+
+def default_folder(inputs: Sequence[str], scale: int) -> Path:
+    """photos/ -> photos_x2, a.png -> a_x2, in the current folder; ConfigError for several."""
+    if len(inputs) > 1:
+        raise ConfigError(f"--output: expected a folder for {len(inputs)} inputs, got none; "
+                          "give --output FOLDER")
+    path = Path(os.path.abspath(inputs[0]))
+    return Path(f"{path.name if path.is_dir() else path.stem}_x{scale}")
+
+
+def stack_plans(addresses: Sequence[str], asked: SampleRequest, given: GivenSettings,
+                num_ranks: int) -> tuple[list[SamplingPlan], tuple[str, ...]]:
+    """(plans for HDF5 files, outputs that are there from this command). Validated."""
+    plans, before, outputs = [], [], {}
+    for address in addresses:
+        request = replace(asked, stack=address, output=None)
+        output = asked.output / default_output(address, resolved(request, given).model.scale).name
+        other = outputs.setdefault(output.name, address)
+        if other != address:
+            raise OutputError(f"{other} and {address} would both be written to {output}; "
+                              "use two commands with two --output folders")
+        free = replace(request, output=output, overwrite=asked.overwrite or output.exists())
+        made = plan(*validated(free, given), num_ranks)
+        if output.exists() and not asked.overwrite and was_made(made):
+            before.append(str(output))
+            continue
+        plans.append(plan(*validated(replace(free, overwrite=asked.overwrite), given), num_ranks))
+    return plans, tuple(before)
+
+
+def was_made(made: SamplingPlan) -> bool:
+    """Whether the output is there, made by this plan from its input as it is now."""
+    output, request = made.request.output, made.request
+    try:
+        with Stack.open(str(output)) as stack:
+            process = read_process(stack)
+        newer = output.stat().st_mtime >= Path(request.stack.partition("::")[0]).stat().st_mtime
+    except (StackError, OSError):
+        return False
+    wanted = {"input": made.stack.address, "configuration": dump_yaml(made.config),
+              "checkpoint_sha256": file_sha256(request.checkpoint), "ensemble": request.ensemble,
+              "frames": request.view.frames}
+    return newer and all(process.get(name) == value for name, value in wanted.items())
+
+
+def picture_plans(pictures: PictureSet, asked: SampleRequest, config: Config,
+                  num_ranks: int) -> list[SamplingPlan]:
+    """A plan for each size and kind of pictures. Validated."""
+    if not pictures.pictures:
+        return []
+    check_possible(asked, config)
+    asked = replace(asked, no_data=config.data.no_data_values)
+    settings = folder_settings(asked, config, file_sha256(asked.checkpoint))
+    check_folder(asked.output, pictures, settings, asked.overwrite)
+    plans = []
+    for group in pictures.groups():
+        request = replace(asked, stack=pictures.name, pictures=PictureJob(group, settings))
+        check_fit(request, config)
+        plans.append(plan(request, config, num_ranks))
+    return plans
+
+
+def check_possible(asked: SampleRequest, config: Config) -> None:
+    """ConfigError for what makes sense in HDF5 only."""
+    problem = None
+    if asked.ensemble > 1:
+        problem = f"--ensemble: expected 1 for pictures, got {asked.ensemble}"
+    elif asked.shard is not None:
+        problem = f"--shard: expected one HDF5 stack, got pictures; name some for {asked.shard}"
+    elif asked.view.frames is not None:
+        problem = f"--frames: expected HDF5 stacks, got pictures; leave out {asked.view.frames}"
+    elif config.output.backend != "gather":
+        problem = f"output.backend: expected gather for pictures, got {config.output.backend}"
+    elif config.output.regression:
+        problem = "output.regression: expected false for pictures, got true"
+    if problem is not None:
+        raise ConfigError(f"{problem}; or put the pictures into an HDF5 stack")
+
+
+def describe_many(made: ManyPlan, ranges: Sequence[str]) -> str:
+    """What the runs will do: every plan with a line on its range, and what is left out."""
+    kinds = [f"{describe(one)}\n{told}" for one, told in zip(made.plans, ranges, strict=True)]
+    total = f"{made.num_pictures} pictures, " if made.num_pictures else ""
+    return "\n\n".join([*kinds, "\n".join([f"{total}{len(made.plans)} runs into "
+                                           f"{made.request.output}", *notes(made)])])
+
+
+def notes(made: ManyPlan) -> list[str]:
+    """Lines on what will not be made."""
+    lines = [f"{path}: cannot be read ({reason})" for path, reason in made.broken.items()]
+    if made.others:
+        lines.append(f"left out, since they are neither PNG, JPEG, WebP, TIFF nor HDF5: "
+                     f"{named(made.others)}")
+    return lines + [f"{output}: was made by this command before" for output in made.before]
+
+
+def run_many(made: ManyPlan, world: World, stop: StopFlag) -> tuple[RunReport, list[str]]:
+    """Carry out all plans. Collective; (this rank's report, on rank 0 what could not be made)."""
+    from swinmpi.sampling.sample import load_model, run
+    folder, has_pictures = made.request.output, bool(made.num_pictures)
+    world.on_root(lambda: begin(made))
+    reports, family = [], None
+    for one in made.plans:
+        family = family or load_model(one)
+        reports.append(run(one, world, stop, family))
+    if has_pictures:
+        world.on_root(lambda: end_run(folder))
+    failed = [reason for report in reports for _, reason in sorted(report.failed.items())]
+    failed += [f"{path}: cannot be read ({reason})" for path, reason in made.broken.items()]
+    return summed(reports), failed
+
+
+def begin(made: ManyPlan) -> None:
+    """Say what is left out, and make room. On one process."""
+    for line in notes(made):
+        print(f"swinmpi: {line}", file=sys.stderr, flush=True)
+    if made.num_pictures and made.request.overwrite:
+        begin_afresh(made.request.output)
+
+
+def summed(reports: Sequence[RunReport]) -> RunReport:
+    """All runs as one."""
+    seconds = sum(report.seconds for report in reports)
+    names = reports[0].share if reports else ()
+    share = {name: sum(report.share[name] * report.seconds for report in reports) / seconds
+             for name in names}
+    return RunReport(sum(report.num_images for report in reports), seconds, share)

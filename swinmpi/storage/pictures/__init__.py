@@ -1,0 +1,1 @@
+"""Folders of pictures, read as stacks and written as they grow."""

@@ -1,0 +1,287 @@
+"""Pictures out: a folder that grows picture by picture, each complete or not there.
+
+A kill at any moment leaves whole pictures, and a journal by which the same command goes on:
+ - a picture is written into OUT/.partial, and renamed when it is on the disk;
+ - pages of a TIFF wait in OUT/.partial until the last one is done.
+"""
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from swinmpi.errors import OutputError
+from swinmpi.images import png
+from swinmpi.images.pictures import Pixels
+from swinmpi.storage.files import as_output_error, is_writable, sync_folder, system_reason
+from swinmpi.storage.pictures.journal import (
+    ADVICE,
+    NAME,
+    Journal,
+    Memory,
+    differing,
+    is_there,
+    read_memory,
+)
+from swinmpi.storage.pictures.listing import Picture, is_tiff_name
+from swinmpi.storage.pictures.source import PictureSet, PictureStack, read_picture
+from swinmpi.storage.values import ValueRange
+
+PARTIAL = ".partial"
+Details = TypeVar("Details")
+
+
+class PictureStore:
+    """The pictures of one group, an `ImageStore` for one process (rank 0); a context manager.
+
+    An image is a page: index as in the group's `PictureStack`. Its pixels wait in memory until it
+    is complete.
+    """
+
+    def __init__(self, folder: Path, stack: PictureStack, scale: int,
+                 settings: Mapping[str, Any], overwrite: bool = False):
+        """Opens the folder, or goes on with it. settings: JSON values that decide the pixels.
+
+        OutputError as of `check_folder`, and when another run writes there.
+        """
+        self.folder, self.stack, self.scale = folder, stack, scale
+        with as_output_error(folder, "cannot write here ({reason})", "choose another --output",
+                             reason=system_reason):
+            (folder / PARTIAL).mkdir(parents=True, exist_ok=True)
+        self.journal = Journal(folder)
+        memory = self.journal.memory
+        if memory.settings is None or differing(memory.settings, settings):
+            if memory.settings is not None and not overwrite:
+                self.close()
+                raise_other_settings(folder, memory, settings)
+            self.journal.add(format=1, settings=dict(settings))
+        self._growing: dict[int, np.ndarray] = {}
+
+    @property
+    def memory(self) -> Memory:
+        return self.journal.memory
+
+    def range_before(self) -> ValueRange | None:
+        """Of pictures of this depth, what the folder was begun with."""
+        return kept_range(self.memory, self.stack)
+
+    def keep_range(self, values: ValueRange) -> None:
+        """For those who go on with the folder."""
+        key = self.stack.dtype.str
+        if key not in self.memory.ranges:
+            self.journal.add(range={key: [values.low, values.high]})
+
+    def remaining(self) -> list[int]:
+        """Image indices that are not done, ascending."""
+        return [index for index in range(self.stack.num_images) if not self._is_done(index)]
+
+    def write_part(self, image_index: int, top: int, left: int,
+                   arrays: Mapping[str, np.ndarray]) -> None:
+        """See `ImageStore`."""
+        shape = (self.stack.height * self.scale, self.stack.width * self.scale,
+                 self.stack.channels)
+        part = arrays.get("sr")
+        if set(arrays) != {"sr"} or not fits(part, top, left, shape, self.stack.dtype):
+            came = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+            raise ValueError(f"expected sr of {self.stack.dtype} inside (H, W, C) of {shape}, got "
+                             f"{came} at row {top}, column {left} of image {image_index}")
+        if image_index not in self._growing:
+            self._growing[image_index] = np.zeros(shape, self.stack.dtype)
+        rows, columns = part.shape[1:]
+        place = self._growing[image_index][top:top + rows, left:left + columns]
+        place[:] = np.moveaxis(part, 0, -1)
+
+    def complete(self, image_index: int, figures: Mapping[str, float]) -> None:
+        """See `ImageStore`; a picture appears with the last of its pages."""
+        picture, number = self.stack.member(image_index)
+        content = self.stack.content_of(image_index)
+        colour = self._growing.pop(image_index)
+        noted = {name: float(value) for name, value in figures.items()}
+        with as_output_error(self.folder / picture.target, "cannot be written ({reason})", ADVICE,
+                             reason=system_reason):
+            if len(picture.pages) == 1:
+                self._publish(picture, content, iter([self._enlarged(picture, number, colour)]),
+                              [noted])
+                return
+            with written(self._spool(picture, number)) as file:
+                np.save(file, colour)
+            self.journal.add(page=[picture.target, number], input=content, figures=noted)
+            if all(self._has_page(picture, page.number, content) for page in picture.pages):
+                self._publish(picture, content, self._spooled(picture),
+                              [self.memory.pages[picture.target, page.number]["figures"]
+                               for page in picture.pages])
+                for page in picture.pages:
+                    self._spool(picture, page.number).unlink(missing_ok=True)
+
+    def finish(self, provenance: Mapping[str, Any], failed: Collection[int] = ()) -> Path:
+        """See `ImageStore`; returns the folder. A file with failed pages is left out."""
+        missing = sorted(set(self.remaining()) - set(failed))
+        if missing:
+            raise ValueError(f"{self.folder}: {len(missing)} images are not done, the first is "
+                             f"{missing[0]}")
+        with as_output_error(self.folder, "cannot be written ({reason})", ADVICE,
+                             reason=system_reason):
+            self.journal.add(made={name: value for name, value in provenance.items()
+                                   if value is not None})
+        self.close()
+        return self.folder
+
+    def close(self) -> None:
+        """Let go of the folder; it can be gone on with."""
+        self._growing = {}
+        self.journal.close()
+
+    def _is_done(self, image_index: int) -> bool:
+        picture, number = self.stack.member(image_index)
+        content = self.stack.content_of(image_index)
+        told = self.memory.pictures.get(picture.target)
+        if told is not None and told["input"] == content:
+            return is_there(self.folder, told)
+        return self._has_page(picture, number, content)
+
+    def _has_page(self, picture: Picture, number: int, content: str) -> bool:
+        told = self.memory.pages.get((picture.target, number))
+        return (told is not None and told["input"] == content
+                and self._spool(picture, number).exists())
+
+    def _spool(self, picture: Picture, number: int) -> Path:
+        name = sha256(os.fsencode(picture.target)).hexdigest()[:16]
+        return self.folder / PARTIAL / f"{name}-{number}.npy"
+
+    def _spooled(self, picture: Picture) -> Iterator[Pixels]:
+        for page in picture.pages:
+            colour = np.load(self._spool(picture, page.number))
+            yield self._enlarged(picture, page.number, colour)
+
+    def _enlarged(self, picture: Picture, number: int, colour: np.ndarray) -> Pixels:
+        """SR colour with the alpha of its LR page, enlarged by bicubic interpolation."""
+        alpha = read_picture(picture, number).alpha
+        if alpha is None:
+            return Pixels(colour)
+        # torch takes seconds to import; the first error must not wait for it
+        from swinmpi.images.imresize import imresize
+        return Pixels(colour, imresize(alpha, size=colour.shape[:2]))
+
+    def _publish(self, picture: Picture, content: str, pages: Iterator[Pixels],
+                 figures: list[dict[str, float]]) -> None:
+        """The picture appears under its name, whole."""
+        final = self.folder / picture.target
+        self.journal.add(writing=picture.target, input=content)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with written(final, self.folder / PARTIAL / "writing") as file:
+            encode(file, picture, pages, self.scale)
+        self.journal.add(picture=picture.target, input=content, bytes=final.stat().st_size,
+                         figures=figures)
+
+    def __enter__(self) -> "PictureStore":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any],
+                 overwrite: bool) -> None:
+    """OutputError unless pictures may be written into `folder`. Leaves nothing behind.
+
+    Not over the inputs; over other files and pictures made with other settings with `overwrite`.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: expected a folder for the pictures, got a file; "
+                          "use --output FOLDER")
+    above = folder.absolute()
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir() or not is_writable(above):
+        raise OutputError(f"{folder}: the folder {above} is not writable; choose another --output")
+    memory = read_memory(folder)
+    if not overwrite and memory.settings is not None and differing(memory.settings, settings):
+        raise_other_settings(folder, memory, settings)
+    for picture in pictures.pictures:
+        final = folder / picture.target
+        if final.exists() and os.path.samefile(final, picture.path):
+            raise OutputError(f"{final}: would overwrite the input; choose another --output")
+        if os.path.lexists(final) and not (overwrite or memory.owns(picture.target)):
+            raise OutputError(f"{final}: exists already; choose another --output, or replace it "
+                              "with --overwrite")
+        if final.is_dir():
+            raise OutputError(f"{final}: is a folder; choose another --output")
+
+
+def range_before(folder: Path, stack: PictureStack) -> ValueRange | None:
+    """What a folder, if it is there, was begun with for pictures of this depth."""
+    return kept_range(read_memory(folder), stack)
+
+
+def kept_range(memory: Memory, stack: PictureStack) -> ValueRange | None:
+    kept = memory.ranges.get(stack.dtype.str)
+    return None if kept is None else ValueRange(*kept)
+
+
+def begin_afresh(folder: Path) -> None:
+    """Forget a finished run, for `--overwrite`; one that was interrupted is gone on with."""
+    if read_memory(folder).is_over:
+        with Journal(folder) as journal:
+            journal.add(format=1, settings=journal.memory.settings)
+
+
+def end_run(folder: Path) -> None:
+    """All that could be made is there: remove what only an unfinished run needs."""
+    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+    with Journal(folder) as journal:
+        journal.add(over=True)
+
+
+def raise_other_settings(folder: Path, memory: Memory, settings: Mapping[str, Any]) -> None:
+    raise OutputError(f"{folder}: its pictures were made with other settings "
+                      f"({differing(memory.settings, settings)} differ, see {NAME}); choose "
+                      "another --output, or replace them with --overwrite")
+
+
+def encode(file: BinaryIO, picture: Picture, pages: Iterator[Pixels], scale: int) -> None:
+    """A TIFF for a TIFF, a PNG for everything else, with what belongs to the picture."""
+    if is_tiff_name(picture.target):
+        from swinmpi.images import tiff
+        details = details_or(tiff.TiffDetails(),
+                             lambda: tiff.read_details(picture.path).scaled(scale))
+        num_bytes = sum(page.height * page.width * 4 * page.dtype.itemsize
+                        for page in picture.pages) * scale**2
+        tiff.write_tiff(file, pages, num_bytes, details)
+        return
+    details = details_or(png.PngDetails(), lambda: png.read_details(picture.path, scale))
+    for pixels in pages:
+        for piece in png.encode_png(pixels, details):
+            file.write(piece)
+
+
+def details_or(none: Details, read: Callable[[], Details]) -> Details:
+    """What is said besides the pixels; `none` where that is damaged: the picture matters more."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001 - decoders raise anything on damaged files
+        return none
+
+
+@contextmanager
+def written(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+    """A file that appears under its name when it is whole and on the disk."""
+    temporary = temporary or path.with_name(f"{path.name}.new")
+    with open(temporary, "w+b") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def fits(part: np.ndarray | None, top: int, left: int, shape: tuple[int, int, int],
+         dtype: np.dtype) -> bool:
+    """Whether `part` (C, h, w) at (top, left) lies inside (H, W, C) of that dtype."""
+    if part is None or part.ndim != 3 or len(part) != shape[2] or part.dtype != dtype:
+        return False
+    return all(0 <= start < start + size <= end for start, size, end
+               in zip((top, left), part.shape[1:], shape[:2], strict=True))

@@ -1,0 +1,88 @@
+"""What every kind of preparation does with its images: decode and convert them, or name and skip
+them, count their crops."""
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from swinmpi.config import DataConfig
+from swinmpi.errors import ConfigError
+from swinmpi.randomness import generator
+from swinmpi.storage.pairs import VALIDATE
+from swinmpi.training.sources import Source
+from swinmpi.training.values import CommonValues
+
+MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
+
+
+class ImageUnusable(Exception):
+    """This image cannot give a crop; the text says why, the others go on."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written; `failed` holds one line for each skipped image."""
+
+    num_train: int
+    num_validate: int
+    failed: tuple[str, ...]
+
+
+def decode(read: Callable[[], np.ndarray]) -> np.ndarray:
+    """An image; ImageUnusable where it cannot be read."""
+    try:
+        return read()
+    # decoders raise anything on damaged files, and one image must not end the run
+    except Exception as error:
+        raise ImageUnusable("cannot be read: "
+                            f"{' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def converted(source: Source, values: CommonValues) -> np.ndarray:
+    """A decoded image with the common values; ImageUnusable where it cannot be."""
+    image = decode(source.read)
+    try:
+        return values.convert(source, image)
+    except ValueError as reason:
+        raise ImageUnusable(str(reason)) from None
+
+
+def num_crops(config: DataConfig, split: int, area_px: float) -> int:
+    """Crops of an image of `area_px` after reduction."""
+    most = crop_limit(config, split)
+    if config.coverage is None:
+        return most
+    return min(most, math.ceil(config.coverage * area_px / config.size_px**2))
+
+
+def crop_limit(config: DataConfig, split: int) -> int:
+    if config.mode == "whole":
+        return 1
+    return (config.validate_crops or config.crops_per_image if split == VALIDATE
+            else config.crops_per_image)
+
+
+def lr_size_px(config: DataConfig) -> int:
+    """size_px / scale, which must be whole for HR and LR pixels to lie over each other."""
+    size = round(config.size_px / config.scale)
+    if abs(size * config.scale - config.size_px) > 1e-6:
+        raise ConfigError(f"data.size_px: expected a multiple of data.scale = {config.scale:g}, "
+                          f"got {config.size_px}")
+    return size
+
+
+def is_flat(crop: np.ndarray, threshold: float) -> bool:
+    """Standard deviation of the brightness, on a scale of 0..1."""
+    return crop.mean(axis=2).std() / np.iinfo(crop.dtype).max < threshold
+
+
+def keyed_random(seed: int, stream: int) -> np.random.Generator:
+    """stream: an image index, or SPLIT_STREAM."""
+    return generator((seed, stream))
+
+
+def say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
