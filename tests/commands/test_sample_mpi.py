@@ -39,7 +39,6 @@ OTHERS = {
     "random shift, ddpm": ("three", "aligned",
                            ("sampler.shift.pattern=random", "sampler.method=ddpm")),
     "dpmpp_2m": ("three", "aligned", ("sampler.method=dpmpp_2m", "sampler.steps=4")),
-    "heun": ("three", "aligned", ("sampler.method=heun", "sampler.steps=4")),
     "ensemble": ("three", "aligned", ("--ensemble=2", "--ranks-per-image=2")),
     "fewer windows than ranks": ("three", "aligned", ("model.window_px=48",)),
     "one window": ("three", "aligned", ("model.window_px=96", "sampler.shift.pattern=none")),
@@ -58,9 +57,10 @@ OTHERS = {
     "thesis, crop_resize": ("narrow", "rrdb", ("sampler.shift.edge=crop_resize",)),
     "encoder alone": ("three", "encoder", ("output.regression=true",)),
     "rrdb alone": ("three", "rrdb alone", ()),
+    "heun": ("three", "aligned", ("sampler.method=heun", "sampler.steps=4")),
 }
-TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "heun", "ensemble", "fewer windows than ranks",
-             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m"]
+TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
+             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 
@@ -124,9 +124,9 @@ def test_the_number_of_ranks_cannot_be_seen(mpirun, folder, alone, num_ranks):
     assert [name for name in names if pixels(outputs[name]) != pixels(alone[name])] == []
     assert finished.out.count("written: ") == len(names), "rank 0 alone tells"
     if num_ranks == 5:
-        assert re.findall(r"\n(.* stay idle: .*)\n", finished.out) == [
+        assert set(re.findall(r"\n(.* stay idle: .*)\n", finished.out)) == {
             "1 of 5 ranks stay idle: an image has 4 windows for the 5 ranks of a group",
-            "2 of 5 ranks stay idle: 3 images for 5 groups of ranks"]
+            "2 of 5 ranks stay idle: 3 images for 5 groups of ranks"}
     for output in outputs.values():
         assert_shares_add_up(output)
 
