@@ -159,6 +159,9 @@ class GroupWork:
                 values = self.unit(raw)
             good.append(shard_index)
             lr.append(LrRows(values, rows.start, stack.height, raw))
+        if good and len(good) < len(shard_indices):
+            # Which rows a rank needs of an image depends on how many are made together.
+            return self.read_own_rows(good)
         return good, lr
 
     def read(self, shard_index: int, rows: range) -> np.ndarray:
