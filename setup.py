@@ -23,16 +23,14 @@ setup(
                   "swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
     install_requires=[
         "torch>=2.3", "mpi4py>=4.0", "h5py>=3.10", "numpy>=1.26", "pillow>=10", "tifffile>=2024.1",
-        "imagecodecs>=2024.1", "lpips>=0.1.4",
-        "pyyaml>=6", "pydantic>=2.5", "safetensors>=0.4", "scikit-image>=0.22", "tqdm>=4.60",
+        "lpips>=0.1.4", "pyyaml>=6", "pydantic>=2.5", "safetensors>=0.4", "scikit-image>=0.22", "tqdm>=4.60",
     ],
     extras_require={
         "mpi": ["mpich>=4.2"],
         "plot": ["matplotlib>=3.7"],
-        "filters": ["hdf5plugin>=4"],
+        "filters": ["hdf5plugin>=4", "imagecodecs>=2024.1"],
         "test": ["pytest>=8", "hypothesis>=6.90", "diffusers>=0.30", "matplotlib>=3.7", "xarray",
-                 "h5netcdf", "netCDF4", "nexusformat", "silx",
-                 "mpich>=4.2"],
+                 "h5netcdf", "netCDF4", "nexusformat", "silx", "imagecodecs>=2024.1", "mpich>=4.2"],
     },
     entry_points={"console_scripts": [f"swinmpi-{name} = swinmpi.cli.{name}:main"
                                       for name in commands]},

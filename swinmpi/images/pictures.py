@@ -162,7 +162,11 @@ def decode_pillow(path: Path) -> Pixels:
 
 def grey_alpha_16(path: Path, orientation: int) -> Pixels:
     """A 16-bit grey PNG with alpha, which Pillow would shorten to 8 bit."""
-    from imagecodecs import png_decode
+    try:
+        from imagecodecs import png_decode
+    except ImportError:
+        raise ValueError("16-bit grey with alpha needs imagecodecs; "
+                         "pip install 'swinmpi[filters]'") from None
     both = turned(png_decode(path.read_bytes()), orientation)
     return Pixels(np.ascontiguousarray(both[..., :1]), np.ascontiguousarray(both[..., 1]))
 
