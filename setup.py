@@ -23,7 +23,8 @@ setup(
                   "swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
     install_requires=[
         "torch>=2.3", "mpi4py>=4.0", "h5py>=3.10", "numpy>=1.26", "pillow>=10",
-        "tifffile>=2024.1", "lpips>=0.1.4", "pyyaml>=6", "pydantic>=2.5", "safetensors>=0.4", "scikit-image>=0.22", "tqdm>=4.60",
+        "tifffile>=2024.1", "lpips>=0.1.4", "pyyaml>=6", "pydantic>=2.5", "safetensors>=0.4",
+        "scikit-image>=0.22", "tqdm>=4.60",
     ],
     extras_require={
         "mpi": ["mpich>=4.2"],
