@@ -2,15 +2,14 @@
 what cannot be."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
-from swinmpi.config import Config, ModelConfig, load_config
+from swinmpi.config import Config, load_config
+from swinmpi.config.model_sections import FAMILIES
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.mpio import check_backend
 from swinmpi.storage.values import ValueRange
 
-# What may differ from training: everything else in these sections is what the weights mean.
-OTHER_FAMILIES = [kind.model_fields["family"].default for kind in get_args(ModelConfig)[1:]]
+# What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
 FREE = ("model.window_px", "diffusion.variance")
 
@@ -49,11 +48,14 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
 def check_settings(files: Sequence[Path | str], overrides: Sequence[str],
                    preset: str | None) -> None:
     """ConfigError for settings that are wrong whatever family of model the checkpoint holds."""
-    try:
-        load_config(files, overrides, preset)
-    except ConfigError:
-        for family in OTHER_FAMILIES:
+    refusals = []
+    for family in FAMILIES:
+        try:
             load_config(files, overrides, preset, {"model": {"family": family}})
+            return
+        except ConfigError as error:
+            refusals.append(error)
+    raise refusals[-1]
 
 
 def check_consistent(config: Config) -> None:
