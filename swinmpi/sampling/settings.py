@@ -2,15 +2,14 @@
 what cannot be."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
-from swinmpi.config import Config, ModelConfig, load_config
+from swinmpi.config import Config, load_config
+from swinmpi.config.model_sections import FAMILIES
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.outputs.mpio import check_backend
 from swinmpi.storage.values import ValueRange
 
-# What may differ from training: everything else in these sections is what the weights mean.
-OTHER_FAMILIES = [kind.model_fields["family"].default for kind in get_args(ModelConfig)[1:]]
+# What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
 FREE = ("model.window_px", "diffusion.variance")
 
@@ -50,12 +49,13 @@ def check_settings(files: Sequence[Path | str], overrides: Sequence[str],
                    preset: str | None) -> Config:
     """The settings without those of the checkpoint. ConfigError for settings that are wrong
     whatever family of model it holds."""
-    try:
-        return load_config(files, overrides, preset)
-    except ConfigError:
-        tried = [load_config(files, overrides, preset, {"model": {"family": family}})
-                 for family in OTHER_FAMILIES]
-        return tried[0]
+    refusals = []
+    for family in FAMILIES:
+        try:
+            return load_config(files, overrides, preset, {"model": {"family": family}})
+        except ConfigError as error:
+            refusals.append(error)
+    raise refusals[-1]
 
 
 def check_consistent(config: Config) -> None:
