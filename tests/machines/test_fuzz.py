@@ -85,7 +85,8 @@ def test_a_child_that_dies_is_a_damaged_file(tmp_path, monkeypatch, deed, told):
     that HDF5 can do."""
     start = ("import sys; sys.path[:] = {path!r}; from swinmpi.storage import probe; "
              "probe.CPU_S = 1\n")
-    start += f"def look(*_, **__):\n    {deed}\nprobe.look_at_stack = look; probe.child(*sys.argv[1:])"
+    start += f"def look(*_, **__):\n    {deed}\n"
+    start += "probe.look_at_stack = look; probe.child(*sys.argv[1:])"
     monkeypatch.setattr(probe, "START", start)
     with pytest.raises(StackError, match=r"x\.h5: the HDF5 file is damaged \(the HDF5 library "
                        fr"{told} reading it\); write"):
