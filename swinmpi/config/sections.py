@@ -11,6 +11,9 @@ from swinmpi.config.base import MOST_AT_ONCE, MOST_COUNT, MOST_SEED, Section
 from swinmpi.config.model_sections import DEFAULT_FAMILY, AlignedModel, ModelConfig
 
 Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
+Spread = float | list[float] | None
+# Settings of DataConfig that are a number or [low, high], and what lies in their bounds.
+SPREADS = {"psf_px": (0.0, 1000.0), "photons": (0.01, 1e12), "read_noise": (0.0, 10.0)}
 
 
 class DataConfig(Section):
@@ -32,6 +35,16 @@ class DataConfig(Section):
     scale: float = Field(2.0, gt=1, le=64, description="HR size / LR size")
     kernel: Literal["bicubic", "bilinear"] = Field(
         "bicubic", description="kernel of MATLAB's imresize, which makes LR from HR")
+    psf_px: Spread = Field(None, description="sigma of a Gaussian point spread function, in HR px, "
+                           "that HR is convolved with before it is shrunk; a number, or [low, "
+                           "high] to draw one for every crop; nothing or 0: none")
+    photons: Spread = Field(None, description="photons counted in an LR pixel at the high end of "
+                            "the value range (none at the low end), for Poisson (shot) noise; a "
+                            "number, or [low, high] to draw one for every crop, evenly in its "
+                            "logarithm; nothing: no such noise")
+    read_noise: Spread = Field(None, description="sigma of Gaussian noise on LR, as a share of the "
+                               "value range; a number, or [low, high] to draw one for every crop; "
+                               "nothing or 0: none")
     flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop "
                                "is drawn again")
     flat_threshold: float = Field(0.02, ge=0, description="a crop is flat below this standard "
@@ -56,6 +69,24 @@ class DataConfig(Section):
     calibration: Literal["skip", "network"] = Field(
         "skip", description="darks and flats of a tomogram with an image_key: skip leaves them "
         "out, network takes them as projections")
+
+    @property
+    def degradation(self) -> dict[str, tuple[float, float]]:
+        """(low, high) of what is drawn for every crop beside shrinking it, by its setting."""
+        set_ones = {name: getattr(self, name) for name in SPREADS}
+        both = {name: tuple(map(float, value)) if isinstance(value, list) else (float(value),) * 2
+                for name, value in set_ones.items() if value is not None}
+        return {name: (low, high) for name, (low, high) in both.items() if high > 0}
+
+    @field_validator(*SPREADS, mode="before")
+    @classmethod
+    def check_spread(cls, value: Any, info) -> Any:
+        low, high = SPREADS[info.field_name]
+        told = value if isinstance(value, list) else [value, value]
+        numbers = all(type(one) in (int, float) and low <= one <= high for one in told)
+        if value is not None and not (numbers and len(told) == 2 and told[0] <= told[1]):
+            raise ValueError(f"a number from {low:g} to {high:g}, or two as [low, high]")
+        return value
 
     @field_validator("axes")
     @classmethod

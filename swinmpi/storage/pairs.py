@@ -3,6 +3,8 @@
 It holds /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,)
 uint8 (0 train, 1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config
 (JSON), creator; value_range, value_dtype: the raw values that are 0 and the type's highest here.
+Where LR is not only shrunk: /psf_px, /photons, /read_noise (N,) float64, what was drawn for each
+pair, as far as they were asked for, and attributes of these names, [low, high].
 """
 import os
 from collections.abc import Mapping
@@ -37,6 +39,7 @@ from swinmpi.storage.stack import check_extent
 
 TRAIN, VALIDATE = 0, 1
 DATASETS = ("hr", "lr", "split", "source")
+DEGRADATIONS = ("psf_px", "photons", "read_noise")
 PLACE = {"other kind": "would be an HDF5 file under the name of another format; name it .h5",
          "no folder": "{folder} is no folder; choose another --output",
          "not writable": "its folder is not writable; choose another --output",
@@ -51,7 +54,7 @@ class PairWriter:
     dtype come from the first one, each is written at once.
     """
 
-    def __init__(self, path: Path | str, attributes: Mapping[str, str | float],
+    def __init__(self, path: Path | str, attributes: Mapping[str, str | float | list[float]],
                  overwrite: bool = False):
         self.path = Path(path)
         self.partial = self.path.with_name(self.path.name + ".partial")
@@ -94,17 +97,25 @@ class PairWriter:
     def num_images(self) -> int:
         return len(self.file["hr"]) if "hr" in self.file else 0
 
-    def append(self, hr: np.ndarray, lr: np.ndarray, split: int, source: str) -> None:
-        """Write one pair, (H, W, C) and (h, w, C) of the first pair's shapes and dtype."""
+    def append(self, hr: np.ndarray, lr: np.ndarray, split: int, source: str,
+               drawn: Mapping[str, float] | None = None) -> None:
+        """Write one pair, (H, W, C) and (h, w, C) of the first pair's shapes and dtype; drawn: what
+        LR was degraded by, the same names for every pair."""
         with self.writing():
             if "hr" not in self.file:
                 self.create(hr, lr)
-            index = self.num_images
-            for name, value in zip(DATASETS, (hr, lr, split, escaped(source)), strict=True):
-                dataset = self.file[name]
-                dataset.resize(index + 1, axis=0)
-                dataset[index] = value
-            self.sink.check()
+            values = dict(zip(DATASETS, (hr, lr, split, escaped(source)), strict=True))
+            self.append_values(values | dict(drawn or {}), self.num_images)
+
+    def append_values(self, values: Mapping[str, object], index: int) -> None:
+        """One row of every data set; those of DEGRADATIONS are made where they are missing."""
+        for name, value in values.items():
+            if name in DEGRADATIONS:
+                self.file.require_dataset(name, (index,), np.float64, chunks=(4096,),
+                                          maxshape=(None,))
+            self.file[name].resize(index + 1, axis=0)
+            self.file[name][index] = value
+        self.sink.check()
 
     def create(self, hr: np.ndarray, lr: np.ndarray) -> None:
         for name, image in (("hr", hr), ("lr", lr)):
@@ -129,16 +140,14 @@ class LrWriter(PairWriter):
     def num_images(self) -> int:
         return len(self.file["lr"]) if "lr" in self.file else 0
 
-    def append(self, lr: np.ndarray, source: str) -> None:
-        """Write one image, (h, w) or (h, w, C) of the first one's shape and dtype."""
+    def append(self, lr: np.ndarray, source: str, drawn: Mapping[str, float] | None = None) -> None:
+        """Write one image, (h, w) or (h, w, C) of the first one's shape and dtype; drawn: as of
+        PairWriter."""
         with self.writing():
             if "lr" not in self.file:
                 self.create(lr)
-            index = self.num_images
-            for name, value in (("lr", lr), ("source", source)):
-                self.file[name].resize(index + 1, axis=0)
-                self.file[name][index] = value
-            self.sink.check()
+            self.append_values({"lr": lr, "source": escaped(source), **(drawn or {})},
+                               self.num_images)
 
     def create(self, lr: np.ndarray) -> None:
         self.file.create_dataset("lr", (0, *lr.shape), lr.dtype, chunks=(1, *lr.shape),
@@ -155,8 +164,9 @@ class PairReader:
 
     num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the
     stored dtype (255 or 65535); value_range, value_dtype: the raw values that are 0 and that, and
-    their dtype, None and "" where the file does not tell; train_indices and validate_indices, int64
-    image indices.
+    their dtype, None and "" where the file does not tell; degradation: (low, high) by the names of
+    DEGRADATIONS, of what LR was made with beside shrinking; train_indices and validate_indices,
+    int64 image indices.
     """
 
     def __init__(self, path: Path | str):
@@ -234,20 +244,26 @@ class PairReader:
                         f"and {split.shape}")
         self.size_px = height
         self.value_max = int(np.iinfo(self.hr.dtype).max)
-        self.value_range, self.value_dtype = self.read_range()
+        self.value_range = self.two_numbers("value_range")
+        if self.value_range and not self.value_range[0] < self.value_range[1]:
+            self.refuse(f"attribute value_range of low < high, got {self.value_range}")
+        self.value_dtype = (text_attribute(self.file, "value_dtype") or ""
+                            if self.value_range else "")
+        told = {name: self.two_numbers(name) for name in DEGRADATIONS}
+        self.degradation = {name: both for name, both in told.items() if both is not None}
         self.train_indices = np.flatnonzero(split[:] == TRAIN)
         self.validate_indices = np.flatnonzero(split[:] == VALIDATE)
 
-    def read_range(self) -> tuple[tuple[float, float] | None, str]:
-        """`value_range` and `value_dtype`, as swinmpi-prepare writes them since it does."""
-        told = self.file.attrs.get("value_range")
+    def two_numbers(self, name: str) -> tuple[float, float] | None:
+        """An attribute [low, high]; None where there is none."""
+        told = self.file.attrs.get(name)
         if told is None:
-            return None, ""
+            return None
         values = np.asarray(told)
-        if values.shape != (2,) or values.dtype.kind != "f" or not values[0] < values[1]:
-            self.refuse(f"attribute value_range of two numbers low < high, got {told!r:.60}")
-        return ((float(values[0]), float(values[1])),
-                text_attribute(self.file, "value_dtype") or "")
+        if (values.shape != (2,) or values.dtype.kind != "f" or not np.isfinite(values).all()
+                or values[0] > values[1]):
+            self.refuse(f"attribute {name} of two numbers low < high, got {told!r:.60}")
+        return float(values[0]), float(values[1])
 
     def dataset(self, name: str) -> h5py.Dataset:
         found = find_object(self.file, f"/{name}")

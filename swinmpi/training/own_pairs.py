@@ -8,7 +8,7 @@ import numpy as np
 
 from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError, StackError
-from swinmpi.images.imresize import imresize
+from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import Photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.pairs import LrWriter
@@ -24,6 +24,7 @@ from swinmpi.training.decoding import (
     num_crops,
     say,
 )
+from swinmpi.training.degradation import make_lr
 from swinmpi.training.sources import Reading, Source, find_sources
 from swinmpi.training.values import CommonValues
 
@@ -36,6 +37,10 @@ def check_own_lr(lr: str | None, lr_only: bool, config: DataConfig) -> None:
     if lr is not None and (config.mode != "crop" or config.reduce_spread != 1):
         raise ConfigError("--lr: expected data.mode=crop and data.reduce_spread=1, as given LR "
                           f"images are not shrunk, got {config.mode}, {config.reduce_spread:g}")
+    if lr is not None and config.degradation:
+        given = " and ".join(f"data.{name}" for name in config.degradation)
+        raise ConfigError("--lr: expected nothing that degrades, as given LR images are taken as "
+                          f"they are, got {given}; leave out one or the other")
 
 
 def with_own_lr(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,
@@ -79,9 +84,9 @@ def bare(name: str) -> str:
 
 
 def cut_pairs(photograph: Photograph, source: Source, config: DataConfig, image_index: int,
-              values: CommonValues) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(HR, LR) crops that lie over each other, both by the range of the HR images; places depend on
-    (seed, image index) alone."""
+              values: CommonValues) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, float]]]:
+    """(HR, LR, nothing drawn) crops that lie over each other, both by the range of the HR images;
+    places depend on (seed, image index) alone."""
     lr, scale = converted(source.lr, values), round(config.scale)
     height, width = lr.shape[:2]
     if (photograph.height_px, photograph.width_px) != (height * scale, width * scale):
@@ -98,7 +103,7 @@ def cut_pairs(photograph: Photograph, source: Source, config: DataConfig, image_
                          for side in (height, width))
             hr = photograph.cut(top * scale, left * scale, 1.0, config.size_px, config.size_px)
             if not (is_flat(hr, config.flat_threshold) and random.random() < config.flat_reject):
-                yield hr, lr[top:top + size, left:left + size]
+                yield hr, lr[top:top + size, left:left + size], {}
                 break
         else:
             if number == 0:
@@ -111,28 +116,47 @@ def write_lr(sources: Sequence[Source], config: DataConfig, writer: LrWriter) ->
     """Shrink every whole image, with its values as stored, into a stack of images like the first;
     others are named and skipped. Pixels without a number take their neighbour's value."""
     values = CommonValues(sources, config.channels, config.no_data_values)
-    failed, first, scale = [], None, round(config.scale)
+    failed, first = [], None
     with Progress(len(sources), "images") as progress:
-        for source in sources:
+        for image_index, source in enumerate(sources):
             try:
                 hr = decode(source.read)
-                if hr.shape[0] % scale or hr.shape[1] % scale:
-                    raise ImageUnusable(f"{hr.shape[1]} x {hr.shape[0]} px, expected multiples of "
-                                        f"data.scale = {scale}")
-                kind = hr.shape, hr.dtype
-                first = first or kind
-                if kind != first:
-                    raise ImageUnusable(f"{kind[0]} of {kind[1]}, the first image is {first[0]} "
-                                        f"of {first[1]}; a stack holds images of one size")
-                size = [side // scale for side in hr.shape[:2]]
-                numbers = mask_invalid(values.numbers(source, hr))[0]
-                hr = np.moveaxis(numbers, 0, -1).astype(hr.dtype)
-                lr = imresize(hr, size=size, kernel=config.kernel)
-                writer.append(lr[..., 0] if lr.shape[2] == 1 else lr, source.name)
+                first = first or (hr.shape, hr.dtype)
+                check_like(hr, first, round(config.scale))
+                lr, drawn = whole_lr(hr, source, config, image_index, values)
+                writer.append(lr[..., 0] if lr.shape[2] == 1 else lr, source.name, drawn)
             except ImageUnusable as reason:
                 failed.append(f"{source.name}: {reason}")
                 say(f"skipped {failed[-1]}")
             progress.advance()
     if not writer.num_images:
         raise StackError(f"none of the {len(sources)} images could be used; the first: {failed[0]}")
+    if config.degradation:
+        writer.note(values.attributes)
     return Summary(writer.num_images, 0, tuple(failed))
+
+
+def check_like(hr: np.ndarray, first: tuple[tuple[int, ...], np.dtype], scale: int) -> None:
+    """ImageUnusable where an image cannot be shrunk by `scale`, or is unlike the first one."""
+    height, width, _ = hr.shape
+    if height % scale or width % scale:
+        raise ImageUnusable(f"{width} x {height} px, expected multiples of data.scale = {scale}")
+    if (hr.shape, hr.dtype) != first:
+        raise ImageUnusable(f"{hr.shape} of {hr.dtype}, the first image is {first[0]} of {first[1]}"
+                            "; a stack holds images of one size")
+
+
+def whole_lr(hr: np.ndarray, source: Source, config: DataConfig, image_index: int,
+             values: CommonValues) -> tuple[np.ndarray, dict[str, float]]:
+    """The LR image of a whole image as stored, and what was drawn for it. Noise makes no value that
+    means no data."""
+    numbers = mask_invalid(values.numbers(source, hr))[0]
+    filled = np.moveaxis(numbers, 0, -1).astype(hr.dtype)
+    size = [side // round(config.scale) for side in hr.shape[:2]]
+    if not config.degradation:
+        return make_lr(filled, size, config, (image_index, 0), (0, 1))
+    lr, drawn = make_lr(filled, size, config, (image_index, 0),
+                        (values.range.low, values.range.high))
+    told = source.no_data
+    none = NoData((*told.values, *values.told(hr.dtype).values), told.low, told.high)
+    return none.avoid(lr.astype(np.float64), hr.dtype).astype(hr.dtype), drawn

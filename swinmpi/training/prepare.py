@@ -1,6 +1,7 @@
 """Photographs or an HR stack -> one HDF5 file of (HR, LR) training pairs.
 
-Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresize -> PairWriter.
+Sources one at a time -> crops, keyed by (seed, image index) -> PSF, MATLAB's imresize, noise ->
+PairWriter.
 """
 import math
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,8 @@ import numpy as np
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
+from swinmpi.config.sections import SPREADS
 from swinmpi.errors import OutputError, StackError
-from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.files import check_place
@@ -33,6 +34,8 @@ from swinmpi.training.decoding import (
     num_crops,
     say,
 )
+from swinmpi.training.degradation import in_words as degradation_in_words
+from swinmpi.training.degradation import make_lr
 from swinmpi.training.own_pairs import check_own_lr, cut_pairs, with_own_lr, write_lr
 from swinmpi.training.sources import Reading, Source, find_sources, in_words, left_out
 from swinmpi.training.values import CommonValues
@@ -89,17 +92,22 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
 
 
 def describe(plan: PreparePlan) -> str:
-    """What `run` would do, in three lines."""
+    """What `run` would do, in a few lines."""
     request, config = plan.request, plan.config
+    more = degradation_in_words(config.degradation)
+    degraded = [f"degrade  {more}; drawn for each {'image' if request.lr_only else 'crop'}"
+                f" by seed {config.seed}"] if more else []
     if request.lr_only:
-        return (f"input    {' '.join(request.sources)}: {plan.words}\n"
-                f"output   {request.output}: their LR images, {config.scale:g} times smaller, "
-                f"{config.kernel}")
+        return "\n".join([
+            f"input    {' '.join(request.sources)}: {plan.words}", *degraded,
+            f"output   {request.output}: their LR images, {config.scale:g} times smaller, "
+            f"{config.kernel}"])
     return "\n".join([
         f"input    {' '.join(request.sources)}: {plan.words}, "
         f"{plan.num_validate} of them for validation",
         f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
+        *degraded,
         f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB (8 bit; "
         "twice that for 16 bit)"])
 
@@ -113,7 +121,8 @@ def run(plan: PreparePlan) -> Summary:
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened, inspected=True)
         attributes = {"scale": config.scale, "kernel": config.kernel, "seed": config.seed,
-                      "data_config": recorded(config), "creator": f"swinmpi {__version__}"}
+                      "data_config": recorded(config), "creator": f"swinmpi {__version__}",
+                      **{name: list(both) for name, both in config.degradation.items()}}
         if request.lr_only:
             return write_lr(sources, config, opened.enter_context(
                 LrWriter(request.output, attributes, request.overwrite)))
@@ -126,7 +135,7 @@ def run(plan: PreparePlan) -> Summary:
 def recorded(config: DataConfig) -> str:
     """As JSON; what says how a file is read only where it says something."""
     default = DataConfig()
-    unsaid = {name for name in ("axes", "calibration", "no_data")
+    unsaid = {name for name in ("axes", "calibration", "no_data", *SPREADS)
               if getattr(config, name) == getattr(default, name)}
     return config.model_dump_json(exclude=unsaid)
 
@@ -141,8 +150,8 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
             try:
                 photograph = to_photograph(converted(source, values))
                 cut = cut_crops if source.lr is None else partial(cut_pairs, values=values)
-                for hr, lr in cut(photograph, source, config, image_index):
-                    writer.append(hr, lr, source.split, source.name)
+                for hr, lr, drawn in cut(photograph, source, config, image_index):
+                    writer.append(hr, lr, source.split, source.name, drawn)
                     counts[source.split] += 1
             except ImageUnusable as reason:
                 failed.append(f"{source.name}: {reason}")
@@ -158,14 +167,14 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
 
 
 def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
-              image_index: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """HR images (size_px, size_px, C) of one photograph and the LR images made of them; what is
-    drawn depends on (seed, image index) alone."""
+              image_index: int) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, float]]]:
+    """HR images (size_px, size_px, C) of one photograph, the LR images made of them, and what was
+    drawn for that; all depends on (seed, image index) alone."""
     random = keyed_random(config.seed, image_index)
     height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
     if config.mode == "whole":
         hr = whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
-        yield hr, degrade(hr, config)
+        yield hr, *degrade(hr, config, (image_index, 0))
         return
     most_reduce = min(photograph.height_px, photograph.width_px) / config.size_px
     if most_reduce < source.reduce:
@@ -179,7 +188,7 @@ def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
                 raise ImageUnusable(f"{MAX_DRAWS} crops were flat; "
                                     "see data.flat_reject and data.flat_threshold")
             return
-        yield crop, degrade(crop, config)
+        yield crop, *degrade(crop, config, (image_index, number))
 
 
 def draw_crop(photograph: Photograph, source: Source, config: DataConfig,
@@ -221,8 +230,11 @@ def whole_image(photograph: Photograph, reduce: float, size_px: int) -> np.ndarr
     return image
 
 
-def degrade(hr: np.ndarray, config: DataConfig) -> np.ndarray:
-    return imresize(hr, size=(lr_size_px(config),) * 2, kernel=config.kernel)
+def degrade(hr: np.ndarray, config: DataConfig,
+            place: tuple[int, int]) -> tuple[np.ndarray, dict[str, float]]:
+    """The LR image of one HR image of pairs, and what was drawn for it. place: its image index and
+    the number of the crop."""
+    return make_lr(hr, (lr_size_px(config),) * 2, config, place, (0, np.iinfo(hr.dtype).max))
 
 
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,

@@ -206,11 +206,14 @@ class Trainer:
 
 
 def values_of(pairs: PairReader) -> dict:
-    """What a checkpoint keeps of the values it was trained on: those that are -1 and 1, and their
-    dtype; empty where the pairs do not tell."""
-    if pairs.value_range is None:
-        return {}
-    return {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
+    """What a checkpoint keeps of the pairs it was trained on: the values that are -1 and 1, and
+    their dtype, as far as the pairs tell; how LR was degraded, where it was."""
+    told: dict = {}
+    if pairs.value_range is not None:
+        told |= {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
+    if pairs.degradation:
+        told["degradation"] = {name: [*both] for name, both in pairs.degradation.items()}
+    return told
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
