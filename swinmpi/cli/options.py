@@ -146,12 +146,16 @@ def warnings_in_one_line(world: World) -> Iterator[None]:
 def works_alone(command: str) -> bool:
     """Whether this process does the work of a command that needs only one: the first of those that
     were started together, which says so."""
-    first = speaks_for_all()
-    started = int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else launcher_size() or 1
+    first, started = speaks_for_all(), processes_started()
     if first and started > 1:
         print(f"swinmpi: swinmpi-{command} needs one process: rank 0 does it, "
               f"the other {started - 1} have nothing to do", file=sys.stderr, flush=True)
     return first
+
+
+def processes_started() -> int:
+    """How many processes a launcher says it started together with this one; 1 without launcher."""
+    return int(os.environ["WORLD_SIZE"]) if launched_by_torchrun() else launcher_size() or 1
 
 
 def speaks_for_all() -> bool:

@@ -6,7 +6,14 @@ import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command, speaks_for_all
+from swinmpi.cli.options import (
+    config_from,
+    make_parser,
+    parse,
+    processes_started,
+    run_command,
+    speaks_for_all,
+)
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SwinmpiError
 from swinmpi.parallel.comm import World
@@ -35,7 +42,9 @@ def run(argv: Sequence[str] | None) -> None:
     # The signals of a job's end may come while torch is still being imported.
     with StopFlag() as stop, start_mpi(allow_torchrun=True) as world:
         try:
-            config = Config.model_validate(world.on_root(lambda: configured(options).model_dump()))
+            # What was not given stays so: the pairs decide it.
+            config = Config.model_validate(
+                world.on_root(lambda: configured(options).model_dump(exclude_unset=True)))
         except SwinmpiError as error:
             if launched_by_torchrun():
                 error.echo = not speaks_for_all()
@@ -102,7 +111,7 @@ def train_on(world: World, config: Config, resume: bool,
 def show_plan(config: Config, resume: bool) -> None:
     """Validate everything, print what a run would do."""
     from swinmpi.training.plan import describe, plan
-    print(describe(plan(config, launcher_size() or 1, resume)))
+    print(describe(plan(config, processes_started(), resume)))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ from pydantic import Field, field_validator, model_validator
 from swinmpi.config.base import DEEPEST, WIDEST, Section
 
 Width = Annotated[int, Field(le=WIDEST)]
+SCALES = (2, 3, 4)
 
 
 class ModelSection(Section):
     """What every family has: which it is, and the images it is made for."""
 
     family: str
-    scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
-    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
+    scale: Literal[SCALES] = Field(2, description="HR size / LR size; in training that of the "
+                                   "pairs when absent")
+    channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB; in training "
+                                    "those of the pairs when absent")
 
 
 class AlignedModel(ModelSection):

@@ -184,7 +184,7 @@ class TrainConfig(Section):
     batch_images: int = Field(16, gt=0, le=1 << 16, description="images per update, all ranks "
                               "together")
     crop_px: int = Field(96, gt=0, le=8192, description="side of the HR crop taken from each "
-                         "stored image")
+                         "stored image; less when absent and the pairs are smaller")
     batch: Literal["image", "iid"] = Field(
         "iid", description="all windows of a frame together, or drawn one by one (thesis 3.2.5)")
     windows_per_image: int = Field(4, gt=0, le=1 << 16, description="drawn from each image, batch "

@@ -21,8 +21,8 @@ from swinmpi.families.family import (
     Objective,
     Shift,
     Window,
-    counts_of,
     cut,
+    for_windows,
     frame_windows,
     upsampled,
 )
@@ -84,7 +84,7 @@ class Aligned:
                                for windows in batch.windows for window in windows])
         output = self.predict(q_sample(x_0, batch.t, eps, objective.schedule), batch.t, features,
                               borders.to(batch.hr.device),
-                              global_vector.repeat_interleave(counts_of(batch), dim=0))
+                              for_windows(global_vector, batch))
         wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
         diffusion = objective.distance(output.float(), wanted)
         regression = functional.l1_loss(regression, batch.hr)

@@ -176,6 +176,12 @@ def counts_of(batch: Batch) -> Tensor:
     return torch.tensor([len(windows) for windows in batch.windows], device=batch.hr.device)
 
 
+def for_windows(of_images: Tensor, batch: Batch) -> Tensor:
+    """What every image has (B, ...), for each of its windows: (windows of all images, ...)."""
+    return of_images.repeat_interleave(counts_of(batch), dim=0,
+                                       output_size=sum(map(len, batch.windows)))
+
+
 def upsampled(batch: Batch) -> Tensor:
     """Bicubic LR on the HR grid."""
     return imresize_tensor(batch.lr, size=tuple(batch.hr.shape[-2:]))

@@ -19,8 +19,8 @@ from swinmpi.families.family import (
     Objective,
     Shift,
     Window,
-    counts_of,
     cut,
+    for_windows,
     frame_windows,
     upsampled,
 )
@@ -68,16 +68,16 @@ class Thesis:
 
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """Algorithm 2.1: one t for all windows of an image."""
-        counts, grid = counts_of(batch), objective.grid
+        grid = objective.grid
         base = upsampled(batch) if self.starts_from_lr else batch.hr
         x_0 = self.x_0(batch.hr, base)
-        t_image = torch.stack([t[0] for t in batch.t.split(counts.tolist())])
+        t_image = torch.stack([t[0] for t in batch.t.split([*map(len, batch.windows)])])
         x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
         wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
         wanted, windows = (cut(image, batch.windows, grid.window_px, grid.border)
                            for image in (wanted, x_t))
         told = self.told(batch, x_t, grid)
-        output = self.predict(windows, t_image.repeat_interleave(counts), *told)
+        output = self.predict(windows, for_windows(t_image, batch), *told)
         loss = objective.distance(output.float(), wanted)
         return {"loss": loss, "diffusion": loss.detach()}
 
@@ -89,7 +89,7 @@ class Thesis:
         masks = torch.cat(
             [self.masks(grid, windows[0].shift, [window.position for window in windows])
              for windows in batch.windows]).to(lr.device)
-        lr, x_t = (image.repeat_interleave(counts_of(batch), dim=0) for image in (lr, x_t))
+        lr, x_t = (for_windows(image, batch) for image in (lr, x_t))
         return (self.model.encoder(thesis_condition(self.config, lr, masks, x_t)),)
 
     def shrunk(self, images: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from swinmpi.config import Config
-from swinmpi.errors import ConfigError
 from swinmpi.families.family import Batch, Family
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
@@ -132,31 +131,3 @@ def pinned(batch: Batch) -> Batch:
         return batch
     lr, hr, eps, t = (part.pin_memory() for part in (batch.lr, batch.hr, batch.eps, batch.t))
     return Batch(lr, hr, eps, batch.windows, t)
-
-
-def check_batches(config: Config, pairs: PairReader, num_ranks: int) -> None:
-    """ConfigError where data, model, crop and ranks do not fit together."""
-    model, crop_px, total = config.model, config.train.crop_px, config.train.batch_images
-    if total % (num_ranks * config.train.accumulate):
-        raise ConfigError("train.batch_images: expected a multiple of ranks x train.accumulate = "
-                          f"{num_ranks} x {config.train.accumulate}, got {total}")
-    if pairs.scale != model.scale:
-        raise ConfigError(f"{config.train.data}: expected pairs of scale {model.scale} "
-                          f"(model.scale), got {pairs.scale:g}")
-    if pairs.channels != model.channels:
-        raise ConfigError(f"{config.train.data}: expected {model.channels} channels "
-                          f"(model.channels), got {pairs.channels}")
-    if pairs.hr.shape[1] != pairs.hr.shape[2]:
-        raise ConfigError(f"{config.train.data}: expected square images, "
-                          f"got {pairs.hr.shape[1]} x {pairs.hr.shape[2]}")
-    if crop_px < model.window_px:
-        raise ConfigError(f"train.crop_px: expected at least a window of {model.window_px} px, "
-                          f"got {crop_px}")
-    if crop_px > pairs.size_px or crop_px % model.scale:
-        raise ConfigError(f"train.crop_px: expected a multiple of {model.scale}, "
-                          f"at most the stored {pairs.size_px} px, got {crop_px}")
-    if config.sampler.shift.border == "wrap" and crop_px % model.window_px:
-        raise ConfigError(f"train.crop_px: expected whole windows of {model.window_px} px with "
-                          f"border wrap, got {crop_px}")
-    if len(pairs.train_indices) == 0:
-        raise ConfigError(f"{config.train.data}: holds no images to train on (split 0)")

@@ -9,20 +9,23 @@ from swinmpi.families.loading import make_family
 from swinmpi.models.blocks import count_parameters
 from swinmpi.storage.checkpoint import CheckpointFolder
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.setup import check_run
+from swinmpi.storage.probe import inspect_pairs
+from swinmpi.training.degradation import in_words
+from swinmpi.training.estimate import describe_cost
+from swinmpi.training.fitting import check_fit, fitted
+from swinmpi.training.setup import check_encoder, check_run
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """A run that can be done. newest: the name of the state that it goes on from,
-    None at update 0."""
+    """A run that can be done. pairs: what its file of pairs is, in a few words; newest: the name of
+    the state that it goes on from, None at update 0."""
 
     config: Config
+    num_ranks: int
     num_parameters: int
     num_train: int
-    num_validate: int
-    size_px: int
-    scale: float
+    pairs: tuple[str, ...]
     newest: str | None
 
     @property
@@ -32,33 +35,50 @@ class TrainingPlan:
 
 
 def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
-    """Validate everything, in one line; writes nothing. On one process.
+    """Settle what the pairs decide, and validate everything, in one line; writes nothing. On one
+    process.
 
-    Raises ConfigError, StackError or CheckpointError.
+    Raises ConfigError, StackError, OutputError or CheckpointError.
     """
-    settings = config.train
-    folder = CheckpointFolder(Path(settings.output), settings.keep_last)
-    check_run(config, num_ranks, folder, resume)
+    folder = CheckpointFolder(Path(config.train.output), config.train.keep_last)
+    check_encoder(config)
+    folder.check()
+    inspect_pairs(config.train.data)
+    with PairReader(config.train.data) as pairs:
+        config = fitted(config, pairs)
+        check_fit(config, pairs, num_ranks)
+        num_train, words = len(pairs.train_indices), words_of(pairs)
+    check_run(config, folder, resume)
     with torch.device("meta"):
-        num_parameters = count_parameters(
-            make_family(config.model, settings.target == "diffuser").model)
+        family = make_family(config.model, config.train.target == "diffuser")
     newest = folder.latest()
-    with PairReader(settings.data) as pairs:
-        return TrainingPlan(config, num_parameters, len(pairs.train_indices),
-                            len(pairs.validate_indices),
-                            pairs.size_px, pairs.scale, newest and newest.name)
+    return TrainingPlan(config, num_ranks, count_parameters(family.model), num_train, words,
+                        newest and newest.name)
+
+
+def words_of(pairs: PairReader) -> tuple[str, ...]:
+    """What a file of pairs holds, a line each."""
+    range_words = ("not told by the pairs" if pairs.value_range is None else
+                   f"{pairs.value_range[0]:g} to {pairs.value_range[1]:g} of {pairs.value_dtype} "
+                   "become -1 to 1")
+    degraded = in_words(pairs.degradation)
+    return (f"data    {pairs.path}: {len(pairs.train_indices)} images to train, "
+            f"{len(pairs.validate_indices)} to validate, {pairs.size_px} px, "
+            f"scale {pairs.scale:g}, {'grey' if pairs.channels == 1 else 'RGB'}",
+            *([f"        LR made with {degraded}"] if degraded else []),
+            f"range   {range_words}")
 
 
 def describe(plan: TrainingPlan) -> str:
     """What the run will do, in a few lines."""
     settings = plan.config.train
     return "\n".join([
-        f"data    {settings.data}: {plan.num_train} images to train, "
-        f"{plan.num_validate} to validate, {plan.size_px} px, scale {plan.scale:g}",
+        *plan.pairs,
         f"model   {plan.config.model.family}, {plan.num_parameters / 1e6:.2f} M parameters, "
         f"trained for {settings.target}",
         f"run     {settings.updates} updates of {settings.batch_images} images "
-        f"({plan.num_epochs:.1f} epochs)",
+        f"({plan.num_epochs:.1f} epochs), crops of {settings.crop_px} px",
+        *describe_cost(plan.config, plan.num_ranks, plan.num_parameters),
         f"output  {settings.output}: "
         f"{settings.keep_last} checkpoints of {16e-6 * plan.num_parameters:.0f} MB, "
         f"{f'goes on from {plan.newest}' if plan.newest else 'starts at update 0'}"])

@@ -12,24 +12,27 @@ from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
-from swinmpi.storage.checkpoint import CheckpointFolder, load_into, load_weights
-from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.probe import inspect_pairs
-from swinmpi.training.batches import check_batches
+from swinmpi.storage.checkpoint import (
+    CheckpointFolder,
+    check_shapes,
+    load_into,
+    load_state,
+    load_weights,
+)
 
+OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 
-def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: bool) -> None:
-    """Whatever can be wrong before training starts, in one line; writes nothing. Not collective."""
-    check_encoder(config)
+def check_run(config: Config, folder: CheckpointFolder, resume: bool) -> None:
+    """Whatever can be wrong with a network and its folder before training starts, in one line;
+    writes nothing. Not collective."""
+    newest = folder.latest()
     check_size(config.model)
-    check_encoder_checkpoint(config, resuming=resume and folder.latest() is not None)
-    folder.check()
-    inspect_pairs(config.train.data)
-    with PairReader(config.train.data) as pairs:
-        check_batches(config, pairs, num_ranks)
-    if folder.latest() is not None and not resume:
+    check_encoder_checkpoint(config, resuming=resume and newest is not None)
+    if newest is not None and not resume:
         raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, "
                           "or choose another --set train.output=FOLDER")
+    if newest is not None:
+        check_state(config, newest)
 
 
 def check_encoder(config: Config) -> None:
@@ -75,6 +78,26 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
         if not same:
             raise ConfigError(f"{path}: was trained with other `{name}` settings; "
                               "resume with the same --config and --set")
+
+
+def check_state(config: Config, path: Path) -> None:
+    """Whatever would keep a run from going on from an `update-*` folder; no network is made."""
+    with torch.device("meta"):
+        model = make_family(config.model, config.train.target == "diffuser").model
+    if config.train.freeze_encoder:
+        freeze(model.encoder)
+    weights, header = load_weights(path / "weights.safetensors")
+    check_same_run(config, header, path)
+    for tensors in (weights, load_weights(path / "ema.safetensors")[0]):
+        check_shapes(model.state_dict(), tensors, str(path))
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with fitting_state(path):
+        state = load_state(path)
+        checked_progress(state)
+        load_moments(OPTIMIZERS[config.train.optimizer](trainable), state["optimizer"]["state"])
+        torch.amp.GradScaler("cpu", enabled=config.parallel.precision == "fp16").load_state_dict(
+            state["scaler"])
+        torch.Generator().set_state(state["torch_rng"])
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from swinmpi.training.log import Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
 from swinmpi.training.setup import (
+    OPTIMIZERS,
     check_same_run,
     checked_progress,
     fitting_state,
@@ -39,8 +40,6 @@ from swinmpi.training.setup import (
     start_folder,
 )
 from swinmpi.training.validation import validate
-
-OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 
 
 def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) -> Path:
