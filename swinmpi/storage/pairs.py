@@ -27,6 +27,7 @@ from swinmpi.storage.address import (
 from swinmpi.storage.attributes import escaped, text_attribute
 from swinmpi.storage.files import (
     as_output_error,
+    beside,
     check_place,
     discarding,
     make_folder_of,
@@ -47,6 +48,17 @@ PLACE = {"other kind": "would be an HDF5 file under the name of another format; 
          "exists": "exists already; give --overwrite to replace it"}
 
 
+def check_output(path: Path, overwrite: bool) -> None:
+    """OutputError where a PairWriter would raise it, as far as can be told; makes nothing."""
+    check_place(path, PLACE, overwrite)
+    partial = beside(path, ".partial")
+    with as_output_error(partial, "cannot write: {reason}", "choose another --output",
+                         reason=system_reason):
+        sink = open_locked(partial)
+        if sink is not None:
+            sink.close()
+
+
 class PairWriter:
     """Append pairs to FILE.partial, which the end of the block renames to FILE.
 
@@ -57,7 +69,7 @@ class PairWriter:
     def __init__(self, path: Path | str, attributes: Mapping[str, str | float | list[float]],
                  overwrite: bool = False):
         self.path = Path(path)
-        self.partial = self.path.with_name(self.path.name + ".partial")
+        self.partial = beside(self.path, ".partial")
         self.attributes = dict(attributes)
         check_place(self.path, PLACE, overwrite)
 

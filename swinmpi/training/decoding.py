@@ -74,6 +74,16 @@ def lr_size_px(config: DataConfig) -> int:
     return size
 
 
+def check_room(size: tuple[int, int], reduce: float, config: DataConfig) -> float:
+    """How much an image of this (height, width) may be shrunk for a crop to fit in; ImageUnusable
+    where `reduce` is more."""
+    most = min(size) / config.size_px
+    if most < reduce:
+        raise ImageUnusable(f"{size[1]} x {size[0]} px shrunk by {reduce:g} is smaller than a crop "
+                            f"of {config.size_px} px; lower data.size_px or use data.mode=whole")
+    return most
+
+
 def is_flat(crop: np.ndarray, threshold: float) -> bool:
     """Standard deviation of the brightness, on a scale of 0..1."""
     return crop.mean(axis=2).std() / np.iinfo(crop.dtype).max < threshold

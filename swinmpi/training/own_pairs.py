@@ -1,31 +1,20 @@
-"""LR images that are given, not made; and whole LR images alone, as stacks to test with."""
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import PurePosixPath
+"""Pairs whose LR images are given, not made."""
+from collections.abc import Iterator
 
 import numpy as np
 
 from swinmpi.config import DataConfig
-from swinmpi.errors import ConfigError, StackError
-from swinmpi.images.no_data import NoData
+from swinmpi.errors import ConfigError
 from swinmpi.images.photographs import Photograph
-from swinmpi.reports.progress import Progress
-from swinmpi.storage.pairs import LrWriter
-from swinmpi.storage.values import mask_invalid
 from swinmpi.training.decoding import (
     MAX_DRAWS,
     ImageUnusable,
-    Summary,
     converted,
-    decode,
     is_flat,
     keyed_random,
     num_crops,
-    say,
 )
-from swinmpi.training.degradation import make_lr
-from swinmpi.training.sources import Reading, Source, find_sources
+from swinmpi.training.sources import Source
 from swinmpi.training.values import CommonValues
 
 
@@ -43,59 +32,15 @@ def check_own_lr(lr: str | None, lr_only: bool, config: DataConfig) -> None:
                           f"they are, got {given}; leave out one or the other")
 
 
-def with_own_lr(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,
-                reading: Reading) -> list[Source]:
-    """Every HR image with its LR image."""
-    return [replace(source, lr=own)
-            for source, own in zip(hr, lr_sources(hr, hr_inputs, lr, reading), strict=True)]
-
-
-def lr_sources(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,
-               reading: Reading) -> list[Source]:
-    """The LR image of every HR image: by name (a.png to a.tif, a_x2.png or ax2.png), of HDF5
-    stacks by index. StackError where one has none."""
-    if any(source.reduce != 1 for source in hr):
-        raise StackError("--lr: expected HR images that are not shrunk (reduce of 1), as their LR "
-                         "images are given")
-    found = find_sources([lr], None, reading)
-    if "[" in found[0].name and "::" in found[0].name:
-        if len(hr_inputs) != 1 or "::" not in hr[0].name:
-            raise StackError(f"{lr}: expected pictures like the HR images, got an HDF5 stack; "
-                             "put both into HDF5 stacks")
-        if len(found) != len(hr):
-            raise StackError(f"{lr}: expected {len(hr)} images as in {hr_inputs[0]}, "
-                             f"got {len(found)}")
-        return found
-    by_name: dict[str, Source] = {}
-    for source in found:
-        by_name.setdefault(bare(source.name), source)
-    missing = [source.name for source in hr if bare(source.name) not in by_name]
-    if missing:
-        raise StackError(f"{lr}: expected an LR image for every HR image, found none for "
-                         f"{missing[0]} and {len(missing) - 1} others; name both alike")
-    return [by_name[bare(source.name)] for source in hr]
-
-
-def bare(name: str) -> str:
-    """deep/a_x2.png, deep/a.tif -> deep/a; the page of a TIFF stays."""
-    path, bracket, page = name.partition("[")
-    stem = str(PurePosixPath(path).with_suffix(""))
-    return re.sub(r"[_-]?x\d$", "", stem, flags=re.IGNORECASE) + bracket + page
-
-
 def cut_pairs(photograph: Photograph, source: Source, config: DataConfig, image_index: int,
               values: CommonValues) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, float]]]:
     """(HR, LR, nothing drawn) crops that lie over each other, both by the range of the HR images;
     places depend on (seed, image index) alone."""
+    check_own_dtype(source.page().dtype, source.lr.page().dtype)
     lr, scale = converted(source.lr, values), round(config.scale)
     height, width = lr.shape[:2]
-    if (photograph.height_px, photograph.width_px) != (height * scale, width * scale):
-        raise ImageUnusable(f"{photograph.width_px} x {photograph.height_px} px, expected {scale} "
-                            f"times its LR image of {width} x {height} px")
+    check_own_size((photograph.height_px, photograph.width_px), (height, width), config)
     size = config.size_px // scale
-    if min(height, width) < size:
-        raise ImageUnusable(f"LR image of {width} x {height} px is smaller than a crop of {size} "
-                            "px; lower data.size_px")
     random = keyed_random(config.seed, image_index)
     for number in range(num_crops(config, source.split, height * width * scale**2)):
         for _ in range(MAX_DRAWS):
@@ -112,51 +57,24 @@ def cut_pairs(photograph: Photograph, source: Source, config: DataConfig, image_
             return
 
 
-def write_lr(sources: Sequence[Source], config: DataConfig, writer: LrWriter) -> Summary:
-    """Shrink every whole image, with its values as stored, into a stack of images like the first;
-    others are named and skipped. Pixels without a number take their neighbour's value."""
-    values = CommonValues(sources, config.channels, config.no_data_values)
-    failed, first = [], None
-    with Progress(len(sources), "images") as progress:
-        for image_index, source in enumerate(sources):
-            try:
-                hr = decode(source.read)
-                first = first or (hr.shape, hr.dtype)
-                check_like(hr, first, round(config.scale))
-                lr, drawn = whole_lr(hr, source, config, image_index, values)
-                writer.append(lr[..., 0] if lr.shape[2] == 1 else lr, source.name, drawn)
-            except ImageUnusable as reason:
-                failed.append(f"{source.name}: {reason}")
-                say(f"skipped {failed[-1]}")
-            progress.advance()
-    if not writer.num_images:
-        raise StackError(f"none of the {len(sources)} images could be used; the first: {failed[0]}")
-    if config.degradation:
-        writer.note(values.attributes)
-    return Summary(writer.num_images, 0, tuple(failed))
+def check_own_size(hr: tuple[int, int], lr: tuple[int, int], config: DataConfig) -> None:
+    """ImageUnusable where an LR image does not lie under its HR image, both (height, width), or is
+    smaller than a crop."""
+    scale = round(config.scale)
+    if hr != (lr[0] * scale, lr[1] * scale):
+        factor = hr[0] // lr[0]
+        other = hr == (lr[0] * factor, lr[1] * factor) and factor > 1
+        raise ImageUnusable(f"{hr[1]} x {hr[0]} px, expected {scale} times its LR image of {lr[1]} "
+                            f"x {lr[0]} px" + (f"; set data.scale={factor}" if other else ""))
+    size = config.size_px // scale
+    if min(lr) < size:
+        raise ImageUnusable(f"LR image of {lr[1]} x {lr[0]} px is smaller than a crop of {size} "
+                            "px; lower data.size_px")
 
 
-def check_like(hr: np.ndarray, first: tuple[tuple[int, ...], np.dtype], scale: int) -> None:
-    """ImageUnusable where an image cannot be shrunk by `scale`, or is unlike the first one."""
-    height, width, _ = hr.shape
-    if height % scale or width % scale:
-        raise ImageUnusable(f"{width} x {height} px, expected multiples of data.scale = {scale}")
-    if (hr.shape, hr.dtype) != first:
-        raise ImageUnusable(f"{hr.shape} of {hr.dtype}, the first image is {first[0]} of {first[1]}"
-                            "; a stack holds images of one size")
-
-
-def whole_lr(hr: np.ndarray, source: Source, config: DataConfig, image_index: int,
-             values: CommonValues) -> tuple[np.ndarray, dict[str, float]]:
-    """The LR image of a whole image as stored, and what was drawn for it. Noise makes no value that
-    means no data."""
-    numbers = mask_invalid(values.numbers(source, hr))[0]
-    filled = np.moveaxis(numbers, 0, -1).astype(hr.dtype)
-    size = [side // round(config.scale) for side in hr.shape[:2]]
-    if not config.degradation:
-        return make_lr(filled, size, config, (image_index, 0), (0, 1))
-    lr, drawn = make_lr(filled, size, config, (image_index, 0),
-                        (values.range.low, values.range.high))
-    told = source.no_data
-    none = NoData((*told.values, *values.told(hr.dtype).values), told.low, told.high)
-    return none.avoid(lr.astype(np.float64), hr.dtype).astype(hr.dtype), drawn
+def check_own_dtype(hr: np.dtype, lr: np.dtype) -> None:
+    """ImageUnusable where the values of an LR image are on another scale than those of its HR
+    image."""
+    if hr != lr:
+        raise ImageUnusable(f"is {hr}, but its LR image {lr}; convert one of them, so that equal "
+                            "brightness is an equal value")

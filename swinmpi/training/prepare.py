@@ -18,14 +18,14 @@ from swinmpi.config.sections import SPREADS
 from swinmpi.errors import OutputError, StackError
 from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.reports.progress import Progress
-from swinmpi.storage.files import check_place
 from swinmpi.storage.metadata.frames import View, check_frames
-from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, LrWriter, PairWriter
+from swinmpi.storage.pairs import TRAIN, VALIDATE, LrWriter, PairWriter, check_output
 from swinmpi.storage.pictures.listing import named
 from swinmpi.training.decoding import (
     MAX_DRAWS,
     ImageUnusable,
     Summary,
+    check_room,
     converted,
     crop_limit,
     is_flat,
@@ -36,7 +36,10 @@ from swinmpi.training.decoding import (
 )
 from swinmpi.training.degradation import in_words as degradation_in_words
 from swinmpi.training.degradation import make_lr
-from swinmpi.training.own_pairs import check_own_lr, cut_pairs, with_own_lr, write_lr
+from swinmpi.training.foreseen import foreseen
+from swinmpi.training.lr_stacks import write_lr
+from swinmpi.training.own_pairs import check_own_lr, cut_pairs
+from swinmpi.training.pairing import with_own_lr
 from swinmpi.training.sources import Reading, Source, find_sources, in_words, left_out
 from swinmpi.training.values import CommonValues
 
@@ -60,20 +63,23 @@ class PrepareRequest:
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """A request that can be done, as far as can be told without decoding an image."""
+    """A request that can be done, as far as can be told without decoding an image. skipped: which
+    images will not be used, and why; dtype: of the first image."""
 
     request: PrepareRequest
     config: DataConfig
-    num_images: int
     num_validate: int
     most_pairs: int
     words: str
+    skipped: tuple[str, ...]
+    dtype: np.dtype
 
     @property
     def most_bytes(self) -> int:
-        """Of the pairs, 8 bit; 16 bit takes twice as many."""
-        return self.most_pairs * self.config.channels * (self.config.size_px**2
-                                                         + lr_size_px(self.config)**2)
+        """Of the pairs, which are 8 bit where the first image is, else 16 bit."""
+        pixels = self.config.size_px**2 + lr_size_px(self.config)**2
+        item_bytes = 1 if self.dtype == np.uint8 else 2
+        return self.most_pairs * self.config.channels * pixels * item_bytes
 
 
 def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
@@ -84,11 +90,13 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened)
         words = in_words(sources)
-    if request.lr_only:
-        return PreparePlan(request, config, len(sources), 0, 0, words)
-    return PreparePlan(request, config, len(sources),
-                       sum(source.split == VALIDATE for source in sources),
-                       sum(crop_limit(config, source.split) for source in sources), words)
+        skipped, dtype = foreseen(sources, config, request.lr_only)
+    if len(skipped) == len(sources):
+        raise StackError(f"none of the {len(sources)} images could be used; the first: "
+                         f"{skipped[0]}")
+    return PreparePlan(request, config, sum(source.split == VALIDATE for source in sources),
+                       sum(crop_limit(config, source.split) for source in sources), words,
+                       tuple(skipped), dtype)
 
 
 def describe(plan: PreparePlan) -> str:
@@ -97,19 +105,22 @@ def describe(plan: PreparePlan) -> str:
     more = degradation_in_words(config.degradation)
     degraded = [f"degrade  {more}; drawn for each {'image' if request.lr_only else 'crop'}"
                 f" by seed {config.seed}"] if more else []
+    skipped = [f"skipped  {len(plan.skipped)} of them: {named(plan.skipped)}"] * bool(plan.skipped)
     if request.lr_only:
         return "\n".join([
-            f"input    {' '.join(request.sources)}: {plan.words}", *degraded,
+            f"input    {' '.join(request.sources)}: {plan.words}", *skipped, *degraded,
             f"output   {request.output}: their LR images, {config.scale:g} times smaller, "
             f"{config.kernel}"])
+    range_words = ("0 to 255, of 8 bit" if plan.dtype == np.uint8 else
+                   f"the robust range of all images, measured by the run ({plan.dtype})")
     return "\n".join([
         f"input    {' '.join(request.sources)}: {plan.words}, "
-        f"{plan.num_validate} of them for validation",
+        f"{plan.num_validate} of them for validation", *skipped,
         f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
         *degraded,
-        f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB (8 bit; "
-        "twice that for 16 bit)"])
+        f"range    {range_words}",
+        f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB"])
 
 
 def run(plan: PreparePlan) -> Summary:
@@ -176,11 +187,7 @@ def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
         hr = whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
         yield hr, *degrade(hr, config, (image_index, 0))
         return
-    most_reduce = min(photograph.height_px, photograph.width_px) / config.size_px
-    if most_reduce < source.reduce:
-        raise ImageUnusable(f"{photograph.width_px} x {photograph.height_px} px shrunk by "
-                            f"{source.reduce:g} is smaller than a crop of {config.size_px} px; "
-                            "lower data.size_px or use data.mode=whole")
+    most_reduce = check_room((photograph.height_px, photograph.width_px), source.reduce, config)
     for number in range(num_crops(config, source.split, height * width)):
         crop = draw_crop(photograph, source, config, random, most_reduce)
         if crop is None:
@@ -244,7 +251,7 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     lr_size_px(config)
     view = View(config.axes, request.frames, config.calibration)
     check_frames(view.frames)
-    check_place(request.output, PLACE, request.overwrite)
+    check_output(request.output, request.overwrite)
     for text in request.sources:
         if Path(text.split("::")[0]).resolve() == request.output.resolve():
             raise OutputError(f"{request.output}: is the input as well; choose another --output")

@@ -1,12 +1,14 @@
-"""Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack,
-as one sequence of Sources."""
+"""Where swinmpi-prepare's images come from: folders, pictures, lists of files, HDF5 stacks, as one
+sequence of Sources."""
 import codecs
 import csv
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -17,26 +19,35 @@ from swinmpi.images.pictures import (
     EXPECTED,
     OTHER_SUFFIXES,
     SUFFIXES,
+    Page,
     is_tiff,
     read_pages,
 )
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.pairs import TRAIN, VALIDATE
-from swinmpi.storage.pictures.listing import HDF5_SUFFIXES, files_below, has_suffix, named
+from swinmpi.storage.pictures.listing import (
+    HDF5_SUFFIXES,
+    files_below,
+    has_suffix,
+    is_hdf5,
+    named,
+)
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
+LIST_SUFFIXES = (".tsv", ".txt")
 SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 
 
 @dataclass(frozen=True)
 class Source:
-    """One image to cut from. `read()` decodes it to (H, W, 1 or 3) as stored; it may raise
-    anything. no_data: which of these values are no numbers. words: all images of its stack. lr: its
-    LR image, where that is not to be made."""
+    """One image to cut from. `read()` decodes it to (H, W, 1 or 3) as stored, `page()` tells what
+    that will be without; they may raise anything. no_data: which of these values are no numbers.
+    words: all images of its stack. lr: its LR image, where that is not to be made."""
 
     name: str
     read: Callable[[], np.ndarray]
+    page: Callable[[], Page]
     reduce: float = 1.0
     split: int | None = None
     no_data: NoData = NoData()
@@ -56,11 +67,15 @@ class Reading:
     view: View = AS_STORED
     no_data: tuple[float, ...] = ()
 
-    def stacks(self, addresses: Sequence[str]) -> list[Source]:
-        """The images of all."""
-        if not self.inspected:
+    def inspect(self, addresses: Sequence[str]) -> None:
+        """Have all stacks looked at by one child process."""
+        if addresses and not self.inspected:
             inspect_stacks(addresses, view=self.view)
-        return [source for address in addresses for source in stack_sources(address, self)]
+
+    def check_frames(self, text: str) -> None:
+        """StackError where frames are asked for, and `text` is no stack."""
+        if self.view.frames is not None:
+            raise StackError(f"{text}: expected an HDF5 stack for --frames, got none; leave it out")
 
 
 def in_words(sources: Sequence[Source]) -> str:
@@ -77,6 +92,7 @@ def find_sources(texts: Sequence[str], root: Path | None, reading: Reading) -> l
     Nothing is decoded yet. StackError if one of them holds not one image, or frames are asked for
     where there is no stack.
     """
+    reading.inspect([address for text in texts for address in stacks_of(text)])
     found = [sources_of(text, root, reading) for text in texts]
     if len(texts) > 1:  # names of two folders may be the same
         found = [[replace(source, name=f"{text.rstrip('/')}/{source.name}") for source in sources]
@@ -85,37 +101,50 @@ def find_sources(texts: Sequence[str], root: Path | None, reading: Reading) -> l
     return [source for sources in found for source in sources]
 
 
-def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
-    """Of one input."""
+def stacks_of(text: str) -> list[str]:
+    """The HDF5 addresses that one input means: itself, or those in a folder without pictures."""
+    if is_stack(text):
+        return [text]
+    folder = Path(text)
+    names = files_below(folder) if folder.is_dir() else []
+    if any(has_suffix(name, SUFFIXES) for name in names):
+        return []
+    return [str(folder / name) for name in names if has_suffix(name, HDF5_SUFFIXES)]
+
+
+def is_stack(text: str) -> bool:
     path = Path(text)
-    if "::" in text or path.suffix.lower() in HDF5_SUFFIXES:
-        return reading.stacks([text])
-    if reading.view.frames is not None:
-        raise StackError(f"{text}: expected an HDF5 stack for --frames, got none; leave it out")
-    if path.suffix.lower() == ".tsv":
-        return list_sources(path, root or path.parent)
+    return not path.is_dir() and ("::" in text or has_suffix(path.name, HDF5_SUFFIXES)
+                                  or is_hdf5(path))
+
+
+def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
+    """Of one input, whose stacks were inspected."""
+    path = Path(text)
+    if stacks := stacks_of(text):
+        return [source for address in stacks for source in stack_sources(address, reading)]
     if path.is_dir():
-        return folder_sources(path, reading)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
+        reading.check_frames(text)
+        return folder_sources(path)
+    if has_suffix(path.name, LIST_SUFFIXES):
+        return list_sources(path, root or path.parent, reading)
+    reading.check_frames(text)
+    if has_suffix(path.name, SUFFIXES) and path.is_file():
         return page_sources(path.name, path)
-    raise StackError(f"{text}: expected a folder of images, a picture ({EXPECTED}), a list .tsv "
-                     "or an HDF5 address file.h5::/path, got "
+    raise StackError(f"{text}: expected a folder of images, a picture ({EXPECTED}), a list (.tsv, "
+                     ".txt) or an HDF5 address file.h5::/path, got "
                      + ("another kind of file" if path.exists() else "nothing there"))
 
 
-def folder_sources(folder: Path, reading: Reading) -> list[Source]:
-    """Every image below `folder`, hidden files left out, sorted by their path; of pictures, or of
-    HDF5 files where it holds no picture."""
+def folder_sources(folder: Path) -> list[Source]:
+    """Every picture below `folder`, hidden files left out, sorted by their path."""
     names = files_below(folder)
     pictures = [name for name in names if has_suffix(name, SUFFIXES)]
-    stacks = [str(folder / name) for name in names if has_suffix(name, HDF5_SUFFIXES)]
-    if not (pictures or stacks):
+    if not pictures:
         others = [name for name in names if has_suffix(name, OTHER_SUFFIXES)]
         raise StackError(f"{folder}: expected images ({', '.join(SUFFIXES)}) or HDF5 files, found "
                          + (f"only {named(others)}; convert them" if others else "none"))
-    if pictures:
-        return [source for name in pictures for source in page_sources(name, folder / name)]
-    return reading.stacks(stacks)
+    return [source for name in pictures for source in page_sources(name, folder / name)]
 
 
 def left_out(texts: Sequence[str]) -> list[str]:
@@ -135,35 +164,76 @@ def page_sources(name: str, path: Path, reduce: float = 1.0,
     """A picture, or every page of a TIFF as `name[page]`; one that is damaged says so when it is
     read."""
     try:
-        pages = len(read_pages(path)) if is_tiff(path) else 1
-    except Exception:  # noqa: BLE001 - decoders raise anything on damaged files
-        pages = 1
-    return [Source(name if pages == 1 else f"{name}[{page}]",
-                   partial(read_photograph, path, page), reduce, split) for page in range(pages)]
+        pages = read_pages(path) if is_tiff(path) else []
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
+        return [Source(name, partial(fail, error), partial(fail, error), reduce, split)]
+    if len(pages) < 2:
+        return [Source(name, partial(read_photograph, path), partial(first_page, path), reduce,
+                       split)]
+    return [Source(f"{name}[{number}]", partial(read_photograph, path, number),
+                   partial(page_itself, page), reduce, split) for number, page in enumerate(pages)]
 
 
-def list_sources(path: Path, root: Path) -> list[Source]:
-    """Rows of a tab-separated list with the columns path, reduce (1 when absent) and split;
-    more columns may follow."""
+def fail(error: Exception) -> NoReturn:
+    raise error
+
+
+def first_page(path: Path) -> Page:
+    return read_pages(path)[0]
+
+
+def page_itself(page: Page) -> Page:
+    return page
+
+
+def list_sources(path: Path, root: Path, reading: Reading) -> list[Source]:
+    """The images of the files in a list, as far as it says with a reduction and split."""
+    rows = list_rows(path)
+    if not rows:
+        raise StackError(f"{path}: expected at least one image below the header line, got none")
+    stacks = {row["path"]: str(root / row["path"]) for _, row in rows}
+    stacks = {name: text for name, text in stacks.items() if is_stack(text)}
+    if not any(os.path.isfile(str(root / row["path"]).split("::")[0]) for _, row in rows):
+        raise StackError(f"{path}: none of its {len(rows)} files is in {root}; "
+                         "say where they are with --root, if it is a list and not another kind of "
+                         "file")
+    reading.inspect(list(stacks.values()))
+    sources = []
+    for number, row in rows:
+        reduce, split = list_settings(row, f"{path}:{number}")
+        if (name := row["path"]) in stacks:
+            sources += [replace(source, reduce=reduce, split=split)
+                        for source in stack_sources(stacks[name], reading)]
+        else:
+            reading.check_frames(name)
+            sources += page_sources(name, root / name, reduce, split)
+    return sources
+
+
+def list_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """(number of its line, its columns) of every row: of a tab-separated list with the columns
+    path, reduce (1 when absent) and split, more may follow; or of a .txt with a path in each
+    line."""
     try:
         lines = decoded(path.read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise StackError(f"{path}: cannot read the list: {error}") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1)
                 if line.strip() and not line.startswith("#")]
-    rows = csv.DictReader((line for _, line in numbered), delimiter="\t", quoting=csv.QUOTE_NONE)
-    if "path" not in (rows.fieldnames or ()):
-        raise StackError(f"{path}: expected a header line path<TAB>reduce<TAB>split, "
-                         f"got {rows.fieldnames}")
-    listed = [(row["path"], list_source(row, root, f"{path}:{number}"))
-              for (number, _), row in zip(numbered[1:], rows, strict=True)]
-    sources = [source for _, found in listed for source in found]
-    if not sources:
-        raise StackError(f"{path}: expected at least one image below the header line, got none")
-    if not any((root / name).is_file() for name, _ in listed):
-        raise StackError(f"{path}: none of its {len(listed)} files is in {root}; "
-                         "say where they are with --root")
-    return sources
+    names = [name.strip() for name in numbered[0][1].split("\t")] if numbered else []
+    if "path" not in names:
+        if not has_suffix(path.name, (".txt",)):
+            raise StackError(f"{path}: expected a header line path<TAB>reduce<TAB>split, "
+                             f"got {names}")
+        return [(number, {"path": line.strip()}) for number, line in numbered]
+    rows = csv.DictReader((line for _, line in numbered[1:]), names, delimiter="\t",
+                          quoting=csv.QUOTE_NONE)
+    listed = [(number, row) for (number, _), row in zip(numbered[1:], rows, strict=True)]
+    for number, row in listed:
+        row["path"] = (row["path"] or "").strip()
+        if not row["path"]:
+            raise StackError(f"{path}:{number}: expected the path of a file, got none")
+    return listed
 
 
 def decoded(content: bytes) -> str:
@@ -174,8 +244,8 @@ def decoded(content: bytes) -> str:
     return content.decode("utf-8-sig", "surrogateescape")
 
 
-def list_source(row: dict, root: Path, where: str) -> list[Source]:
-    """The pages of one row's picture."""
+def list_settings(row: dict, where: str) -> tuple[float, int | None]:
+    """Reduction and split of one row."""
     try:
         reduce = float(row.get("reduce") or 1)
     except ValueError:
@@ -185,7 +255,7 @@ def list_source(row: dict, root: Path, where: str) -> list[Source]:
     split = (row.get("split") or "").strip()
     if split not in SPLITS:
         raise StackError(f"{where}: expected split train, validate or nothing, got {split!r}")
-    return page_sources(row["path"], root / row["path"], reduce, SPLITS[split])
+    return reduce, SPLITS[split]
 
 
 def stack_sources(address: str, reading: Reading) -> list[Source]:
@@ -195,8 +265,9 @@ def stack_sources(address: str, reading: Reading) -> list[Source]:
     name = f"{stack.address.path.name}::{stack.address.dataset}"
     remark = stack.described.remark
     words = f"{stack.words}{f' ({remark})' if remark else ''}"
+    page = Page(0, stack.height, stack.width, stack.channels, stack.dtype.newbyteorder("="))
     return [Source(f"{name}[{stack.stack_index(index)}]", partial(read_stack_image, stack, index),
-                   no_data=stack.no_data, words=words)
+                   partial(page_itself, page), no_data=stack.no_data, words=words)
             for index in range(stack.num_images)]
 
 

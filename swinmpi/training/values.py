@@ -87,7 +87,7 @@ class CommonValues:
         missing = source.no_data.marks(exact) | self.told(kind).marks(exact)
         if kind != self.dtype:
             if kind not in DEPTHS or self.dtype not in DEPTHS:
-                raise ValueError(f"is {kind}, the first image {self.dtype}; prepare them apart")
+                raise ValueError(unlike(kind, self.dtype))
             exact = np.moveaxis(with_depth(image, self.dtype), -1, 0).astype(exact.dtype)
         return np.where(missing, exact.dtype.type(np.nan), exact)
 
@@ -112,6 +112,13 @@ class CommonValues:
             return self.numbers(source, source.read())
         except Exception as error:  # as above
             raise StackError(f"{source.name}: cannot be read ({error})") from None
+
+
+def unlike(kind: np.dtype, first: np.dtype) -> str:
+    """Why an image of this dtype cannot stand beside a first one of that."""
+    wanted = "8 or 16 bit per channel" if first in DEPTHS else str(first)
+    return (f"cannot be read: expected {wanted}, got {kind}, as the first image is {first}; "
+            "prepare them apart")
 
 
 def in_words(kind: tuple[np.dtype, int]) -> str:
