@@ -17,8 +17,8 @@ def parser() -> ArgumentParser:
                        "pairs.h5 --set data.scale=2 --set data.crops_per_image=50")
     made.add_argument("inputs", nargs="+", metavar="INPUT",
                       help="folder of images (PNG, JPEG, TIFF, WebP) or of HDF5 files, a picture, "
-                      "HDF5 stack as file.h5::/path, or list .tsv with the columns path, reduce, "
-                      "split")
+                      "HDF5 stack as file.h5::/path, or list of files: .tsv with the columns path, "
+                      "reduce, split, or .txt with a path in each line")
     made.add_argument("--output", required=True, type=Path, metavar="FILE",
                       help="HDF5 file to write")
     made.add_argument("--root", type=Path, metavar="DIR",
@@ -27,8 +27,8 @@ def parser() -> ArgumentParser:
                       help="of an HDF5 stack only these images, such as 4: or 0,10,-1")
     lr = made.add_mutually_exclusive_group()
     lr.add_argument("--lr", metavar="INPUT",
-                    help="your own LR images: a folder with the names of the HR images, or an HDF5 "
-                    "stack in their order")
+                    help="your own LR images: a folder with the names of the HR images, or, of one "
+                    "file, an HDF5 stack or TIFF in their order")
     lr.add_argument("--lr-only", action="store_true",
                     help="write a stack of whole LR images, to test with")
     made.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -15,8 +15,9 @@ Key = Callable[[str], str]
 
 def with_own_lr(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,
                 reading: Reading) -> list[Source]:
-    """Every HR image with its LR image: of one file each (a stack, a TIFF of pages) by their order,
-    else by name, of HDF5 files and TIFF pages by the name of the file and the place in it.
+    """Every HR image with its LR image: of one file each (a stack, a TIFF of pages), or of stacks
+    in a folder and one stack, by their order; else by name, of HDF5 files and TIFF pages by the
+    name of the file and the place in it.
 
     StackError where one has none, or it cannot be told which.
     """
@@ -24,13 +25,18 @@ def with_own_lr(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,
         raise StackError("--lr: expected HR images that are not shrunk (reduce of 1), as their LR "
                          "images are given")
     found = find_sources([lr], None, reading)
-    if len(hr_inputs) == 1 and is_one_file(hr_inputs[0]) and is_one_file(lr):
+    in_order = is_one_file(hr_inputs[0]) or all("::" in source.name for source in hr)
+    if len(hr_inputs) == 1 and in_order and is_one_file(lr):
         if len(found) != len(hr):
             raise StackError(f"{lr}: expected {len(hr)} images as in {hr_inputs[0]}, "
                              f"got {len(found)}")
         chosen = found
     else:
         chosen = by_name(hr, found)
+        names = {own.name for own in chosen}
+        if not reading.inspected and (unused := [own.name for own in found
+                                                 if own.name not in names]):
+            say(f"left out, as they have no HR image: {named(unused)}")
     return [replace(source, lr=own) for source, own in zip(hr, chosen, strict=True)]
 
 
@@ -57,8 +63,6 @@ def by_name(hr: Sequence[Source], lr: Sequence[Source]) -> list[Source]:
         if len(several) > 1:
             raise StackError(f"--lr: {name} would be the LR image of {named(several)}; name each "
                              "LR image as its HR image")
-    if unused := [own.name for own in lr if own.name not in users]:
-        say(f"left out, as they have no HR image: {named(unused)}")
     return chosen
 
 

@@ -20,7 +20,7 @@ from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.metadata.frames import View, check_frames
 from swinmpi.storage.pairs import TRAIN, VALIDATE, LrWriter, PairWriter, check_output
-from swinmpi.storage.pictures.listing import named
+from swinmpi.storage.pictures.listing import MOST_NAMED, named
 from swinmpi.training.decoding import (
     MAX_DRAWS,
     ImageUnusable,
@@ -105,7 +105,9 @@ def describe(plan: PreparePlan) -> str:
     more = degradation_in_words(config.degradation)
     degraded = [f"degrade  {more}; drawn for each {'image' if request.lr_only else 'crop'}"
                 f" by seed {config.seed}"] if more else []
-    skipped = [f"skipped  {len(plan.skipped)} of them: {named(plan.skipped)}"] * bool(plan.skipped)
+    skipped = [f"skipped  {len(plan.skipped)} of them: {'; '.join(plan.skipped[:MOST_NAMED])}"
+               + f"; and {len(plan.skipped) - MOST_NAMED} more" * (len(plan.skipped) > MOST_NAMED)
+               ] * bool(plan.skipped)
     if request.lr_only:
         return "\n".join([
             f"input    {' '.join(request.sources)}: {plan.words}", *skipped, *degraded,
