@@ -72,3 +72,14 @@ def misfits_of_crop(config: Config, pairs: PairReader, num_ranks: int) -> Iterat
     if config.sampler.shift.border == "wrap" and crop_px % model.window_px:
         yield (f"train.crop_px: expected whole windows of {model.window_px} px with border wrap, "
                f"got {crop_px}")
+
+
+def values_of(pairs: PairReader) -> dict:
+    """What a checkpoint keeps of the pairs it was trained on: the values that are -1 and 1, and
+    their dtype, as far as the pairs tell; how LR was degraded, where it was."""
+    told: dict = {}
+    if pairs.value_range is not None:
+        told |= {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
+    if pairs.degradation:
+        told["degradation"] = {name: [*both] for name, both in pairs.degradation.items()}
+    return told

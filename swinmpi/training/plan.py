@@ -12,7 +12,7 @@ from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
 from swinmpi.training.degradation import in_words
 from swinmpi.training.estimate import describe_cost
-from swinmpi.training.fitting import check_fit, fitted
+from swinmpi.training.fitting import check_fit, fitted, values_of
 from swinmpi.training.setup import check_encoder, check_run
 
 
@@ -47,8 +47,8 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
     with PairReader(config.train.data) as pairs:
         config = fitted(config, pairs)
         check_fit(config, pairs, num_ranks)
-        num_train, words = len(pairs.train_indices), words_of(pairs)
-    check_run(config, folder, resume)
+        num_train, words, values = len(pairs.train_indices), words_of(pairs), values_of(pairs)
+    check_run(config, folder, resume, values)
     with torch.device("meta"):
         family = make_family(config.model, config.train.target == "diffuser")
     newest = folder.latest()

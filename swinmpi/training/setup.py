@@ -19,12 +19,14 @@ from swinmpi.storage.checkpoint import (
     load_state,
     load_weights,
 )
+from swinmpi.storage.files import tell
 
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 
-def check_run(config: Config, folder: CheckpointFolder, resume: bool) -> None:
+
+def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Mapping) -> None:
     """Whatever can be wrong with a network and its folder before training starts, in one line;
-    writes nothing. Not collective."""
+    writes nothing. values: what a checkpoint keeps of the pairs. Not collective."""
     newest = folder.latest()
     check_size(config.model)
     check_encoder_checkpoint(config, resuming=resume and newest is not None)
@@ -32,7 +34,7 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool) -> None:
         raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, "
                           "or choose another --set train.output=FOLDER")
     if newest is not None:
-        check_state(config, newest)
+        tell_other_pairs(config, check_state(config, newest), values)
 
 
 def check_encoder(config: Config) -> None:
@@ -80,8 +82,19 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
                               "resume with the same --config and --set")
 
 
-def check_state(config: Config, path: Path) -> None:
-    """Whatever would keep a run from going on from an `update-*` folder; no network is made."""
+def tell_other_pairs(config: Config, header: Mapping, values: Mapping) -> None:
+    """A line where a run goes on with pairs of other values, or degraded in another way, than
+    before: it may be meant so."""
+    for name in ("value_range", "value_dtype", "degradation"):
+        before, now = header.get(name), values.get(name)
+        if before != now:
+            tell(f"{config.train.data}: has {name} {now or 'none'}, the run so far had "
+                 f"{before or 'none'}; the checkpoint will tell of these pairs alone")
+
+
+def check_state(config: Config, path: Path) -> dict:
+    """Whatever would keep a run from going on from an `update-*` folder; no network is made.
+    Returns what its checkpoint says about itself."""
     with torch.device("meta"):
         model = make_family(config.model, config.train.target == "diffuser").model
     if config.train.freeze_encoder:
@@ -98,6 +111,7 @@ def check_state(config: Config, path: Path) -> None:
         torch.amp.GradScaler("cpu", enabled=config.parallel.precision == "fp16").load_state_dict(
             state["scaler"])
         torch.Generator().set_state(state["torch_rng"])
+    return header
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from swinmpi.storage.checkpoint import (
 )
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, Prefetched, to_device
+from swinmpi.training.fitting import values_of
 from swinmpi.training.log import Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
@@ -202,17 +203,6 @@ class Trainer:
             load_moments(self.optimizer, state["optimizer"]["state"])
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["torch_rng"])
-
-
-def values_of(pairs: PairReader) -> dict:
-    """What a checkpoint keeps of the pairs it was trained on: the values that are -1 and 1, and
-    their dtype, as far as the pairs tell; how LR was degraded, where it was."""
-    told: dict = {}
-    if pairs.value_range is not None:
-        told |= {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
-    if pairs.degradation:
-        told["degradation"] = {name: [*both] for name, both in pairs.degradation.items()}
-    return told
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:

@@ -118,6 +118,16 @@ def test_a_dry_run_refuses_a_damaged_state(grey, finished, tmp_path, capsys):
     assert "not a readable training state" in capsys.readouterr().err
 
 
+def test_going_on_with_other_pairs_is_said(finished, tmp_path, capsys):
+    with PairWriter(tmp_path / "other.h5", {"scale": 3.0, "value_range": [0.0, 9.0],
+                                            "value_dtype": "uint8"}) as made:
+        for split in (TRAIN, VALIDATE):
+            made.append(np.zeros((48, 48, 1), np.uint8), np.zeros((16, 16, 1), np.uint8), split, "")
+    assert train(tmp_path / "other.h5", finished, options=["--resume", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "has value_range [0.0, 9.0], the run so far had none" in said
+
+
 def test_a_dry_run_tells_range_device_memory_and_time(tmp_path, capsys):
     with PairWriter(tmp_path / "pairs.h5", {"scale": 2.0, "value_range": [10.0, 3000.0],
                                             "value_dtype": "uint16", "psf_px": [0.5, 1.5]}) as made:
