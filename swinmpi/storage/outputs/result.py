@@ -59,7 +59,7 @@ def ours(stack: Stack, path: str) -> h5py.Group | h5py.Dataset | None:
 def read_entries(group: h5py.Group, levels: int = MOST_LEVELS) -> dict[str, Any]:
     """What a group holds itself: no links or data of other files, nothing larger than we write."""
     entries = {}
-    for name in group:
+    for name in names_of(group):
         item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
         if isinstance(item, h5py.Group) and levels:
             entries[name] = read_entries(item, levels - 1)
