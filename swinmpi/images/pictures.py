@@ -10,10 +10,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-# What people take for pictures as well; named where it is left out.
-OTHER_SUFFIXES = (".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".heic", ".heif", ".avif", ".psd", ".exr",
-                  ".ppm", ".pgm", ".pnm", ".tga", ".dng", ".cr2", ".nef", ".arw", ".svg", ".apng",
-                  ".jfif", ".jpe", ".ico", ".pcx", ".hdr", ".dcm", ".xcf")
 FORMATS = ("PNG", "JPEG", "WEBP")  # JPEG: also several in one file (MPO), of which the first is it
 EXPECTED = "PNG, JPEG, WebP or TIFF"
 MAX_PIXELS = 2**28  # decoded, with the copies that takes, about 3 GiB of colour

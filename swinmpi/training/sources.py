@@ -2,6 +2,7 @@
 as one sequence of Sources."""
 import codecs
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,16 +14,17 @@ import numpy as np
 from swinmpi.errors import StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import read_photograph
-from swinmpi.images.pictures import (
-    EXPECTED,
-    OTHER_SUFFIXES,
-    SUFFIXES,
-    is_tiff,
-    read_pages,
-)
+from swinmpi.images.pictures import EXPECTED, SUFFIXES, is_tiff, read_pages
+from swinmpi.storage.kinds import what_is
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.pairs import TRAIN, VALIDATE
-from swinmpi.storage.pictures.listing import HDF5_SUFFIXES, files_below, has_suffix, named
+from swinmpi.storage.pictures.listing import (
+    HDF5_SUFFIXES,
+    files_below,
+    has_suffix,
+    is_folder,
+    named,
+)
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
@@ -77,6 +79,10 @@ def find_sources(texts: Sequence[str], root: Path | None, reading: Reading) -> l
     Nothing is decoded yet. StackError if one of them holds not one image, or frames are asked for
     where there is no stack.
     """
+    places = Counter(str(Path(text).resolve()) for text in texts)
+    for place, times in places.items():
+        if times > 1:  # else the same image would train and validate
+            raise StackError(f"{place}: is named {times} times; name it once")
     found = [sources_of(text, root, reading) for text in texts]
     if len(texts) > 1:  # names of two folders may be the same
         found = [[replace(source, name=f"{text.rstrip('/')}/{source.name}") for source in sources]
@@ -94,23 +100,22 @@ def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
         raise StackError(f"{text}: expected an HDF5 stack for --frames, got none; leave it out")
     if path.suffix.lower() == ".tsv":
         return list_sources(path, root or path.parent)
-    if path.is_dir():
+    if is_folder(text):
         return folder_sources(path, reading)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return page_sources(path.name, path)
     raise StackError(f"{text}: expected a folder of images, a picture ({EXPECTED}), a list .tsv "
-                     "or an HDF5 address file.h5::/path, got "
-                     + ("another kind of file" if path.exists() else "nothing there"))
+                     f"or an HDF5 address file.h5::/path, got {what_is(path)}")
 
 
 def folder_sources(folder: Path, reading: Reading) -> list[Source]:
     """Every image below `folder`, hidden files left out, sorted by their path; of pictures, or of
     HDF5 files where it holds no picture."""
-    names = files_below(folder)
+    names, results = files_below(folder)
     pictures = [name for name in names if has_suffix(name, SUFFIXES)]
     stacks = [str(folder / name) for name in names if has_suffix(name, HDF5_SUFFIXES)]
     if not (pictures or stacks):
-        others = [name for name in names if has_suffix(name, OTHER_SUFFIXES)]
+        others = [*names, *results]
         raise StackError(f"{folder}: expected images ({', '.join(SUFFIXES)}) or HDF5 files, found "
                          + (f"only {named(others)}; convert them" if others else "none"))
     if pictures:
@@ -119,14 +124,14 @@ def folder_sources(folder: Path, reading: Reading) -> list[Source]:
 
 
 def left_out(texts: Sequence[str]) -> list[str]:
-    """Files in the folders among the inputs that people may take for images, and are not read."""
+    """Files in the folders among the inputs that are not read, results of swinmpi-sample also."""
     found = []
     for folder in (Path(text) for text in texts if Path(text).is_dir()):
-        names = files_below(folder)
-        unread = (*OTHER_SUFFIXES, *HDF5_SUFFIXES)
-        if not any(has_suffix(name, SUFFIXES) for name in names):
-            unread = OTHER_SUFFIXES
-        found += [str(folder / name) for name in names if has_suffix(name, unread)]
+        names, results = files_below(folder)
+        read = next((kind for kind in (SUFFIXES, HDF5_SUFFIXES)
+                     if any(has_suffix(name, kind) for name in names)), ())
+        unread = [name for name in names if not has_suffix(name, read)]
+        found += [str(folder / name) for name in (*unread, *results)]
     return found
 
 
