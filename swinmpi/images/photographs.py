@@ -56,17 +56,13 @@ def to_photograph(image: np.ndarray) -> Photograph:
 
 
 def read_photograph(path: Path, page: int = 0) -> np.ndarray:
-    """Decode one page to (H, W, C), uint8 or uint16, C of 1 or 3: EXIF orientation applied, palette
+    """Decode one page to (H, W, C) of its own dtype, C of 1 or 3: EXIF orientation applied, palette
     resolved, alpha dropped.
 
     Raises whatever the decoder raises for a damaged file, ValueError for a kind of image it cannot
     keep the depth of.
     """
-    image = read_page(path, page).colour
-    if image.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"expected 8 or 16 bit per channel, got {image.dtype}; "
-                         "put such images into an HDF5 stack")
-    return image
+    return read_page(path, page).colour
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:

@@ -100,7 +100,8 @@ def stack_plans(stacks: Sequence[tuple[str, str]], asked: SampleRequest, given: 
             raise OutputError(f"{outputs[output]} and {address} would both be written to {output}; "
                               "use two commands with two --output folders")
         outputs[output] = address
-        request = replace(asked, stack=address, output=output, overwrite=asked.overwrite or output.exists())
+        request = replace(asked, stack=address, output=output,
+                          overwrite=asked.overwrite or output.exists())
         try:
             made = plan(*validated(request, given), num_ranks)
         except StackError as error:

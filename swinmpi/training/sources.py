@@ -25,6 +25,7 @@ from swinmpi.storage.pictures.listing import (
     is_folder,
     named,
 )
+from swinmpi.storage.pictures.source import no_data_of
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
@@ -140,11 +141,12 @@ def page_sources(name: str, path: Path, reduce: float = 1.0,
     """A picture, or every page of a TIFF as `name[page]`; one that is damaged says so when it is
     read."""
     try:
-        pages = len(read_pages(path)) if is_tiff(path) else 1
+        known = [no_data_of(page) for page in read_pages(path)] if is_tiff(path) else [NoData()]
     except Exception:  # noqa: BLE001 - decoders raise anything on damaged files
-        pages = 1
-    return [Source(name if pages == 1 else f"{name}[{page}]",
-                   partial(read_photograph, path, page), reduce, split) for page in range(pages)]
+        known = [NoData()]
+    return [Source(name if len(known) == 1 else f"{name}[{page}]",
+                   partial(read_photograph, path, page), reduce, split, no_data)
+            for page, no_data in enumerate(known)]
 
 
 def list_sources(path: Path, root: Path) -> list[Source]:
