@@ -23,6 +23,7 @@ from swinmpi.storage.address import (
     why_unopened,
 )
 from swinmpi.storage.attributes import escaped, text_attribute
+from swinmpi.storage.kinds import what_is
 from swinmpi.storage.files import (
     as_output_error,
     check_place,
@@ -264,7 +265,7 @@ class PairReader:
 
 def open_pairs(path: str) -> h5py.File:
     if not os.path.isfile(path):
-        raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")
+        raise StackError(f"{path}: expected a file of swinmpi-prepare, got {what_is(Path(path))}")
     try:
         return open_for_reading(path)
     except DAMAGE as error:

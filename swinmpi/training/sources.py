@@ -1,6 +1,5 @@
 """Where swinmpi-prepare's images come from: a folder, a list of files, or an HDF5 stack,
 as one sequence of Sources."""
-import codecs
 import csv
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swinmpi.config.strict_yaml import decoded
 from swinmpi.errors import StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import read_photograph
@@ -24,6 +24,7 @@ from swinmpi.storage.pictures.listing import (
     has_suffix,
     is_folder,
     named,
+    reason_of,
 )
 from swinmpi.storage.pictures.source import no_data_of
 from swinmpi.storage.probe import inspect_stacks
@@ -153,9 +154,10 @@ def list_sources(path: Path, root: Path) -> list[Source]:
     """Rows of a tab-separated list with the columns path, reduce (1 when absent) and split;
     more columns may follow."""
     try:
-        lines = decoded(path.read_bytes()).splitlines()
+        # bytes that are not UTF-8 stay what they are in names of files
+        lines = decoded(path.read_bytes(), "surrogateescape").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise StackError(f"{path}: cannot read the list: {error}") from None
+        raise StackError(f"{path}: cannot read the list: {reason_of(error)}") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1)
                 if line.strip() and not line.startswith("#")]
     rows = csv.DictReader((line for _, line in numbered), delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -171,14 +173,6 @@ def list_sources(path: Path, root: Path) -> list[Source]:
         raise StackError(f"{path}: none of its {len(listed)} files is in {root}; "
                          "say where they are with --root")
     return sources
-
-
-def decoded(content: bytes) -> str:
-    """Text with or without the byte order mark of some editors; bytes that are not UTF-8 stay what
-    they are in names of files."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def list_source(row: dict, root: Path, where: str) -> list[Source]:
