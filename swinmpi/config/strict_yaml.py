@@ -23,7 +23,7 @@ def read_yaml(path: Path | str) -> dict:
         raise ConfigError(f"{path}: cannot read the configuration: "
                           f"{error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: expected a text in UTF-8, got another byte at position "
+        raise ConfigError(f"{path}: not valid YAML: expected UTF-8, got another byte at position "
                           f"{error.start}; save it as UTF-8") from None
     except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from None

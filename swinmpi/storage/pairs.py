@@ -23,7 +23,6 @@ from swinmpi.storage.address import (
     why_unopened,
 )
 from swinmpi.storage.attributes import escaped, text_attribute
-from swinmpi.storage.kinds import what_is
 from swinmpi.storage.files import (
     as_output_error,
     check_place,
@@ -33,6 +32,7 @@ from swinmpi.storage.files import (
     remove,
     system_reason,
 )
+from swinmpi.storage.kinds import what_is
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 

@@ -333,12 +333,24 @@ def test_16_bit_png_keeps_every_bit(tmp_path, colour_type, channels):
                                   image[..., :1 if channels < 3 else 3])
 
 
-def test_depth_that_cannot_be_kept_is_refused(tmp_path):
-    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "f.tif")
-    Image.fromarray(np.ones((4, 4), np.int32)).save(tmp_path / "i.tif")
-    for name in ("f.tif", "i.tif"):
-        with pytest.raises(ValueError, match="16"):
-            read_photograph(tmp_path / name)
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32", "float16", "float32",
+                                   "float64"])
+def test_tiffs_of_any_dtype_give_the_pairs_of_hdf5(tmp_path, dtype):
+    image = np.random.default_rng(0).normal(0, 30, (20, 22)).clip(-99, 99)
+    image = np.abs(image * 1e7 if dtype == "uint32" else image).astype(dtype)
+    tifffile.imwrite(tmp_path / "x.tif", image)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = image[None]
+    for kind in ("tif", "h5"):
+        assert run(tmp_path / f"x.{kind}", "--output", tmp_path / f"{kind}.pairs", *SMALL) == 0
+    with PairReader(tmp_path / "tif.pairs") as one, PairReader(tmp_path / "h5.pairs") as other:
+        assert one.value_range == other.value_range and one.value_dtype == dtype
+        np.testing.assert_array_equal(one.hr[:], other.hr[:])
+
+
+def test_the_same_input_twice_is_refused(folder, tmp_path, capsys):
+    assert run(folder, f"{folder}/", "--output", tmp_path / "out.h5", *SMALL) == 2
+    assert "is named 2 times" in capsys.readouterr().err
 
 
 def test_orientation_palette_alpha_and_grey(tmp_path):
@@ -421,7 +433,7 @@ def test_other_kinds_are_named(folder, tmp_path, capsys):
     assert run(folder, "--output", tmp_path / "out.h5", *SMALL) == 3
     told = capsys.readouterr().err
     assert all(name in told for name in ("x.gif", "y.bmp", "deep/z.h5"))
-    assert "i.tif: cannot be read: expected 8 or 16 bit per channel, got int16" in told
+    assert "i.tif: is int16, the first image uint8; prepare them apart" in told
 
 
 def test_a_picture_that_claims_too_much_is_named_and_skipped(folder, tmp_path, capsys):
