@@ -28,30 +28,43 @@ def of_sampling(options: Namespace) -> tuple[int, str | None]:
     from swinmpi.sampling.settings import resolve_config
     from swinmpi.sampling.validation import with_output
     from swinmpi.storage.header import read_header
-    from swinmpi.storage.pictures.listing import are_many
     request, given = sample.request_of(options), sample.settings_given(options)
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
-    if options.inputs and are_many(options.inputs):
-        return of_folder(options, request.output or default_folder(options.inputs,
-                                                                   config.model.scale))
+    if sample.writes_folder(options):
+        scale = config.model.scale
+        return of_folder(options, request.output or default_folder(options.inputs, scale), scale)
     return of_stack(with_output(request, config).output)
 
 
-def of_folder(options: Namespace, folder: Path) -> tuple[int, str | None]:
+def of_folder(options: Namespace, folder: Path, scale: int) -> tuple[int, str | None]:
     """Of pictures and of several stacks: those of HDF5 count by their files, pictures by the
     folder's journal, whose last line is written when nothing more can be made."""
+    from swinmpi.sampling.many import output_of
     from swinmpi.storage.pictures.journal import read_memory
     from swinmpi.storage.pictures.listing import find_files
     found, memory = find_files(options.inputs, folder), read_memory(folder)
-    stacks = list(folder.glob("*_x*.h5"))
-    done = len(memory.pictures) + len(memory.pages) + sum(map(images_done, stacks))
-    done += sum(map(images_done, folder.glob("*_x*.h5.partial")))
+    outputs = {address: output_of(folder, address, name, scale) for address, name in found.stacks}
+    done = len(memory.pictures) + len(memory.pages)
+    done += sum(images_done(path) + images_done(path.with_name(f"{path.name}.partial"))
+                for path in outputs.values())
     if found.pictures and not memory.is_over:
         return done, f"{folder}: not all pictures are there"
-    if len(stacks) < len(found.stacks):
-        return done, f"{folder}: {len(stacks)} of {len(found.stacks)} HDF5 files are there"
+    for address, output in outputs.items():
+        if not output.exists() and is_sound(address, options.allow_external):
+            return done, f"{output}: is not there"
     return done, None
+
+
+def is_sound(address: str, allow_external: bool) -> bool:
+    """Whether an HDF5 stack can be read; what is written of one that cannot is nothing."""
+    from swinmpi.errors import StackError
+    from swinmpi.storage.probe import inspect_stacks
+    try:
+        inspect_stacks([address], allow_external)
+    except StackError:
+        return False
+    return True
 
 
 def of_evaluation(options: Namespace) -> tuple[int, str | None]:

@@ -102,10 +102,12 @@ end_job() {
     exit 75
 }
 
-# take_output ARGUMENT...: fill the array `arguments`, IN OUT turned into IN --output OUT.
+# take_output ARGUMENT...: fill the array `arguments`, IN OUT turned into IN --output OUT. With --output, or more of them, all
+# are inputs.
 take_output() {
     arguments=("$@")
-    if [ $# -ge 2 ] && [[ $1 != -* && $2 != -* ]]; then arguments=("$1" --output "$2" "${@:3}"); fi
+    if [ $# -lt 2 ] || [[ $1 = -* || $2 = -* || ${3--} != -* ]] || has --output "$@"; then return; fi
+    arguments=("$1" --output "$2" "${@:3}")
 }
 
 # has OPTION ARGUMENT...: whether OPTION, or OPTION=VALUE, is among the arguments.

@@ -39,9 +39,9 @@ def parser() -> ArgumentParser:
     made.add_argument("inputs", nargs="*", metavar="INPUT",
                       help="LR stack, file.h5 or file.h5::/path; or pictures (PNG, JPEG, WebP, "
                       "TIFF), folders of them, several stacks")
-    made.add_argument("--output", type=Path, metavar="OUT",
+    made.add_argument("--output", metavar="OUT",
                       help="HDF5 file to write (default: INPUT's name with _x2, _x4); for pictures "
-                      "and several inputs a folder")
+                      "and several inputs, or where it ends with /, a folder")
     model = made.add_mutually_exclusive_group()
     model.add_argument("--checkpoint", type=Path, metavar="FILE",
                        help="weights of swinmpi-train (.safetensors)")
@@ -89,8 +89,7 @@ def plan_of(options: Namespace, num_ranks: int):
     """The plan of a command line, validated: a SamplingPlan, or a ManyPlan for pictures and several
     inputs. On one process."""
     from swinmpi.sampling.validation import validated
-    from swinmpi.storage.pictures.listing import are_many
-    if options.inputs and are_many(options.inputs):
+    if writes_folder(options):
         from swinmpi.sampling.many import plan_many
         return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
     request, config = validated(request_of(options), settings_given(options))
@@ -100,14 +99,24 @@ def plan_of(options: Namespace, num_ranks: int):
     return plan(request, config, num_ranks)
 
 
+def writes_folder(options: Namespace) -> bool:
+    """Whether the output is a folder; ConfigError for an empty name, as of an unset variable."""
+    from swinmpi.storage.pictures.listing import are_many
+    if options.output == "":
+        raise ConfigError("--output: expected a name, got none")
+    named = (options.output or "").endswith("/")
+    return bool(options.inputs) and (named or are_many(options.inputs))
+
+
 def request_of(options: Namespace):
     """What the command line asks for, not validated."""
     from swinmpi.sampling.request import SampleRequest, View
     demo = not options.inputs
+    output = None if options.output is None else Path(options.output)
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
-    in_own_folder = demo and options.output is None
+    in_own_folder = demo and output is None
     return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.inputs[0],
-                         DEMO_FOLDER / "sr.h5" if in_own_folder else options.output,
+                         DEMO_FOLDER / "sr.h5" if in_own_folder else output,
                          options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,

@@ -1,5 +1,6 @@
 """YAML as swinmpi reads it: the safe loader, duplicate keys and aliases refused, 1e-4 a float,
 no more than a settings file."""
+import codecs
 import re
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ DEEPEST = 16  # mappings and lists in each other
 def read_yaml(path: Path | str) -> dict:
     """One YAML mapping, by `parse_yaml`; ConfigError when it cannot be read or is none."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            values = parse_yaml(file.read(LONGEST_TEXT + 1))
+        with open(path, "rb") as file:
+            values = parse_yaml(decoded(file.read(4 * LONGEST_TEXT + 4)))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the configuration: "
                           f"{error.strerror or error}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid YAML: expected UTF-8, got another byte at position "
+                          f"{error.start}; save it as UTF-8") from None
+    except YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {one_line(error)}") from None
     if values is None:
         return {}
@@ -31,6 +35,16 @@ def read_yaml(path: Path | str) -> dict:
     return values
 
 
+def decoded(content: bytes, errors: str = "strict") -> str:
+    """A text file in UTF-8, or with the byte order mark of some editors in UTF-16 or UTF-8.
+
+    errors: as of `bytes.decode`, for UTF-8.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig", errors)
+
+
 def parse_override(text: str) -> dict:
     """`sampler.steps=20` -> {"sampler": {"steps": 20}}; the value is YAML."""
     key, equals, value = text.partition("=")
@@ -38,6 +52,9 @@ def parse_override(text: str) -> dict:
     if not equals or len(parts) < 2 or not all(parts):
         raise ConfigError(f"--set {text}: expected section.key=value, "
                           "for example --set sampler.steps=20")
+    if not value.isascii() and value != value.encode("utf-8", "ignore").decode():
+        raise ConfigError(f"--set {text}: expected UTF-8, which settings are recorded in; rename "
+                          "the file, or name a link to it")
     try:
         nested: Any = parse_yaml(value)
     except YAMLError as error:

@@ -3,6 +3,7 @@
 A file has one page, a TIFF as many as it holds. What a page is can be asked before it is decoded.
 """
 import sys
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
-# What people take for pictures as well; named where it is left out.
-OTHER_SUFFIXES = (".gif", ".bmp", ".jp2", ".j2k", ".jxl", ".heic", ".heif", ".avif", ".psd", ".exr",
-                  ".ppm", ".pgm", ".pnm", ".tga", ".dng", ".cr2", ".nef", ".arw", ".svg", ".apng",
-                  ".jfif", ".jpe", ".ico", ".pcx", ".hdr", ".dcm", ".xcf")
 FORMATS = ("PNG", "JPEG", "WEBP")  # JPEG: also several in one file (MPO), of which the first is it
 EXPECTED = "PNG, JPEG, WebP or TIFF"
 MAX_PIXELS = 2**28  # decoded, with the copies that takes, about 3 GiB of colour
-EXACT_IN_FLOAT32 = 2**24
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 # Pillow decodes 16-bit colour to one byte per sample, the high one; with the byte orders
 # exchanged, to the low one.
@@ -28,13 +24,17 @@ ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 @dataclass(frozen=True)
 class Page:
-    """One image of a file, as its header tells: upright size, 1 (grey) or 3 (RGB) channels."""
+    """One image of a file, as its header tells: upright size, 1 (grey) or 3 (RGB) channels.
+
+    no_data: the stored value that is no number, in words, where the file tells one.
+    """
 
     number: int
     height: int
     width: int
     channels: int
     dtype: np.dtype
+    no_data: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,22 +115,24 @@ def exif_of(image: Image.Image, path: Path) -> Image.Exif:
 
     Of a PNG it may follow the pixels, so Pillow would decode them all.
     """
-    late = image.format == "PNG" and has_late_words(path)
-    return image.getexif() if late or image.format != "PNG" else Image.Image.getexif(image)
+    if image.format != "PNG":
+        return image.getexif()
+    kinds = [kind for kind, _ in png_chunks(path, ())]
+    late = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}.intersection(
+        kinds[kinds.index(b"IDAT"):] if b"IDAT" in kinds else ())
+    return image.getexif() if late else Image.Image.getexif(image)
 
 
-def has_late_words(path: Path) -> bool:
-    """Whether a PNG holds EXIF or text behind its pixels."""
-    late = False
+def png_chunks(path: Path, wanted: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of all chunks of a PNG in their order, without the content of others than
+    those that are wanted."""
     with open(path, "rb") as file:
         file.seek(8)
         while len(header := file.read(8)) == 8:
-            kind = header[4:]
-            if late and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-                return True
-            late = late or kind == b"IDAT"
-            file.seek(int.from_bytes(header[:4], "big") + 4, 1)
-    return False
+            size, kind = int.from_bytes(header[:4], "big"), header[4:]
+            content = file.read(size) if kind in wanted else b""
+            yield kind, content
+            file.seek(size - len(content) + 4, 1)
 
 
 def decode_pillow(path: Path) -> Pixels:
@@ -210,7 +212,9 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def is_grey(image: Image.Image) -> bool:
-    return image.mode in GREY_MODES or image.mode.startswith("I")
+    # Pillow takes 16-bit grey with alpha for colour
+    return (image.mode in GREY_MODES or image.mode.startswith("I")
+            or raw_mode(image).startswith("LA"))
 
 
 def depth_of(image: Image.Image) -> np.dtype:
@@ -221,7 +225,8 @@ def depth_of(image: Image.Image) -> np.dtype:
 
 def raw_mode(image: Image.Image) -> str:
     """How Pillow will unpack the samples."""
-    args = image.tile[0][3] if image.tile else ""
+    tile = getattr(image, "tile", None)  # only of files, until they are decoded
+    args = tile[0][3] if tile else ""
     return str(args if isinstance(args, str) else args[0] if args else "")
 
 

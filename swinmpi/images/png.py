@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from swinmpi.images.pictures import ORIENTATION, TURNED, Pixels, exif_of, open_picture
+from swinmpi.images.pictures import (
+    ORIENTATION,
+    TURNED,
+    Pixels,
+    exif_of,
+    open_picture,
+    png_chunks,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {(1, False): 0, (3, False): 2, (1, True): 4, (3, True): 6}
@@ -17,11 +24,14 @@ BAND_BYTES, LEVEL = 1 << 24, 6
 METRES_PER_INCH = 0.0254
 EXIF_POINTER, EXIF_WIDTH, EXIF_HEIGHT, X_RESOLUTION, Y_RESOLUTION = 0x8769, 0xA002, 0xA003, 282, 283
 THUMBNAIL_TAGS = (0x0201, 0x0202)
+FOCAL_PLANE_RESOLUTION = (0xA20E, 0xA20F)
+STALE_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")  # the latter of ImageMagick: EXIF
+KEPT_CHUNKS = (b"cICP", b"tEXt", b"zTXt", b"iTXt")
 
 
 @dataclass(frozen=True)
 class PngDetails:
-    """density: px per metre along x and y, or None; the rest as in PNG's chunks."""
+    """density: px per metre along x and y, or None; others: whole chunks; the rest as in PNG's."""
 
     density: tuple[float, float] | None = None
     icc: bytes | None = None
@@ -29,6 +39,7 @@ class PngDetails:
     srgb: int | None = None
     gamma: float | None = None
     chromaticity: tuple[float, ...] | None = None
+    others: tuple[tuple[bytes, bytes], ...] = ()
 
 
 def read_details(path: Path, scale: int) -> PngDetails:
@@ -46,7 +57,14 @@ def read_details(path: Path, scale: int) -> PngDetails:
         # Pixels of other colour spaces become RGB, for which such a profile would be wrong.
         icc = info.get("icc_profile") if image.mode not in ("CMYK", "LAB") else None
         return PngDetails(density, icc, upright_exif(exif, height * scale, width * scale, scale),
-                          info.get("srgb"), info.get("gamma"), info.get("chromaticity"))
+                          info.get("srgb"), info.get("gamma"), info.get("chromaticity"),
+                          kept_chunks(path) if image.format == "PNG" else ())
+
+
+def kept_chunks(path: Path) -> tuple[tuple[bytes, bytes], ...]:
+    """Texts, but none that tells sizes and orientation, and the newer way to name colours."""
+    return tuple((kind, content) for kind, content in png_chunks(path, KEPT_CHUNKS)
+                 if kind in KEPT_CHUNKS and not content.startswith(STALE_TEXTS))
 
 
 def encode_png(pixels: Pixels, details: PngDetails) -> Iterator[bytes]:
@@ -108,6 +126,8 @@ def paeth(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> np.ndarray:
 
 def detail_chunks(details: PngDetails) -> Iterator[bytes]:
     """In the order that PNG asks for: before the pixels, colour first."""
+    for kind, content in details.others:
+        yield chunk(kind, content)
     if details.icc:
         yield chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(details.icc))
     else:
@@ -156,6 +176,9 @@ def upright_exif(exif: Image.Exif, height: int, width: int, scale: int) -> bytes
     for tag, size in ((EXIF_WIDTH, width), (EXIF_HEIGHT, height)):
         if tag in inner:
             inner[tag] = size
+    for tag in FOCAL_PLANE_RESOLUTION:
+        if tag in inner:
+            inner[tag] = float(inner[tag]) * scale
     try:
         written = exif.tobytes()
     except Exception:  # Pillow cannot write back some tags that it reads; the picture matters more

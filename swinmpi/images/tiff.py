@@ -3,7 +3,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +13,6 @@ from PIL import Image
 from tifffile import PHOTOMETRIC, PLANARCONFIG, SAMPLEFORMAT
 
 from swinmpi.images.pictures import (
-    EXACT_IN_FLOAT32,
     ORIENTATION,
     TURNED,
     Page,
@@ -25,7 +24,8 @@ from swinmpi.images.pictures import (
 )
 
 GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
-TEXTS = (271, 272, 306, 315, 33432)  # make, model, date, artist, copyright
+GDAL_NODATA = 42113
+TEXTS = (271, 272, 306, 315, 33432, GDAL_NODATA)  # make, model, date, artist, copyright
 ICC, RESOLUTION_UNIT = 34675, 296
 BIG_BYTES = 2**32 - 2**25
 DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64")
@@ -34,7 +34,8 @@ DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "flo
 @dataclass(frozen=True)
 class TiffDetails:
     """What a TIFF says besides its pixels. resolution: px per unit along x and y, as stored;
-    unit: TIFF's number for it; texts: tag -> text; extra: what the sample after the colours is."""
+    unit: TIFF's number for it; texts: tag -> text; extra: what the sample after the colours is;
+    is_white: whether 0 is white."""
 
     resolution: tuple[float, float] | None = None
     unit: int = 1
@@ -42,18 +43,19 @@ class TiffDetails:
     icc: bytes | None = None
     texts: dict[int, str] = field(default_factory=dict)
     extra: int = 2
+    is_white: bool = False
 
     def scaled(self, scale: int) -> "TiffDetails":
         """As it is on a grid that is `scale` times finer."""
         resolution = self.resolution and tuple(value * scale for value in self.resolution)
-        return TiffDetails(resolution, self.unit, scaled_description(self.description, scale),
-                           self.icc, self.texts, self.extra)
+        return replace(self, resolution=resolution,
+                       description=scaled_description(self.description, scale))
 
 
 def read_tiff_pages(path: Path) -> list[Page]:
     """See `pictures.read_pages`; reduced copies (thumbnails, pyramids) are left out."""
     with opened(path) as tiff:
-        return [Page(number, *shape_of(page), channels_of(page), dtype_of(page))
+        return [Page(number, *shape_of(page), channels_of(page), dtype_of(page), no_data_of(page))
                 for number, (page, _) in enumerate(planes(tiff))]
 
 
@@ -83,11 +85,13 @@ def read_details(path: Path) -> TiffDetails:
         # Pillow divides colours by an alpha they were multiplied with.
         extra = int(page.extrasamples[0]) if page.extrasamples and not is_pillows(page) else 2
         unit = int(tags[RESOLUTION_UNIT].value) if RESOLUTION_UNIT in tags else 2
+        unit = unit if resolution else 1
         icc = bytes(tags[ICC].value) if ICC in tags and page.photometric != 5 else None
         # Of tifffile's own JSON the shape would be wrong, and says nothing else.
         description = page.description if tiff.is_ome or tiff.is_imagej else (
             page.description if page.description.isascii() and not tiff.is_shaped else None)
-        return TiffDetails(resolution, unit, description or None, icc, texts, extra)
+        return TiffDetails(resolution, unit, description or None, icc, texts, extra,
+                           is_white(page) and dtype_of(page).kind != "u")
 
 
 def write_tiff(file: BinaryIO, pages: Iterable[Pixels], num_bytes: int,
@@ -103,13 +107,14 @@ def write_tiff(file: BinaryIO, pages: Iterable[Pixels], num_bytes: int,
             first = number == 0
             writer.write(
                 samples if samples.shape[2] > 1 else samples[..., 0],
-                photometric="minisblack" if grey else "rgb", extrasamples=extra,
+                photometric=("rgb" if not grey else "miniswhite" if details.is_white else
+                             "minisblack"), extrasamples=extra,
                 planarconfig="contig" if samples.shape[2] > 1 else None, compression="zlib",
                 predictor=samples.dtype.kind in "iu", metadata=None, contiguous=False,
                 resolution=details.resolution, resolutionunit=details.unit, software="swinmpi",
                 description=(details.description or "").encode() or None if first else None,
                 extratags=extra_tags(details) if first else
-                [tag for tag in extra_tags(details) if tag[0] == ICC])
+                [tag for tag in extra_tags(details) if tag[0] in (ICC, GDAL_NODATA)])
 
 
 def extra_tags(details: TiffDetails) -> list[tuple]:
@@ -205,27 +210,18 @@ def decoded_by_pillow(path: Path, index: int) -> Pixels:
 
 
 def pixels_of(stored: np.ndarray, page: tifffile.TiffPage) -> Pixels:
-    """An array of tifffile -> upright colour and alpha, 0 black, in the machine's byte order."""
+    """An array of tifffile -> upright colour and alpha, in the machine's byte order; of unsigned
+    types 0 is black."""
     if page.planarconfig == PLANARCONFIG.SEPARATE and stored.ndim == 3:
         stored = np.moveaxis(stored, 0, -1)
     samples = stored.reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
     samples = turned(samples, orientation_of(page)).astype(dtype_of(page), copy=False)
     channels = channels_of(page)
     colour = np.ascontiguousarray(samples[..., :channels])
-    if page.photometric == PHOTOMETRIC.MINISWHITE and colour.dtype.kind == "u":
+    if is_white(page) and colour.dtype.kind == "u":
         colour = (2 ** bits_of(page) - 1 - colour.astype(np.uint64)).astype(colour.dtype)
-    if colour.dtype.kind in "iu" and colour.dtype.itemsize == 4:
-        check_exact(colour)
     alpha = np.ascontiguousarray(samples[..., -1]) if page.samplesperpixel > channels else None
     return Pixels(colour, alpha)
-
-
-def check_exact(image: np.ndarray) -> None:
-    """ValueError for whole numbers that float32, which is computed with, would round."""
-    low, high = int(image.min()), int(image.max())
-    if max(-low, high) > EXACT_IN_FLOAT32:
-        raise ValueError(f"expected values within +-{EXACT_IN_FLOAT32}, which float32 holds, got "
-                         f"{low}..{high}; convert it to 32-bit float or subtract an offset")
 
 
 def channels_of(page: tifffile.TiffPage) -> int:
@@ -268,6 +264,15 @@ def sample_format(page: tifffile.TiffPage) -> SAMPLEFORMAT:
     kind = page.sampleformat
     kind = kind[0] if isinstance(kind, tuple) else kind
     return SAMPLEFORMAT.UINT if kind == SAMPLEFORMAT.VOID else SAMPLEFORMAT(kind)
+
+
+def is_white(page: tifffile.TiffPage) -> bool:
+    return page.photometric == PHOTOMETRIC.MINISWHITE
+
+
+def no_data_of(page: tifffile.TiffPage) -> tuple[str, ...]:
+    """GDAL's word for it."""
+    return (str(page.tags[GDAL_NODATA].value),) if GDAL_NODATA in page.tags else ()
 
 
 def orientation_of(page: tifffile.TiffPage) -> int:

@@ -13,11 +13,25 @@ from swinmpi.parallel.launch import StopFlag
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan, describe, plan
 from swinmpi.sampling.provenance import folder_settings
-from swinmpi.sampling.request import PictureJob, SampleRequest, check_fit, default_output
+from swinmpi.sampling.request import (
+    PictureJob,
+    SampleRequest,
+    check_destination,
+    check_fit,
+    default_output,
+)
 from swinmpi.sampling.validation import GivenSettings, resolved, validated
 from swinmpi.storage.checkpoint import file_sha256
+from swinmpi.storage.files import OTHER_KINDS
 from swinmpi.storage.outputs.result import read_process
-from swinmpi.storage.pictures.listing import find_files, look_at, named
+from swinmpi.storage.pictures.listing import (
+    HDF5_SUFFIXES,
+    Found,
+    find_files,
+    has_suffix,
+    look_at,
+    named,
+)
 from swinmpi.storage.pictures.source import PictureSet
 from swinmpi.storage.pictures.store import begin_afresh, check_folder, end_run
 from swinmpi.storage.stack import Stack
@@ -25,15 +39,14 @@ from swinmpi.storage.stack import Stack
 
 @dataclass(frozen=True)
 class ManyPlan:
-    """Runs one after the other. request: of them all; broken: pictures that cannot be read, with
-    the reason; others: files of other kinds that were found; before: outputs that this command made
-    before."""
+    """Runs one after the other. request: of them all; found: the files; broken: those that cannot
+    be read, with the reason; before: outputs that this command made before."""
 
     request: SampleRequest
     plans: tuple[SamplingPlan, ...]
     num_pictures: int
     broken: dict[str, str]
-    others: tuple[str, ...]
+    found: Found
     before: tuple[str, ...]
 
 
@@ -45,19 +58,24 @@ def plan_many(inputs: Sequence[str], asked: SampleRequest, given: GivenSettings,
     """
     config = resolved(asked, given)
     asked = replace(asked, output=asked.output or default_folder(inputs, config.model.scale))
-    if asked.output.exists() and not asked.output.is_dir():
-        raise OutputError(f"{asked.output}: expected a folder, as there are many inputs or "
-                          "pictures, got a file; use --output FOLDER")
+    check_name(asked.output)
     found = find_files(inputs, asked.output)
     sound, broken = look_at(found.pictures)
-    if broken and not (sound or found.stacks):
-        path, reason = next(iter(broken.items()))
-        raise StackError(f"none of {len(broken)} pictures can be read, the first: "
-                         f"{path}: {reason}")
     pictures = PictureSet(" ".join(inputs), tuple(sound))
-    stacks, before = stack_plans(found.stacks, asked, given, num_ranks)
+    stacks, before = stack_plans(found.stacks, asked, given, num_ranks, broken)
+    if broken and not (sound or stacks or before):
+        path, reason = next(iter(broken.items()))
+        raise StackError(f"none of {len(broken)} files can be read, the first: {path}: {reason}")
     plans = (*stacks, *picture_plans(pictures, asked, config, num_ranks))
-    return ManyPlan(asked, plans, len(sound), broken, found.others, before)
+    return ManyPlan(asked, plans, len(sound), broken, found, before)
+
+
+def check_name(output: Path) -> None:
+    """OutputError where a file is meant, or is there."""
+    is_meant = has_suffix(output.name, (*OTHER_KINDS, *HDF5_SUFFIXES)) and not output.is_dir()
+    if is_meant or (output.exists() and not output.is_dir()):
+        raise OutputError(f"{output}: expected a folder, as there are many inputs or pictures, got "
+                          "a file; use --output FOLDER")
 
 
 def default_folder(inputs: Sequence[str], scale: int) -> Path:
@@ -69,24 +87,38 @@ def default_folder(inputs: Sequence[str], scale: int) -> Path:
     return Path(f"{path.name if path.is_dir() else path.stem}_x{scale}")
 
 
-def stack_plans(addresses: Sequence[str], asked: SampleRequest, given: GivenSettings,
-                num_ranks: int) -> tuple[list[SamplingPlan], tuple[str, ...]]:
-    """(plans for HDF5 files, outputs that are there from this command). Validated."""
+def stack_plans(stacks: Sequence[tuple[str, str]], asked: SampleRequest, given: GivenSettings,
+                num_ranks: int, broken: dict[str, str]
+                ) -> tuple[list[SamplingPlan], tuple[str, ...]]:
+    """(plans for HDF5 files, outputs that are there from this command). Validated; stacks as in
+    `Found`; those that cannot be read are added to `broken`."""
     plans, before, outputs = [], [], {}
-    for address in addresses:
-        request = replace(asked, stack=address, output=None)
-        output = asked.output / default_output(address, resolved(request, given).model.scale).name
-        other = outputs.setdefault(output.name, address)
-        if other != address:
-            raise OutputError(f"{other} and {address} would both be written to {output}; "
+    scale = resolved(asked, given).model.scale
+    for address, name in stacks:
+        output = output_of(asked.output, address, name, scale)
+        if output in outputs:
+            raise OutputError(f"{outputs[output]} and {address} would both be written to {output}; "
                               "use two commands with two --output folders")
-        free = replace(request, output=output, overwrite=asked.overwrite or output.exists())
-        made = plan(*validated(free, given), num_ranks)
-        if output.exists() and not asked.overwrite and was_made(made):
-            before.append(str(output))
+        outputs[output] = address
+        request = replace(asked, stack=address, output=output,
+                          overwrite=asked.overwrite or output.exists())
+        try:
+            made = plan(*validated(request, given), num_ranks)
+        except StackError as error:
+            broken[address] = str(error).removeprefix(f"{address}: ")
             continue
-        plans.append(plan(*validated(replace(free, overwrite=asked.overwrite), given), num_ranks))
+        if output.exists() and not asked.overwrite:
+            if was_made(made):
+                before.append(str(output))
+                continue
+            check_destination(replace(made.request, overwrite=False))
+        plans.append(replace(made, request=replace(made.request, overwrite=asked.overwrite)))
     return plans, tuple(before)
+
+
+def output_of(folder: Path, address: str, name: str, scale: int) -> Path:
+    """What is written for an HDF5 file with that name below its input folder."""
+    return folder / Path(name).with_name(default_output(address, scale).name)
 
 
 def was_made(made: SamplingPlan) -> bool:
@@ -149,9 +181,12 @@ def describe_many(made: ManyPlan, ranges: Sequence[str]) -> str:
 def notes(made: ManyPlan) -> list[str]:
     """Lines on what will not be made."""
     lines = [f"{path}: cannot be read ({reason})" for path, reason in made.broken.items()]
-    if made.others:
-        lines.append(f"left out, since they are neither PNG, JPEG, WebP, TIFF nor HDF5: "
-                     f"{named(made.others)}")
+    if made.found.others:
+        lines.append("left out, since they are neither PNG, JPEG, WebP, TIFF nor HDF5: "
+                     f"{named(made.found.others)}")
+    if made.found.results:
+        lines.append("left out, since swinmpi-sample made them (name them to use them): "
+                     f"{named(made.found.results)}")
     return lines + [f"{output}: was made by this command before" for output in made.before]
 
 

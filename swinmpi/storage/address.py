@@ -1,7 +1,6 @@
 """HDF5 addresses: `file.h5::/path/to/images`, opening the file, and finding the stack inside it."""
 import errno
 import posixpath
-import stat
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 import h5py
 
 from swinmpi.errors import StackError
-from swinmpi.storage.attributes import DAMAGE, text_attribute
+from swinmpi.storage.attributes import DAMAGE, names_of, text_attribute
+from swinmpi.storage.kinds import nearest, what_is
 from swinmpi.storage.layout import EXPECTED
 from swinmpi.storage.search import is_stack, listed, search
 
@@ -52,16 +52,8 @@ def open_file(path: Path) -> h5py.File:
     StackError when it is missing, not readable, not HDF5, or damaged.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StackError(f"{path}: expected an HDF5 file, got a folder or a device")
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        raise StackError(f"{path}: cannot open the HDF5 file: {error.strerror or error}") from None
-    try:
-        if not h5py.is_hdf5(path):
-            raise StackError(f"{path}: expected an HDF5 file, got something else "
-                             "(no HDF5 signature)")
+        if not (path.is_file() and h5py.is_hdf5(path)):
+            raise StackError(f"{path}: expected an HDF5 file, got {what_is(path)}")
         return open_for_reading(path, rdcc_nbytes=CHUNK_CACHE_BYTES)
     except DAMAGE as error:
         raise StackError(f"{path}: {why_unopened(error)}") from None
@@ -130,7 +122,19 @@ def open_object(file: h5py.File, name: str, allow_external: bool = False) -> h5p
         return follow(file, name, allow_external)
     except DAMAGE as error:
         raise StackError(f"{file.filename}::{name}: no such dataset ({reason_of(error)}); "
-                         f"list what is there with `h5ls -r {file.filename}`") from None
+                         f"list what is there with `h5ls -r {file.filename}`"
+                         f"{or_meant(file, name)}") from None
+
+
+def or_meant(file: h5py.File, name: str) -> str:
+    """, or did you mean PATH? Empty where nothing in its group has such a name."""
+    above, _, last = name.rpartition("/")
+    try:
+        group = follow(file, above or "/", allow_external=False)
+        near = nearest(last, names_of(group)) if isinstance(group, h5py.Group) else None
+    except (StackError, *DAMAGE):
+        return ""
+    return f", or did you mean {above}/{near}?" if near else ""
 
 
 def find_object(file: h5py.File, name: str, allow_external: bool = False) -> h5py.HLObject | None:
@@ -234,9 +238,10 @@ def follow(file: h5py.File, name: str, allow_external: bool) -> h5py.HLObject:
             group = "/" if target.startswith("/") else group
             parts.extendleft(reversed(target.split("/")))
         else:
-            raise StackError(f"{file.filename}::{name}: {part!r} is a link to another file (or a "
-                             "loop of links), which is refused; copy the images into one file, or "
-                             f"{ALLOW}")
+            told = "another file, which is refused; copy the images into one file, or " + ALLOW
+            if kind == h5py.h5l.TYPE_SOFT:
+                told = "itself; name the dataset"
+            raise StackError(f"{file.filename}::{name}: {part!r} is a link to {told}")
     return file[group]
 
 
@@ -245,7 +250,7 @@ def only_nexus_child(group: h5py.Group, allow_external: bool = False) -> str | N
 
     It is the only NXentry or NXdata, or a dataset with signal=1.
     """
-    children = {name: child_of(group, name, allow_external) for name in group}
+    children = {name: child_of(group, name, allow_external) for name in names_of(group)}
     classed = [name for name, child in children.items() if child is not None
                and text_attribute(child, "NX_class") in ("NXentry", "NXdata")]
     signals = [name for name, child in children.items() if child is not None

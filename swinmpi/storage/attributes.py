@@ -35,9 +35,15 @@ def escaped(text: str) -> str:
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def names_of(named) -> list[str]:
+    """Of the links of a group, or of attributes; those that are not UTF-8, by which h5py finds
+    nothing, are left out."""
+    return [name for name in named if isinstance(name, str)]
+
+
 def readable_attributes(item) -> dict:
     """All portable attributes but those with lists inside of other types."""
-    return {name: item.attrs[name] for name in item.attrs
+    return {name: item.attrs[name] for name in names_of(item.attrs)
             if is_readable(open_attribute(item, name))}
 
 
@@ -47,7 +53,7 @@ def no_data_values(item, dtype: np.dtype) -> tuple[float, ...]:
     As stored; numbers, lists and texts of numbers. What the dtype cannot hold marks no pixel.
     """
     found: set[float] = set()
-    for name in filter(means_no_data, item.attrs):
+    for name in filter(means_no_data, names_of(item.attrs)):
         attribute = open_attribute(item, name)
         if is_readable(attribute) and not holds_lists(attribute):
             value = item.attrs[name]
@@ -78,8 +84,8 @@ def copy_attributes(source, target, skip: Collection[str] = ()) -> list[str]:
     That is string kind, character set and byte order. Returns the names of those that cannot be
     copied although they are no references.
     """
-    lost = []
-    for name in source.attrs:
+    lost = [ascii(name)[2:-1] for name in source.attrs if isinstance(name, bytes)]
+    for name in names_of(source.attrs):
         attribute = open_attribute(source, name)
         if name in skip or is_reference(attribute):
             continue

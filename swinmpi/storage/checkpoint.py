@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from swinmpi.storage.files import (
     system_reason,
     write_atomically,
 )
-from swinmpi.storage.header import FORMAT, read_header
+from swinmpi.storage.header import FORMAT, opened, read_header
 from swinmpi.storage.locking import open_locked
 
 
@@ -42,7 +42,7 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     """
     header = read_header(path)
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, header
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); "

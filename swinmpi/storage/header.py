@@ -1,10 +1,14 @@
 """What a checkpoint says about itself, read without torch, which takes seconds to import."""
 import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
 from swinmpi.errors import CheckpointError
+from swinmpi.storage.kinds import what_is
 
 FORMAT = "swinmpi-1"
 
@@ -20,9 +24,9 @@ def read_header(path: Path | str) -> dict:
                               f"{checkpoints_in(path)}")
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a checkpoint file (.safetensors), "
-                              "found nothing there")
+                              f"found {what_is(path)}")
     try:
-        with safe_open(path, framework="np") as file:
+        with opened(path, "np") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); "
@@ -37,6 +41,17 @@ def read_header(path: Path | str) -> dict:
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header is damaged; copy or download it again")
     return header
+
+
+@contextmanager
+def opened(path: Path | str, framework: str) -> Iterator:
+    """`safe_open` of a file of any name; itself it takes none that is not UTF-8."""
+    with ExitStack() as stack:
+        try:
+            os.fspath(path).encode()
+        except UnicodeEncodeError:
+            path = f"/proc/self/fd/{stack.enter_context(open(path, 'rb')).fileno()}"
+        yield stack.enter_context(safe_open(path, framework=framework))
 
 
 def checkpoints_in(folder: Path) -> str:

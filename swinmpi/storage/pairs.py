@@ -35,6 +35,7 @@ from swinmpi.storage.files import (
     remove,
     system_reason,
 )
+from swinmpi.storage.kinds import what_is
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 
@@ -292,7 +293,7 @@ class PairReader:
 
 def open_pairs(path: str) -> h5py.File:
     if not os.path.isfile(path):
-        raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")
+        raise StackError(f"{path}: expected a file of swinmpi-prepare, got {what_is(Path(path))}")
     try:
         return open_for_reading(path)
     except DAMAGE as error:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import h5py
 
-from swinmpi.storage.attributes import DAMAGE
-from swinmpi.storage.layout import find_problem, looks_plain
+from swinmpi.storage.attributes import DAMAGE, names_of
+from swinmpi.storage.layout import EXPECTED, find_problem, looks_plain
 from swinmpi.storage.values import most_usual
 
 NAMED = 8
@@ -21,13 +21,15 @@ class Found:
     """Of a search.
 
     stacks: by path; near: datasets that look like images but are no stack, with shape and
-    dtype; outside: links to other files, not followed; broken: links that lead nowhere.
+    dtype, of the first the reason; outside: links to other files, not followed; broken: links that
+    lead nowhere; unnamed: names that are not UTF-8, by which h5py finds nothing.
     """
 
     stacks: dict[str, h5py.Dataset] = field(default_factory=dict)
     near: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
 
     @property
     def likely(self) -> list[str]:
@@ -40,7 +42,8 @@ class Found:
         """What there is instead of stacks, to stand behind "found none"; empty for nothing."""
         titles = {"but ": self.near, "links that lead nowhere: ": self.broken,
                   "links to other files, which swinmpi-sample follows with --allow-external: ":
-                  self.outside}
+                  self.outside,
+                  "names that are not UTF-8, to be changed with h5py: ": self.unnamed}
         return "".join(f", {title}{listed(names)}" for title, names in titles.items() if names)
 
 
@@ -75,7 +78,13 @@ class Search:
         file = os.path.realpath(item.file.filename)
         self._note(path, item, file)
         if isinstance(item, h5py.Group):
-            item.visititems(lambda name, child: self._note(posixpath.join(path, name), child, file))
+            item.visititems(lambda name, child: self._note_below(path, name, child, file))
+
+    def _note_below(self, path: str, name: str | bytes, item: h5py.HLObject, file: str) -> None:
+        if isinstance(name, bytes):
+            self.found.unnamed.append(posixpath.join(path, ascii(name)[2:-1]))
+        else:
+            self._note(posixpath.join(path, name), item, file)
 
     def _note(self, path: str, item: h5py.HLObject, file: str) -> None:
         identity = file, h5py.h5o.get_info(item.id).addr
@@ -87,7 +96,8 @@ class Search:
         elif is_stack(item, self.axes):
             self.found.stacks[path] = item
         elif is_near(item):
-            self.found.near.append(f"{path} {item.shape} {item.dtype}")
+            reason = "" if self.found.near else f" ({reason_against(item, self.axes)})"
+            self.found.near.append(f"{path} {item.shape} {item.dtype}{reason}")
 
     def _note_links(self, path: str, group: h5py.Group) -> None:
         for name, link in soft_links(group):
@@ -110,7 +120,7 @@ def search(group: h5py.Group, path: str, allow_external: bool = False,
 
 def soft_links(group: h5py.Group) -> Iterator[tuple[str, h5py.SoftLink | h5py.ExternalLink]]:
     """The links of a group that name a path, in this file or another."""
-    for name in group:
+    for name in names_of(group):
         link = group.get(name, getlink=True)
         if isinstance(link, h5py.SoftLink | h5py.ExternalLink):
             yield name, link
@@ -118,6 +128,12 @@ def soft_links(group: h5py.Group) -> Iterator[tuple[str, h5py.SoftLink | h5py.Ex
 
 def is_stack(item, axes: str | None = None, group: h5py.Group | None = None) -> bool:
     return isinstance(item, h5py.Dataset) and find_problem(item, axes, group) is None
+
+
+def reason_against(item: h5py.Dataset, axes: str | None) -> str:
+    """Why a dataset is no stack, without what is expected of all of them."""
+    problem = find_problem(item, axes)
+    return problem.removeprefix(f"expected {EXPECTED}, ")
 
 
 def is_near(item) -> bool:

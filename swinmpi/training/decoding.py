@@ -12,6 +12,7 @@ from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import VALIDATE
+from swinmpi.storage.pictures.listing import reason_of
 from swinmpi.training.sources import Source
 from swinmpi.training.values import CommonValues
 
@@ -37,8 +38,7 @@ def decode(read: Callable[[], np.ndarray]) -> np.ndarray:
         return read()
     # decoders raise anything on damaged files, and one image must not end the run
     except Exception as error:
-        raise ImageUnusable("cannot be read: "
-                            f"{' '.join(str(error).split()) or type(error).__name__}") from error
+        raise ImageUnusable(f"cannot be read: {reason_of(error)}") from error
 
 
 def converted(source: Source, values: CommonValues) -> np.ndarray:

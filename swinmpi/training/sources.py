@@ -1,8 +1,8 @@
 """Where swinmpi-prepare's images come from: folders, pictures, lists of files, HDF5 stacks, as one
 sequence of Sources."""
-import codecs
 import csv
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,26 +12,24 @@ from typing import NoReturn
 
 import numpy as np
 
+from swinmpi.config.strict_yaml import decoded
 from swinmpi.errors import StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import read_photograph
-from swinmpi.images.pictures import (
-    EXPECTED,
-    OTHER_SUFFIXES,
-    SUFFIXES,
-    Page,
-    is_tiff,
-    read_pages,
-)
+from swinmpi.images.pictures import EXPECTED, SUFFIXES, Page, is_tiff, read_pages
+from swinmpi.storage.kinds import what_is
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.pairs import TRAIN, VALIDATE
 from swinmpi.storage.pictures.listing import (
     HDF5_SUFFIXES,
     files_below,
     has_suffix,
+    is_folder,
     is_hdf5,
     named,
+    reason_of,
 )
+from swinmpi.storage.pictures.source import no_data_of
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
@@ -92,6 +90,10 @@ def find_sources(texts: Sequence[str], root: Path | None, reading: Reading) -> l
     Nothing is decoded yet. StackError if one of them holds not one image, or frames are asked for
     where there is no stack.
     """
+    places = Counter(str(Path(text).resolve()) for text in texts)
+    for place, times in places.items():
+        if times > 1:  # else the same image would train and validate
+            raise StackError(f"{place}: is named {times} times; name it once")
     reading.inspect([address for text in texts for address in stacks_of(text)])
     found = [sources_of(text, root, reading) for text in texts]
     if len(texts) > 1:  # names of two folders may be the same
@@ -106,7 +108,7 @@ def stacks_of(text: str) -> list[str]:
     if is_stack(text):
         return [text]
     folder = Path(text)
-    names = files_below(folder) if folder.is_dir() else []
+    names = files_below(folder).files if is_folder(text) else []
     if any(has_suffix(name, SUFFIXES) for name in names):
         return []
     return [str(folder / name) for name in names if has_suffix(name, HDF5_SUFFIXES)]
@@ -132,30 +134,29 @@ def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
     if has_suffix(path.name, SUFFIXES) and path.is_file():
         return page_sources(path.name, path)
     raise StackError(f"{text}: expected a folder of images, a picture ({EXPECTED}), a list (.tsv, "
-                     ".txt) or an HDF5 address file.h5::/path, got "
-                     + ("another kind of file" if path.exists() else "nothing there"))
+                     f".txt) or an HDF5 address file.h5::/path, got {what_is(path)}")
 
 
 def folder_sources(folder: Path) -> list[Source]:
     """Every picture below `folder`, hidden files left out, sorted by their path."""
-    names = files_below(folder)
+    names, results = files_below(folder)
     pictures = [name for name in names if has_suffix(name, SUFFIXES)]
     if not pictures:
-        others = [name for name in names if has_suffix(name, OTHER_SUFFIXES)]
+        others = [*names, *results]
         raise StackError(f"{folder}: expected images ({', '.join(SUFFIXES)}) or HDF5 files, found "
                          + (f"only {named(others)}; convert them" if others else "none"))
     return [source for name in pictures for source in page_sources(name, folder / name)]
 
 
 def left_out(texts: Sequence[str]) -> list[str]:
-    """Files in the folders among the inputs that people may take for images, and are not read."""
+    """Files in the folders among the inputs that are not read, results of swinmpi-sample also."""
     found = []
     for folder in (Path(text) for text in texts if Path(text).is_dir()):
-        names = files_below(folder)
-        unread = (*OTHER_SUFFIXES, *HDF5_SUFFIXES)
-        if not any(has_suffix(name, SUFFIXES) for name in names):
-            unread = OTHER_SUFFIXES
-        found += [str(folder / name) for name in names if has_suffix(name, unread)]
+        names, results = files_below(folder)
+        read = next((kind for kind in (SUFFIXES, HDF5_SUFFIXES)
+                     if any(has_suffix(name, kind) for name in names)), ())
+        unread = [name for name in names if not has_suffix(name, read)]
+        found += [str(folder / name) for name in (*unread, *results)]
     return found
 
 
@@ -167,11 +168,12 @@ def page_sources(name: str, path: Path, reduce: float = 1.0,
         pages = read_pages(path) if is_tiff(path) else []
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         return [Source(name, partial(fail, error), partial(fail, error), reduce, split)]
-    if len(pages) < 2:
+    if not pages:
         return [Source(name, partial(read_photograph, path), partial(first_page, path), reduce,
                        split)]
-    return [Source(f"{name}[{number}]", partial(read_photograph, path, number),
-                   partial(page_itself, page), reduce, split) for number, page in enumerate(pages)]
+    return [Source(name if len(pages) == 1 else f"{name}[{number}]",
+                   partial(read_photograph, path, number), partial(page_itself, page), reduce,
+                   split, no_data_of(page)) for number, page in enumerate(pages)]
 
 
 def fail(error: Exception) -> NoReturn:
@@ -215,9 +217,10 @@ def list_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     path, reduce (1 when absent) and split, more may follow; or of a .txt with a path in each
     line."""
     try:
-        lines = decoded(path.read_bytes()).splitlines()
+        # bytes that are not UTF-8 stay what they are in names of files
+        lines = decoded(path.read_bytes(), "surrogateescape").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise StackError(f"{path}: cannot read the list: {error}") from None
+        raise StackError(f"{path}: cannot read the list: {reason_of(error)}") from None
     numbered = [(number, line) for number, line in enumerate(lines, 1)
                 if line.strip() and not line.startswith("#")]
     names = [name.strip() for name in numbered[0][1].split("\t")] if numbered else []
@@ -234,14 +237,6 @@ def list_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         if not row["path"]:
             raise StackError(f"{path}:{number}: expected the path of a file, got none")
     return listed
-
-
-def decoded(content: bytes) -> str:
-    """Text with or without the byte order mark of some editors; bytes that are not UTF-8 stay what
-    they are in names of files."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16")
-    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def list_settings(row: dict, where: str) -> tuple[float, int | None]:

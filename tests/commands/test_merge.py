@@ -268,9 +268,9 @@ def test_what_does_not_belong_together_is_refused(folder, shards, tmp_path, caps
     refusals = {"shards missing of 3: 2, 3; ": [first], "is given twice": [*shards, first],
                 "sampler.seed differ": [first, seeded, third],
                 "holds other images than shard 2 of 3": [first, moved, third],
-                "truncated": [first, torn, third], "no HDF5 signature": [tmp_path / "text.h5"],
+                "truncated": [first, torn, third], "another kind of file": [tmp_path / "text.h5"],
                 "expected a finished file of swinmpi-sample --shard I/N": [folder / "one.h5"],
-                "cannot open": [tmp_path / "nowhere.h5"]}
+                "nothing there": [tmp_path / "nowhere.h5"]}
     for expected, files in refusals.items():
         for mode in ((), ("--dry-run",), ("--virtual",)):
             assert merged(files, tmp_path / "merged.h5", *mode) == 2

@@ -331,19 +331,24 @@ def test_16_bit_png_keeps_every_bit(tmp_path, colour_type, channels):
                                   image[..., :1 if channels < 3 else 3])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int16, np.float64])
-def test_other_depths_of_tiff_are_kept(tmp_path, dtype):
-    image = (noise(4, 5) - 100.0).astype(dtype)
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "uint32", "float16", "float32",
+                                   "float64"])
+def test_tiffs_of_any_dtype_give_the_pairs_of_hdf5(tmp_path, dtype):
+    image = np.random.default_rng(0).normal(0, 30, (20, 22)).clip(-99, 99)
+    image = np.abs(image * 1e7 if dtype == "uint32" else image).astype(dtype)
     tifffile.imwrite(tmp_path / "x.tif", image)
-    read = read_photograph(tmp_path / "x.tif")
-    assert read.dtype == dtype
-    np.testing.assert_array_equal(read[..., 0], image)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"] = image[None]
+    for kind in ("tif", "h5"):
+        assert run(tmp_path / f"x.{kind}", "--output", tmp_path / f"{kind}.pairs", *SMALL) == 0
+    with PairReader(tmp_path / "tif.pairs") as one, PairReader(tmp_path / "h5.pairs") as other:
+        assert one.value_range == other.value_range and one.value_dtype == dtype
+        np.testing.assert_array_equal(one.hr[:], other.hr[:])
 
 
-def test_depth_that_cannot_be_kept_is_refused(tmp_path):
-    tifffile.imwrite(tmp_path / "i.tif", np.full((4, 4), 2**24 + 1, np.uint32))
-    with pytest.raises(ValueError, match="which float32 holds"):
-        read_photograph(tmp_path / "i.tif")
+def test_the_same_input_twice_is_refused(folder, tmp_path, capsys):
+    assert run(folder, f"{folder}/", "--output", tmp_path / "out.h5", *SMALL) == 2
+    assert "is named 2 times" in capsys.readouterr().err
 
 
 def test_orientation_palette_alpha_and_grey(tmp_path):
@@ -426,7 +431,7 @@ def test_other_kinds_are_named(folder, tmp_path, capsys):
     assert run(folder, "--output", tmp_path / "out.h5", *SMALL) == 3
     told = capsys.readouterr().err
     assert all(name in told for name in ("x.gif", "y.bmp", "deep/z.h5"))
-    assert "i.tif: cannot be read: expected 8 or 16 bit per channel, got int16" in told
+    assert "i.tif: is int16, the first image uint8; prepare them apart" in told
 
 
 def test_a_picture_that_claims_too_much_is_named_and_skipped(folder, tmp_path, capsys):

@@ -43,7 +43,7 @@ def request(inputs: Path, output: Path, *settings: str, stack: str = "good.h5",
 
 CASES = {
     "missing file": ({"stack": "absent.h5"}, (),
-                     "absent.h5: cannot open the HDF5 file: No such file"),
+                     "absent.h5: expected an HDF5 file, got nothing there"),
     "text file named .h5": ({"stack": "text.h5"}, (), "text.h5: expected an HDF5 file"),
     "truncated HDF5": ({"stack": "truncated.h5"}, (), "truncated.h5: the HDF5 file is truncated"),
     "dataset missing": ({"stack": "good.h5::/entry/data"}, (), "/entry/data: no such dataset"),

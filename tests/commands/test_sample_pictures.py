@@ -174,6 +174,11 @@ def test_broken_ones_are_named_with_exit_3(photos, made, checkpoint, tmp_path, c
 
 
 REFUSED = {
+    "an empty name": ([""], "got an empty name"),
+    "no name for the output": (["{photos}", "--output", ""], "--output: expected a name"),
+    "nearly the name": (["{photos}/aa.png"], "did you mean {photos}/a.png?"),
+    "a picture as output": (["{photos}/a.png", "--output", "b.png"], "expected a folder"),
+    "a stack as output": (["{photos}", "--output", "b.h5"], "expected a folder"),
     "over the input": (["{photos}", "--output", "{photos}"], "would overwrite the input"),
     "a file as output": (["{photos}/a.png", "--output", "{file}"], "expected a folder"),
     "nothing there": (["{photos}/none.png"], "none.png"),
@@ -182,7 +187,7 @@ REFUSED = {
     "ensemble": (["{photos}", "--ensemble", "2"], "--ensemble"),
     "shard": (["{photos}", "--shard", "1/2"], "--shard"),
     "the same name twice": (["{photos}", "{photos}", "--output", "sr"], "would both be written"),
-    "only junk": (["{junk}"], "none of 1 pictures"),
+    "only junk": (["{junk}"], "none of 1 files"),
     "another's picture": (["{photos}", "--output", "{taken}"], "a.png: exists already"),
     "other settings": (["{photos}", "--output", "{made}", "--set", "sampler.seed=1"],
                        "other settings (sampler.seed differ")}
@@ -202,7 +207,7 @@ def test_bad_input_is_one_line_and_nothing_written(photos, made, checkpoint, tmp
     assert main([word.format(**places) for word in words] + dry
                 + ["--checkpoint", str(checkpoint)]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert told in lines[-1] and lines[-1].startswith("swinmpi: "), lines
+    assert told.format(**places) in lines[-1] and lines[-1].startswith("swinmpi: "), lines
     assert (sorted(tmp_path.rglob("*")), contents(made)) == before
 
 
@@ -223,6 +228,74 @@ def test_overwrite_begins_afresh(photos, made, checkpoint, tmp_path):
     assert main(command) == 2
     assert main([*command, "--overwrite"]) == 0
     assert contents(output) == contents(made)
+
+
+def test_a_folder_of_hdf5_files_with_a_broken_one(checkpoint, tmp_path, capsys):
+    for name in ("x/s.h5", "y/s.h5"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True)
+        write_stack(tmp_path / "in" / name, smooth_stack(2, 14, 18))
+    (tmp_path / "in/half.h5").write_bytes((tmp_path / "in/x/s.h5").read_bytes()[:900])
+    command = arguments(tmp_path / "in", tmp_path / "sr", checkpoint)
+    assert main(command) == 3
+    assert "in/half.h5: cannot be read (the HDF5 file is truncated" in capsys.readouterr().err
+    assert sorted(contents(tmp_path / "sr")) == ["x/s_x2.h5", "y/s_x2.h5"]
+    assert main([*command, "--overwrite"]) == 3
+    (tmp_path / "only").mkdir()
+    (tmp_path / "in/half.h5").rename(tmp_path / "only/half.h5")
+    assert main(arguments(tmp_path / "only", tmp_path / "none", checkpoint)) == 2
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_may_be_named_for_one_stack(checkpoint, tmp_path):
+    stack = write_stack(tmp_path / "x.h5", smooth_stack(2, 14, 18))
+    assert main(arguments(stack, f"{tmp_path}/sr/", checkpoint)) == 0
+    assert sorted(contents(tmp_path / "sr")) == ["x_x2.h5"]
+
+
+def test_what_was_made_before_is_no_input(photos, checkpoint, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes((photos / "a.png").read_bytes())
+    write_stack(tmp_path / "in/s.h5", smooth_stack(1, 14, 18))
+    for output in ("in/sr", "in/again", "in"):
+        assert main(arguments(tmp_path / "in", tmp_path / output, checkpoint)) == (
+            2 if output == "in" else 0)
+    assert main(arguments(tmp_path / "in/s.h5", f"{tmp_path}/in/", checkpoint)) == 0
+    capsys.readouterr()
+    assert main(arguments(tmp_path / "in", tmp_path / "sr", checkpoint)) == 0
+    assert sorted(contents(tmp_path / "sr")) == ["a.png", "s_x2.h5"]
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("in/again", "in/sr", "in/s_x2.h5"))
+
+
+def test_links_in_a_folder(photos, checkpoint, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name, target in (("away", photos / "deep"), ("back", "."), ("gone.png", "nowhere.png"),
+                         ("a.png", photos / "a.png")):
+        (tmp_path / "in" / name).symlink_to(target)
+    assert main(arguments(tmp_path / "in", tmp_path / "sr", checkpoint)) == 3
+    assert "gone.png: cannot be read (No such file" in capsys.readouterr().err
+    assert sorted(contents(tmp_path / "sr")) == ["a.png", "away/e.png"]
+
+
+def test_what_gdal_calls_no_data_stays(checkpoint, tmp_path):
+    image = smooth_stack(1, 14, 18, 1, "float32")[0]
+    image[3:6, 4:9] = -9999
+    tifffile.imwrite(tmp_path / "dem.tif", image, extratags=[(42113, "s", 0, "-9999", True)])
+    assert main(arguments(tmp_path / "dem.tif", tmp_path / "sr", checkpoint)) == 0
+    with tifffile.TiffFile(tmp_path / "sr/dem.tif") as tiff:
+        sr = tiff.asarray()
+        assert tiff.pages[0].tags[42113].value.strip() == "-9999"
+    np.testing.assert_array_equal(sr == -9999, np.kron(image == -9999, np.ones((2, 2), bool)))
+    assert -50 < sr[sr != -9999].min()
+
+
+def test_16_bit_grey_with_alpha(checkpoint, tmp_path):
+    grey = smooth_stack(1, 14, 18, 1, "uint16")[0]
+    pixels = Pixels(grey[..., None], grey // 2)
+    (tmp_path / "x.png").write_bytes(b"".join(encode_png(pixels, PngDetails())))
+    assert main(arguments(tmp_path / "x.png", tmp_path / "sr", checkpoint)) == 0
+    sr = read_page(tmp_path / "sr/x.png")
+    assert sr.colour.shape == (28, 36, 1) and sr.colour.dtype == sr.alpha.dtype == np.uint16
 
 
 def test_several_hdf5_files_become_several(checkpoint, tmp_path, capsys):

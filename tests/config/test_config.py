@@ -105,3 +105,20 @@ def test_presets_are_valid(name):
 def test_a_configuration_cannot_change():
     with pytest.raises(ValueError, match="frozen"):
         Config().sampler.steps = 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_settings_of_any_editor(tmp_path, encoding):
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    text = f"{mark}# größe\r\nsampler:\r\n  steps: 2\r\n"
+    (tmp_path / "x.yaml").write_bytes(text.encode(encoding))
+    assert load_config([tmp_path / "x.yaml"]).sampler.steps == 2
+
+
+@pytest.mark.parametrize("content, override, told", [
+    (b"# gr\xf6\xdfe", "", "expected UTF-8, got another byte at position 4"),
+    (b"", "train.data=gr\udcf6.h5", "expected UTF-8, which settings are recorded in")])
+def test_what_is_not_utf8_is_one_line(tmp_path, content, override, told):
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=told):
+        load_config([tmp_path / "x.yaml"], [override] if override else [])

@@ -12,9 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from swinmpi.parallel.shares import Shard
 from swinmpi.sampling.request import shard_path
+from tests.support.sampling import smooth_stack, write_stack
 from tests.support.training import as_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -64,12 +66,14 @@ def test_every_job_script_finds_its_site_in_the_same_way():
     assert len(places) == 1 and "/NAME*" in places.pop() and len(SCRIPTS) == 5
 
 
-@pytest.mark.parametrize("words", [["in.h5", "out.h5", *AWKWARD], ["in.h5"], [],
-                                   ["in.h5", "--output", "out.h5"], AWKWARD[:2]])
-def test_arguments_arrive_as_they_were(words):
+@pytest.mark.parametrize("words, two", [
+    (["in.h5", "out.h5", "--set", *AWKWARD], True), (["in.h5", "out.h5"], True), (["in.h5"], False),
+    ([], False), (["in.h5", "--output", "out.h5"], False), (AWKWARD[:2], True),
+    (["a.h5", "b.h5", "c.h5"], False), (["a.png", "b.tif", "--output", "sr/"], False),
+    (["a.png", "b.tif", "--output=sr"], False)])
+def test_arguments_arrive_as_they_were(words, two):
     told = in_site('take_output "$@"; printf "%s\\0" "${arguments[@]}"',
                    *words).stdout.split("\0")[:-1]
-    two = len(words) >= 2 and not words[1].startswith("-")
     assert told == ([words[0], "--output", *words[1:]] if two else words or [""])
 
 
@@ -215,6 +219,24 @@ def test_sampling_is_judged_by_its_file(tmp_path):
     write_output(tmp_path / "in_x2.h5", [1])
     assert judged("sample", "in.h5", "--output", tmp_path / "in_x2.h5")[0] == 0
     assert judged(*command, "--dry-run", job="8")[0] == 0
+
+
+def test_a_folder_is_judged_by_its_journal_and_its_files(tmp_path):
+    for name in ("in/deep/s.h5", "in/half.h5", "out/deep/s_x2.h5"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    write_stack(tmp_path / "in/deep/s.h5", smooth_stack(2, 8, 8))
+    (tmp_path / "in/half.h5").write_bytes(b"half")
+    command = ("sample", tmp_path / "in", "--output", tmp_path / "out")
+    assert judged(*command) == (1, "0", f"{tmp_path}/out/deep/s_x2.h5: is not there")
+    write_output(tmp_path / "out/deep/s_x2.h5.partial", [1, 0])
+    assert judged(*command)[:2] == (1, "1")
+    (tmp_path / "out/deep/s_x2.h5.partial").unlink()
+    write_output(tmp_path / "out/deep/s_x2.h5", [1, 1])
+    assert judged(*command) == (0, "2", ""), "one that cannot be read is none"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "in/a.png")
+    assert judged(*command) == (1, "2", f"{tmp_path}/out: not all pictures are there")
+    (tmp_path / "out/swinmpi.jsonl").write_text('{"format": 1, "settings": {}}\n{"over": true}\n')
+    assert judged(*command) == (0, "2", "")
 
 
 def test_evaluation_is_judged_by_its_report(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import pytest
 import torch
+from PIL import Image
 
 from swinmpi.cli.sample import main
 from swinmpi.storage.checkpoint import CheckpointFolder, load_weights
@@ -96,6 +97,18 @@ def test_any_launcher_and_any_path(cluster, inputs, tmp_path):
         job.wait().assert_completed()
         assert_wanted(folder / f"out of '{launcher}'.h5", inputs)
         assert process_entry(folder / f"out of '{launcher}'.h5", "ranks") == 2
+
+
+def test_pictures_and_stacks_are_inputs_up_to_output(cluster, inputs, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("photos/a.png", "b.tif"):
+        Image.fromarray(smooth_stack(1, 20, 24, 3, "uint8")[0]).save(tmp_path / name)
+    model = ["--checkpoint", inputs / "model.safetensors"]
+    cluster.submit(tmp_path, SAMPLE, "photos", "b.tif", inputs / "in.h5", "--output", "sr/", *model,
+                   *as_arguments(SLOWLY)).wait().assert_completed()
+    assert_wanted(tmp_path / "sr/in_x2.h5", inputs)
+    assert {path.name for path in (tmp_path / "sr").iterdir()} == {"a.png", "b.tif", "in_x2.h5",
+                                                                   "swinmpi.jsonl"}
 
 
 def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_path):

@@ -198,3 +198,11 @@ def test_a_kill_while_saving_leaves_a_whole_newest_state(tmp_path, attempt):
     folder.create()
     assert {path.name for path in tmp_path.iterdir()} == {".lock", "best.safetensors",
                                                           *(s.name for s in folder.states())}
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    save_weights(tmp_path / "x", {"w": torch.ones(2)}, {"a": 1})
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.safetensors"))
+    (tmp_path / "x").rename(path)
+    tensors, header = load_weights(path)
+    assert tensors["w"].tolist() == [1, 1] and header == {"a": 1}

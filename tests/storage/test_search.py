@@ -7,6 +7,7 @@ import pytest
 
 from swinmpi.errors import CheckpointError, StackError
 from swinmpi.storage.header import read_header
+from swinmpi.storage.outputs.partial import carried
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
@@ -107,9 +108,39 @@ def test_near_misses_are_listed(tmp_path):
     with pytest.raises(StackError) as refused:
         inspect_stacks([str(tmp_path / "in.h5")])
     said = str(refused.value)
-    assert ("found none below /, but /data (2, 10, 12) bool, /group/image (10, 12) uint8; name"
-            in said)
+    assert "found none below /, but /data (2, 10, 12) bool (got dtype bool; " in said
+    assert "), /group/image (10, 12) uint8; name" in said
     assert "table" not in said and "text" not in said
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    path = write_stack(tmp_path / "in.h5", IMAGES)
+    with h5py.File(path, "a") as file:
+        file.id.links.create_soft(b"so\xe9", b"/n\xe9x")
+        file.id.links.create_external(b"e\xe9", b"f\xe9.h5", b"/x")
+        file["images"].attrs[b"k\xe9"] = 1
+        file["images"].attrs["v"] = b"\xff"
+    for options in ({}, {"allow_external": True}):
+        assert opened_name(str(path), **options) == "/images"
+    with Stack.open(str(path)) as stack:
+        assert carried(stack, scale=2)[0].startswith(r"attribute k\xe9 is left out")
+    with h5py.File(tmp_path / "only.h5", "w") as file:
+        file[b"im\xe9"] = IMAGES
+    with pytest.raises(StackError, match=r"names that are not UTF-8, .* /im\\xe9; name one"):
+        inspect_stacks([str(tmp_path / "only.h5")])
+
+
+@pytest.mark.parametrize("name, told", [
+    ("/entry/data/imags", "did you mean /entry/data/images?"),
+    ("/ENTRY", "did you mean /entry?"), ("/other", "`h5ls -r {}`"),
+    ("/loop", "'loop' is a link to itself"), ("/out", "'out' is a link to another file")])
+def test_a_path_that_leads_nowhere(tmp_path, name, told):
+    path = write_stack(tmp_path / "in.h5", IMAGES, "entry/data/images")
+    with h5py.File(path, "a") as file:
+        file["loop"], file["out"] = h5py.SoftLink("/loop"), h5py.ExternalLink("x.h5", "/x")
+    with pytest.raises(StackError) as refused:
+        inspect_stacks([f"{path}::{name}"])
+    assert told.format(path) in str(refused.value)
 
 
 @pytest.mark.parametrize("swmr, alive", [(True, True), (True, False), (False, False)])

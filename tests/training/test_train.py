@@ -281,7 +281,7 @@ def complaint(capsys, *argv):
 
 @pytest.mark.parametrize(("override", "parts"), [
     ("train.data=null", ["train.data", "--set train.data=FILE"]),
-    ("train.data=missing.h5", ["missing.h5", "no such file", "swinmpi-prepare"]),
+    ("train.data=missing.h5", ["missing.h5", "nothing there", "swinmpi-prepare"]),
     ("train.data=text.h5", ["text.h5", "not a complete HDF5 file"]),
     ("model.scale=4", ["scale 4", "got 2"]),
     ("model.channels=1", ["1 channels", "got 3"]),

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from swinmpi.storage.address import DAMAGE, open_object
-from swinmpi.storage.attributes import text_attribute
+from swinmpi.storage.attributes import names_of, text_attribute
 from swinmpi.storage.axes import TAKEN_NAMES
 from swinmpi.storage.metadata.names import letter_of
 from swinmpi.storage.metadata.pixel_size import finer
@@ -110,7 +110,7 @@ def tree(place: str, group: h5py.Group, stack: Stack, scale: int,
 
 def hard_linked(group: h5py.Group) -> Iterator[tuple[str, h5py.HLObject]]:
     """What lies in a group itself; what is damaged is passed over."""
-    for name in group:
+    for name in names_of(group):
         item = None
         with suppress(*DAMAGE):
             if isinstance(group.get(name, getlink=True), h5py.HardLink):

@@ -160,4 +160,4 @@ def shown(value) -> str:
 def simple_attributes(item) -> dict:
     """Texts, numbers and arrays of them, in the file's order of names."""
     return {name: value for name, value in item.attrs.items()
-            if isinstance(value, bytes | str | np.ndarray | np.generic)}
+            if isinstance(name, str) and isinstance(value, bytes | str | np.ndarray | np.generic)}

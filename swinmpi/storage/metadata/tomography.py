@@ -5,7 +5,7 @@ import h5py
 import numpy as np
 
 from swinmpi.storage.address import find_object, open_object, refuse_external_storage
-from swinmpi.storage.attributes import text_attribute
+from swinmpi.storage.attributes import names_of, text_attribute
 
 
 def find_image_key(file: h5py.File, path: str, num_frames: int,
@@ -52,6 +52,6 @@ def detectors(file: h5py.File, entry: str, allow_external: bool = False) -> list
     group = find_object(file, place, allow_external)
     if not isinstance(group, h5py.Group):
         return []
-    return [posixpath.join(place, name) for name in group
+    return [posixpath.join(place, name) for name in names_of(group)
             if isinstance(group.get(name, getlink=True), h5py.HardLink)
             and isinstance(group[name], h5py.Group)]

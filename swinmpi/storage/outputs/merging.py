@@ -14,7 +14,7 @@ import numpy as np
 
 from swinmpi.errors import StackError
 from swinmpi.storage.address import DAMAGE, open_file
-from swinmpi.storage.attributes import copy_attributes, text_list
+from swinmpi.storage.attributes import copy_attributes, names_of, text_list
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
@@ -155,7 +155,8 @@ def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | No
 
 def copy_groups(source: h5py.Group, target: h5py.Group) -> None:
     """The attributes of what lies beside the images; its values are there already."""
-    for name, item in source.items():
+    for name in names_of(source):
+        item = source[name]
         if isinstance(item, h5py.Group) and item.name not in (DATA, PER_IMAGE, PROCESS):
             copy_attributes(item, target.require_group(name))
             copy_groups(item, target[name])

@@ -197,7 +197,7 @@ def carry_attributes(stack: Stack, sr: h5py.Dataset, scale: int) -> list[str]:
     by_shape = layouts_by_shape(arrangement.shape)[:1] == [arrangement.layout]
     if arrangement.is_plain and names and (stack.described.view.axes or not by_shape):
         sr.attrs["DIMENSION_LABELS"] = list(names)
-    return [f"attribute {name} is left out: its type cannot be copied" for name in lost] + (
+    return [f"attribute {name} is left out: its type or name cannot be copied" for name in lost] + (
         set_finer(sr, stack.arrangement.layout, scale))
 
 

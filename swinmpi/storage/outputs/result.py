@@ -7,6 +7,7 @@ import numpy as np
 
 from swinmpi.errors import StackError
 from swinmpi.storage.address import DAMAGE, Address, find_object, reason_of
+from swinmpi.storage.attributes import names_of
 from swinmpi.storage.outputs.partial import DATA, PER_IMAGE
 from swinmpi.storage.stack import Stack
 
@@ -59,7 +60,7 @@ def ours(stack: Stack, path: str) -> h5py.Group | h5py.Dataset | None:
 def read_entries(group: h5py.Group, levels: int = MOST_LEVELS) -> dict[str, Any]:
     """What a group holds itself: no links or data of other files, nothing larger than we write."""
     entries = {}
-    for name in group:
+    for name in names_of(group):
         item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
         if isinstance(item, h5py.Group) and levels:
             entries[name] = read_entries(item, levels - 1)

@@ -10,13 +10,13 @@ import numpy as np
 
 from swinmpi.errors import StackError, SwinmpiError
 from swinmpi.images.no_data import NoData, as_stored
-from swinmpi.images.pictures import Pixels, read_page
+from swinmpi.images.pictures import Page, Pixels, read_page
 from swinmpi.storage.layout import in_words
 from swinmpi.storage.pictures.listing import Picture, reason_of
 from swinmpi.storage.values import ValueRange, exact_float, measure_range
 
 PIECE_BYTES = 1 << 20
-Kind = tuple[int, int, int, str]  # height, width, channels, dtype
+Kind = tuple[int, int, int, str, tuple[str, ...]]  # height, width, channels, dtype, no data
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,15 @@ class PictureSet:
         members: dict[Kind, list[tuple[int, int]]] = {}
         for at, picture in enumerate(self.pictures):
             for page in picture.pages:
-                kind = page.height, page.width, page.channels, page.dtype.str
+                kind = page.height, page.width, page.channels, page.dtype.str, page.no_data
                 members.setdefault(kind, []).append((at, page.number))
         return [PictureGroup(self, tuple(pages)) for pages in members.values()]
 
 
 @dataclass(frozen=True)
 class PictureGroup:
-    """Pages of one height, width, number of channels and dtype: (index of the picture in the set,
-    number of its page) of each."""
+    """Pages of one height, width, number of channels, dtype and value for no data: (index of the
+    picture in the set, number of its page) of each."""
 
     whole: PictureSet
     members: tuple[tuple[int, int], ...]
@@ -62,7 +62,8 @@ class PictureStack:
         page = picture.pages[number]
         self.height, self.width, self.channels = page.height, page.width, page.channels
         self.dtype, self.address = page.dtype, group.whole.name
-        self.no_data = no_data_of(self.dtype, told_no_data)
+        self.told_no_data = told_no_data
+        self.no_data = no_data_of(page, told_no_data)
         self.layout = "NHW" if self.channels == 1 else "NHWC"
 
     @property
@@ -83,7 +84,7 @@ class PictureStack:
     @property
     def whole(self) -> "SameDepth":
         """All pictures of this dtype in the command, as far as a range is measured of them."""
-        return SameDepth(self.group.whole, self.dtype, self.no_data)
+        return SameDepth(self.group.whole, self.dtype, self.told_no_data)
 
     def member(self, image_index: int) -> tuple[Picture, int]:
         """(its picture, the number of the page)."""
@@ -145,9 +146,9 @@ class PictureStack:
 class SameDepth:
     """All pages of one dtype, for `survey`."""
 
-    def __init__(self, pictures: PictureSet, dtype: np.dtype, no_data: NoData):
-        self.dtype, self.no_data = dtype, no_data
-        self.pages = [(picture, page.number) for picture in pictures.pictures
+    def __init__(self, pictures: PictureSet, dtype: np.dtype, told_no_data: Sequence[float]):
+        self.dtype, self.told_no_data = dtype, told_no_data
+        self.pages = [(picture, page) for picture in pictures.pictures
                       for page in picture.pages if page.dtype == dtype]
 
     @property
@@ -156,13 +157,15 @@ class SameDepth:
 
     def read(self, image_index: int) -> np.ndarray:
         """(C, H, W) floats, NaN where they mean no data."""
-        colour = read_picture(*self.pages[image_index]).colour
-        return self.no_data.hide(np.moveaxis(colour, -1, 0).astype(exact_float(self.dtype)))
+        picture, page = self.pages[image_index]
+        colour = np.moveaxis(read_picture(picture, page.number).colour, -1, 0)
+        return no_data_of(page, self.told_no_data).hide(colour.astype(exact_float(self.dtype)))
 
 
-def no_data_of(dtype: np.dtype, told: Sequence[float]) -> NoData:
-    """Which stored values of that dtype mean no data."""
-    return NoData(tuple(sorted({one for value in told for one in as_stored(value, dtype)})))
+def no_data_of(page: Page, told: Sequence[float] = ()) -> NoData:
+    """Which stored values of a page mean no data, by its file's word and the user's."""
+    return NoData(tuple(sorted({one for value in (*told, *page.no_data)
+                                for one in as_stored(value, page.dtype)})))
 
 
 def read_picture(picture: Picture, number: int) -> Pixels:
