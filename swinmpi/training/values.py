@@ -116,9 +116,7 @@ class CommonValues:
 
 def unlike(kind: np.dtype, first: np.dtype) -> str:
     """Why an image of this dtype cannot stand beside a first one of that."""
-    wanted = "8 or 16 bit per channel" if first in DEPTHS else str(first)
-    return (f"cannot be read: expected {wanted}, got {kind}, as the first image is {first}; "
-            "prepare them apart")
+    return f"is {kind}, the first image {first}; prepare them apart"
 
 
 def in_words(kind: tuple[np.dtype, int]) -> str:
