@@ -53,9 +53,10 @@ class DataConfig(Section):
     axes: str | None = Field(None, description="what the axes of an HDF5 stack are, a letter for "
                              "each: y, x, c for colours, any other for images that follow each "
                              "other, such as tzyx; as the file says, else by shape, when absent")
-    calibration: Literal["skip", "network"] = Field(
+    calibration: Literal["skip", "bicubic", "network"] = Field(
         "skip", description="darks and flats of a tomogram with an image_key: skip leaves them "
-        "out, network takes them as projections")
+        "out, bicubic keeps them, enlarged without the network, network takes them as "
+        "projections; swinmpi-prepare always leaves them out")
 
     @field_validator("axes")
     @classmethod

@@ -70,6 +70,12 @@ def open_stack(request: SampleRequest) -> Stack | PictureStack:
             else stack.narrowed(request.shard.images(stack.num_images)))
 
 
+def is_calibration(stack: Stack | PictureStack, image_index: int) -> bool:
+    """Whether the image is a tomogram's dark or flat, to be enlarged without the network."""
+    return (isinstance(stack, Stack)
+            and stack.described.is_calibration(stack.first_image + image_index))
+
+
 def shard_path(output: Path, shard: Shard) -> Path:
     """out.h5 -> out.shard-2-of-4.h5 beside it."""
     return output.with_name(f"{output.stem}.shard-{shard.number}-of-{shard.of}{output.suffix}")

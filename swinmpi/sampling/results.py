@@ -95,12 +95,12 @@ class Results:
             self.delivery.send(part)
 
     def complete(self, shard_index: int, figures: Mapping[str, float]) -> None:
-        """From the root of a group: the figures of an image whose parts its ranks
-        send. Does not wait."""
+        """From one rank of a group: the figures of an image whose parts its ranks send, none where
+        the network does not make it. Does not wait."""
         self.delivery.send(Ending(shard_index, figures))
 
     def give_up(self, shard_index: int, reason: str) -> None:
-        """From the root of a group: an image that cannot be made. Does not wait."""
+        """From one rank of a group: an image that cannot be made. Does not wait."""
         self.delivery.send(Ending(shard_index, reason))
 
     def store(self) -> None:
