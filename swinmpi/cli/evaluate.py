@@ -52,6 +52,9 @@ def parser() -> ArgumentParser:
                       help="instead of SR: sample --lr first, into FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
                       help="for evaluate.json and evaluate.png (default: swinmpi-out)")
+    made.add_argument("--frames", metavar="LIST",
+                      help="only these images along the first axis of the stack that SR was made "
+                      "of, such as 4: or 0,10,-1")
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
@@ -79,8 +82,10 @@ def prepare_sampling(options: Namespace):
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
+    from swinmpi.storage.metadata.frames import View
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=True, keeps_regression=True)
+                            overwrite=True, keeps_regression=True,
+                            view=View(frames=options.frames))
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)
@@ -110,8 +115,10 @@ def show_plan(options: Namespace) -> None:
 
 def request_for(options: Namespace, sr: str):
     from swinmpi.evaluation.evaluate import Request
+    from swinmpi.storage.metadata.frames import View
+    data = config_from(options).data
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
-                   config_from(options).data.no_data_values)
+                   data.no_data_values, View(data.axes, options.frames, data.calibration))
 
 
 if __name__ == "__main__":

@@ -91,7 +91,8 @@ class ShiftConfig(Section):
                                "when absent (thesis table 3.1)")
     border: Literal["reflect", "wrap"] = Field(
         "reflect", description="what lies outside of the image: its mirror image, or, as in the "
-        "thesis, its opposite edge")
+        "thesis, its opposite edge; wrap is for textures that tile, and joins the edges of whole "
+        "windows")
     edge: Literal["roll", "crop_pad", "crop_resize"] = Field(
         "roll", description="crop_*: the thesis's first attempt, which leaves noisy edges")
 

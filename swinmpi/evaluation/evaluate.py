@@ -14,6 +14,7 @@ from swinmpi.images.contact_sheet import closeup_row, to_uint8
 from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
 from swinmpi.storage.files import existing_folder, is_writable, write_atomically
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.values import ValueRange
 
 PICTURE_ROWS = 8
@@ -24,7 +25,7 @@ Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 @dataclass(frozen=True)
 class Request:
     """Addresses of the stacks to compare, and the folder for the answer. no_data: see
-    Comparison."""
+    Comparison; view: see `viewed`."""
 
     sr: str
     reference: str
@@ -32,6 +33,7 @@ class Request:
     lr: str | None = None
     lpips_backbone: Path | None = None
     no_data: tuple[float, ...] = ()
+    view: View = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationP
     CheckpointError for a bad LPIPS backbone that was named, OutputError where nothing can be
     written.
     """
-    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data)
+    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data,
+                                request.view)
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
     check_folder(request.output)
