@@ -89,7 +89,18 @@ def prepare_sampling(options: Namespace):
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)
+    check_answer(options)
     return request, config
+
+
+def check_answer(options: Namespace) -> None:
+    """OutputError, CheckpointError where the figures could not be made or written; before hours of
+    sampling."""
+    from swinmpi.evaluation.evaluate import check_folder
+    from swinmpi.images.perceptual import load_lpips
+    check_folder(options.output)
+    if options.lpips_backbone is not None:
+        load_lpips(options.lpips_backbone)
 
 
 def evaluate_and_print(options: Namespace, sr: str) -> None:
@@ -105,12 +116,15 @@ def show_plan(options: Namespace) -> None:
     """What the command would do. On one process."""
     if options.checkpoint is None:
         # Imported here: torch takes seconds to import; --help must not.
-        from swinmpi.evaluation.evaluate import describe, plan
-        print(describe(plan(request_for(options, options.sr))))
+        from swinmpi.evaluation.evaluate import describe, plan, rehearse
+        made = plan(request_for(options, options.sr))
+        rehearse(made)
+        print(describe(made))
         return
-    from swinmpi.sampling.plan import describe
     from swinmpi.sampling.plan import plan as plan_sampling
-    print(describe(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
+    from swinmpi.sampling.rehearsal.dry_run import dry_run
+    with warnings_in_one_line(World()):
+        print(dry_run(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
 
 
 def request_for(options: Namespace, sr: str):

@@ -45,7 +45,7 @@ def plan_many(inputs: Sequence[str], asked: SampleRequest, given: GivenSettings,
     """
     config = resolved(asked, given)
     asked = replace(asked, output=asked.output or default_folder(inputs, config.model.scale))
-    if asked.output.exists() and not asked.output.is_dir():
+    if os.path.exists(asked.output) and not os.path.isdir(asked.output):
         raise OutputError(f"{asked.output}: expected a folder, as there are many inputs or "
                           "pictures, got a file; use --output FOLDER")
     found = find_files(inputs, asked.output)

@@ -44,8 +44,7 @@ def figures(*words: str) -> dict:
     """Of every image, by version."""
     assert main([*map(str, words), "--output", "figures"]) == 0
     images = json.loads(Path("figures/evaluate.json").read_text())["images"]
-    return {int(index): versions for index, versions in images.items()} if isinstance(
-        images, dict) else dict(enumerate(images))
+    return {versions.pop("image"): versions for versions in images}
 
 
 def of_versions(found: dict) -> list[float]:
@@ -104,7 +103,7 @@ def test_a_regression_and_failed_images_follow_the_axes(tmp_path, checkpoint):
     hr = write_stack(tmp_path / "hr.h5", stored(HR, "tzyx"))
     found = figures("sr.h5", "--reference", hr)
     assert sorted(found) == [0, 1, 2, 4, 5]
-    assert all(set(versions) == {"bicubic", "regression", "sr"} for versions in found.values())
+    assert all({"bicubic", "regression", "sr"} < set(versions) for versions in found.values())
 
 
 @pytest.mark.parametrize("recorded", [None, "0,2:6", "5,3,1"])

@@ -17,7 +17,14 @@ import numpy as np
 from swinmpi.errors import OutputError
 from swinmpi.images import png
 from swinmpi.images.pictures import Pixels
-from swinmpi.storage.files import as_output_error, is_writable, sync_folder, system_reason
+from swinmpi.storage.files import (
+    as_output_error,
+    check_by_trying,
+    is_too_long,
+    is_writable,
+    sync_folder,
+    system_reason,
+)
 from swinmpi.storage.pictures.journal import (
     ADVICE,
     NAME,
@@ -190,6 +197,9 @@ def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any]
 
     Not over the inputs; over other files and pictures made with other settings with `overwrite`.
     """
+    if is_too_long(folder.absolute() / NAME):
+        raise OutputError(f"{folder}: its name, or that of a folder on the way there, is too long; "
+                          "choose a shorter --output")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder for the pictures, got a file; "
                           "use --output FOLDER")
@@ -198,6 +208,7 @@ def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any]
         above = above.parent
     if not above.is_dir() or not is_writable(above):
         raise OutputError(f"{folder}: the folder {above} is not writable; choose another --output")
+    check_by_trying(folder.absolute() / NAME)
     memory = read_memory(folder)
     if not overwrite and memory.settings is not None and differing(memory.settings, settings):
         raise_other_settings(folder, memory, settings)
