@@ -26,7 +26,7 @@ from swinmpi.storage.outputs.output import (
 )
 from swinmpi.storage.pictures.journal import NAME
 from swinmpi.storage.pictures.source import PictureStack
-from swinmpi.storage.pictures.store import PictureStore, range_before
+from swinmpi.storage.pictures.store import PictureStore, count_done, range_before
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -140,7 +140,7 @@ class Results:
 
 
 def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
-    """(the value range of a run, as it will be; how many images of a stack are done before). Reads
+    """(the value range of a run, as it will be; how many images are done before). Reads
     the whole stack for it. On one process.
 
     OutputError where an OUT.partial is there that the run would not go on from, or where another
@@ -151,7 +151,9 @@ def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
         if request.pictures is not None:
             check_unlocked(request.output / NAME)
             before = None if request.overwrite else range_before(request.output, stack)
-            return settle_pictures(plan, stack, before), 0
+            num_done = count_done(request.output, stack, request.pictures.settings,
+                                  request.overwrite)
+            return settle_pictures(plan, stack, before), num_done
         settled, deciding = identify(plan, stack)
         return settled, check_resuming(request.output, stack, output_plan(request, plan.config),
                                        deciding, request.overwrite)

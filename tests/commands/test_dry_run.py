@@ -254,6 +254,20 @@ def test_a_time_in_words(seconds, words):
     assert about(seconds) == words
 
 
+def test_pictures_that_are_done_before(folder, capsys):
+    words = [str(folder / "photos"), "--output", "new", "--checkpoint",
+             str(folder / "good.safetensors")]
+    assert main(words) == 0
+    for mode, told in (([], "nothing is left to compute"), (["--overwrite"], "on 1 rank (")):
+        capsys.readouterr()
+        assert main([*words, "--dry-run", *mode]) == 0
+        assert told in capsys.readouterr().out
+    (Path("new") / "a.png").unlink()
+    assert main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("1 of 1 images are done before") == 1 and TIME.search(out)
+
+
 def test_broken_pictures_are_all_named(folder, capsys, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()

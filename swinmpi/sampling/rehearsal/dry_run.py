@@ -17,18 +17,23 @@ def dry_run(plan: SamplingPlan) -> str:
     measure its range, unless it is 8 bit.
     """
     family = model_of(plan)
-    settled, num_done = rehearse(plan)
-    left = plan.continued(plan.num_remaining - num_done)
-    before = [f"resumed     {num_done} of {plan.num_remaining} images are done before"]
-    return "\n".join([describe(plan), told_range(settled), *(before if num_done else []),
-                      describe_time([left], family)])
+    told, left = rehearsed(plan)
+    return f"{describe(plan)}\n{told}\n{describe_time([left], family)}"
 
 
 def dry_run_many(plan: ManyPlan) -> str:
-    """The same for many runs; images that are done before count as if they were not."""
+    """The same for many runs."""
     family = model_of(plan.plans[0]) if plan.plans else None
-    ranges = [told_range(rehearse(one)[0]) for one in plan.plans]
-    return f"{describe_many(plan, ranges)}\n{describe_time(plan.plans, family)}"
+    told, left = zip(*map(rehearsed, plan.plans), strict=True) if plan.plans else ((), ())
+    return f"{describe_many(plan, told)}\n{describe_time(left, family)}"
+
+
+def rehearsed(plan: SamplingPlan) -> tuple[str, SamplingPlan]:
+    """(lines on the range, and on what is done before; the plan of what is left)."""
+    settled, num_done = rehearse(plan)
+    before = f"\nresumed     {num_done} of {plan.num_remaining} images are done before"
+    return (f"{told_range(settled)}{before if num_done else ''}",
+            plan.continued(plan.num_remaining - num_done))
 
 
 def model_of(plan: SamplingPlan) -> Family:
