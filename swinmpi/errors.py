@@ -14,7 +14,8 @@ class SwinmpiError(Exception):
     def __str__(self) -> str:
         said = f"{super().__str__()}; {self.left}" if self.left else super().__str__()
         line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", said)
-        line = line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]} ..."
+        if len(line) > LONGEST_TEXT:  # what is long is a name; what is wrong stands at the end
+            line = f"{line[:LONGEST_TEXT // 2]} ... {line[-LONGEST_TEXT // 2:]}"
         return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 

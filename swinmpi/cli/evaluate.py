@@ -52,6 +52,9 @@ def parser() -> ArgumentParser:
                       help="instead of SR: sample --lr first, into FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
                       help="for evaluate.json and evaluate.png (default: swinmpi-out)")
+    made.add_argument("--frames", metavar="LIST",
+                      help="only these images along the first axis of the stack that SR was made "
+                      "of, such as 4: or 0,10,-1")
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
@@ -79,12 +82,25 @@ def prepare_sampling(options: Namespace):
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
+    from swinmpi.storage.metadata.frames import View
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=True, keeps_regression=True)
+                            overwrite=True, keeps_regression=True,
+                            view=View(frames=options.frames))
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)
+    check_answer(options)
     return request, config
+
+
+def check_answer(options: Namespace) -> None:
+    """OutputError, CheckpointError where the figures could not be made or written; before hours of
+    sampling."""
+    from swinmpi.evaluation.evaluate import check_folder
+    from swinmpi.images.perceptual import load_lpips
+    check_folder(options.output)
+    if options.lpips_backbone is not None:
+        load_lpips(options.lpips_backbone)
 
 
 def evaluate_and_print(options: Namespace, sr: str) -> None:
@@ -100,18 +116,23 @@ def show_plan(options: Namespace) -> None:
     """What the command would do. On one process."""
     if options.checkpoint is None:
         # Imported here: torch takes seconds to import; --help must not.
-        from swinmpi.evaluation.evaluate import describe, plan
-        print(describe(plan(request_for(options, options.sr))))
+        from swinmpi.evaluation.evaluate import describe, plan, rehearse
+        made = plan(request_for(options, options.sr))
+        rehearse(made)
+        print(describe(made))
         return
-    from swinmpi.sampling.plan import describe
     from swinmpi.sampling.plan import plan as plan_sampling
-    print(describe(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
+    from swinmpi.sampling.rehearsal.dry_run import dry_run
+    with warnings_in_one_line(World()):
+        print(dry_run(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
 
 
 def request_for(options: Namespace, sr: str):
     from swinmpi.evaluation.evaluate import Request
+    from swinmpi.storage.metadata.frames import View
+    data = config_from(options).data
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
-                   config_from(options).data.no_data_values)
+                   data.no_data_values, View(data.axes, options.frames, data.calibration))
 
 
 if __name__ == "__main__":

@@ -191,25 +191,8 @@ def raise_failed(request, report) -> None:
 
 def show_plan(options: Namespace) -> None:
     plan = plan_of(options, launcher_size() or 1)
-    from swinmpi.families.loading import load_family
-    from swinmpi.sampling.plan import describe
-    from swinmpi.sampling.results import rehearse
-    if is_of_many(plan):
-        from swinmpi.sampling.many import describe_many
-        for one in plan.plans[:1]:
-            load_family(one.request.checkpoint, one.config.model, one.takes_steps)
-        print(describe_many(plan, [settled_range(rehearse(one)) for one in plan.plans]))
-        return
-    load_family(plan.request.checkpoint, plan.config.model, plan.takes_steps)
-    print(f"{describe(plan)}\n{settled_range(rehearse(plan))}")
-
-
-def settled_range(settled) -> str:
-    """The line of a plan on the range; remarks are said at once."""
-    for remark in settled.remarks:
-        print(f"swinmpi: {remark}", file=sys.stderr, flush=True)
-    values = settled.values
-    return f"range       {values.low:g} to {values.high:g} become -1 to 1 ({settled.how})"
+    from swinmpi.sampling.rehearsal.dry_run import dry_run, dry_run_many
+    print(dry_run_many(plan) if is_of_many(plan) else dry_run(plan))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ Every setting has a default; what a command is told on top of it comes from, lat
 5. `--set section.key=value`, which may be given several times, such as `--set sampler.steps=20`.
 
 An unknown key, or a value of another type or out of its bounds, ends the command with one line that
-says so; `--dry-run` checks all of it and computes nothing. Nothing is written `null`.
+says so; `--dry-run` checks all of it and writes nothing. Nothing is written `null`.
 """
 
 

@@ -70,6 +70,12 @@ class AlignedModel(ModelSection):
         return False
 
     @property
+    def joins_edges(self) -> bool:
+        """Whether, under `sampler.shift.border` wrap, all of it sees opposite edges as neighbours,
+        not its windows alone."""
+        return True
+
+    @property
     def encoder_stands_alone(self) -> bool:
         """Whether the encoder can be trained alone (`train.target: encoder`)."""
         return True
@@ -123,6 +129,12 @@ class ThesisModel(ModelSection):
     def may_crop(self) -> bool:
         """Whether `sampler.shift.edge` crop_* makes sense for it."""
         return True
+
+    @property
+    def joins_edges(self) -> bool:
+        """Whether, under `sampler.shift.border` wrap, all of it sees opposite edges as neighbours,
+        not its windows alone."""
+        return False
 
     @property
     def encoder_stands_alone(self) -> bool:

@@ -66,9 +66,10 @@ class DataConfig(Section):
     axes: str | None = Field(None, description="what the axes of an HDF5 stack are, a letter for "
                              "each: y, x, c for colours, any other for images that follow each "
                              "other, such as tzyx; as the file says, else by shape, when absent")
-    calibration: Literal["skip", "network"] = Field(
+    calibration: Literal["skip", "bicubic", "network"] = Field(
         "skip", description="darks and flats of a tomogram with an image_key: skip leaves them "
-        "out, network takes them as projections")
+        "out, bicubic keeps them, enlarged without the network, network takes them as "
+        "projections; swinmpi-prepare always leaves them out")
 
     @property
     def degradation(self) -> dict[str, tuple[float, float]]:
@@ -121,7 +122,8 @@ class ShiftConfig(Section):
                                "when absent (thesis table 3.1)")
     border: Literal["reflect", "wrap"] = Field(
         "reflect", description="what lies outside of the image: its mirror image, or, as in the "
-        "thesis, its opposite edge")
+        "thesis, its opposite edge; wrap is for textures that tile, and joins the edges of whole "
+        "windows")
     edge: Literal["roll", "crop_pad", "crop_resize"] = Field(
         "roll", description="crop_*: the thesis's first attempt, which leaves noisy edges")
 

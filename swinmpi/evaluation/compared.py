@@ -1,17 +1,18 @@
 """The stacks of an evaluation: checked to be of the same images, opened, read image by image."""
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.evaluation.viewed import Viewed, viewed
 from swinmpi.images.imresize import imresize
 from swinmpi.images.metrics import valid_pixels
-from swinmpi.storage.address import Address
+from swinmpi.storage.layout import in_letters
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
-from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange, mask_invalid
 
@@ -25,10 +26,10 @@ class Comparison:
     stored values that mean no data, beside those that the files tell.
     """
 
-    sr: Address
-    hr: Address
-    lr: Address | None
-    regression: Address | None
+    sr: Viewed
+    hr: Viewed
+    lr: Viewed | None
+    regression: Viewed | None
     extent: str
     num_images: int
     scale: float
@@ -85,18 +86,17 @@ class ComparedStacks:
 
 
 def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
-                   no_data: tuple[float, ...] = ()) -> Comparison:
-    """The comparison of the stacks at these addresses, their images unread.
+                   no_data: tuple[float, ...] = (), view: View = AS_STORED) -> Comparison:
+    """The comparison of the stacks at these addresses, their images unread. view: see `viewed`.
 
     StackError when they are not of the same images; ConfigError when neither `lr_address` nor the
     SR file gives the scale.
     """
-    inspect_stacks([address for address in (sr_address, hr_address, lr_address) if address])
+    seen, others = viewed(sr_address, [one for one in (hr_address, lr_address) if one], view)
     with ExitStack() as stacks:
-        sr, hr = (stacks.enter_context(Stack.open(address, no_data=no_data))
-                  for address in (sr_address, hr_address))
+        sr, hr, *more = (stacks.enter_context(one.open(no_data)) for one in (seen, *others))
         check_same_images(sr, hr)
-        lr = stacks.enter_context(Stack.open(lr_address)) if lr_address else None
+        lr = more[0] if more else None
         process = read_process(sr)
         model = recorded_model(sr, process)
         if lr is not None:
@@ -108,21 +108,29 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
         if len(failed) == sr.num_images:
             raise StackError(f"{sr.address}: the run that made it gave up all {sr.num_images} "
                              "images; run it again")
-        regression = find_sibling(sr, "regression")
+        regression = regression_beside(sr, seen.view)
         if regression is not None:
-            stacks.enter_context(Stack.open(regression))
+            stacks.enter_context(regression.open())
         scale = model["scale"] if lr is None else hr.height / lr.height
-        return Comparison(sr.address, hr.address, lr and lr.address, regression, extent(sr),
+        views = [Viewed(stack.address, one.view) for stack, one in
+                 zip((sr, hr, *more), (seen, *others), strict=True)]
+        return Comparison(*views[:2], views[2] if lr is not None else None, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
                           find_value_range(sr, hr, process), tuple(failed), no_data)
 
 
 def open_compared(comparison: Comparison, stacks: ExitStack) -> ComparedStacks:
     """Open all stacks, to be closed by `stacks`."""
-    opened = [address and stacks.enter_context(Stack.open(address, no_data=comparison.no_data))
-              for address in
+    opened = [one and stacks.enter_context(one.open(comparison.no_data)) for one in
               (comparison.sr, comparison.hr, comparison.lr, comparison.regression)]
     return ComparedStacks(comparison, *opened)
+
+
+def regression_beside(sr: Stack, view: View) -> Viewed | None:
+    """The encoder's regression in an SR file, stored like SR."""
+    address = find_sibling(sr, "regression")
+    axes = in_letters(sr.arrangement.layout)
+    return None if address is None else Viewed(address, replace(view, axes=axes))
 
 
 def check_same_images(sr: Stack, hr: Stack) -> None:

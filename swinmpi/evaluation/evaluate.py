@@ -13,10 +13,18 @@ from swinmpi.evaluation.report import Evaluation, as_json, as_png
 from swinmpi.images.contact_sheet import closeup_row, to_uint8
 from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
-from swinmpi.storage.files import existing_folder, is_writable, write_atomically
+from swinmpi.storage.files import (
+    check_by_trying,
+    existing_folder,
+    is_too_long,
+    is_writable,
+    write_atomically,
+)
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.values import ValueRange
 
 PICTURE_ROWS = 8
+REPORT, PICTURE = "evaluate.json", "evaluate.png"
 
 Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 
@@ -24,7 +32,7 @@ Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 @dataclass(frozen=True)
 class Request:
     """Addresses of the stacks to compare, and the folder for the answer. no_data: see
-    Comparison."""
+    Comparison; view: see `viewed`."""
 
     sr: str
     reference: str
@@ -32,6 +40,7 @@ class Request:
     lr: str | None = None
     lpips_backbone: Path | None = None
     no_data: tuple[float, ...] = ()
+    view: View = AS_STORED
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,11 @@ def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationP
     CheckpointError for a bad LPIPS backbone that was named, OutputError where nothing can be
     written.
     """
-    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data)
+    check_folder(request.output)
+    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data,
+                                request.view)
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
-    check_folder(request.output)
     return EvaluationPlan(request, comparison, figures)
 
 
@@ -65,14 +75,23 @@ def describe(plan: EvaluationPlan) -> str:
             f"data range {compared.value_range.span:g}; into {plan.request.output}")
 
 
+def rehearse(plan: EvaluationPlan) -> None:
+    """Read everything that `run` would; StackError where an image cannot be read. One process."""
+    with ExitStack() as opened:
+        stacks = open_compared(plan.comparison, opened)
+        for image_index in plan.comparison.image_indices:
+            for stack in filter(None, (stacks.sr, stacks.hr, stacks.lr, stacks.regression)):
+                stack.read(image_index)
+
+
 def run(plan: EvaluationPlan) -> Evaluation:
     """Measure every image; write evaluate.json and evaluate.png into the folder. One process.
 
     Raises as `measure`.
     """
     evaluation, rows = measure(plan)
-    write_atomically(plan.request.output / "evaluate.json", as_json(evaluation))
-    write_atomically(plan.request.output / "evaluate.png", as_png(evaluation, rows))
+    write_atomically(plan.request.output / REPORT, as_json(evaluation))
+    write_atomically(plan.request.output / PICTURE, as_png(evaluation, rows))
     return evaluation
 
 
@@ -146,10 +165,18 @@ def settings(comparison: Comparison) -> dict[str, str | float | None]:
 
 def check_folder(folder: Path) -> None:
     """OutputError where `make_folder` would raise it, as far as can be told; makes nothing."""
-    above = existing_folder(folder / "evaluate.json")
+    above = existing_folder(folder / REPORT)
     if not os.path.isdir(above) or not is_writable(above):
         raise OutputError(f"{folder}: cannot make this folder ({above} is no folder, or not "
                           "writable); choose another --output")
+    if is_too_long(folder.absolute() / PICTURE):
+        raise OutputError(f"{folder}: its name, or that of a folder on the way there, is too long; "
+                          "choose a shorter --output")
+    check_by_trying(folder.absolute() / PICTURE)
+    for name in (REPORT, PICTURE):
+        if os.path.isdir(folder / name):
+            raise OutputError(f"{folder / name}: a folder lies where a file must; move it away, or "
+                              "choose another --output")
 
 
 def make_folder(folder: Path) -> None:

@@ -45,6 +45,7 @@ class Aligned:
     takes_steps = True
     needs_whole_lr = False
     reach_px = 0
+    joins_edges = True
     time_per_window = True
     starts_from_lr = True
 
@@ -99,7 +100,7 @@ class Aligned:
                    residuals: Sequence[Tensor] | None) -> list["AlignedCondition"]:
         num_features = self.model.encoder.num_features
         made = [AlignedCondition(encoding.ownership, num_features, self.config.channels,
-                                 encoding.device) for _ in images]
+                                 encoding.device, encoding.ownership.grid.joins) for _ in images]
         vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
                                    encoding, residuals)
         for slot, condition in enumerate(made):
@@ -118,8 +119,9 @@ class AlignedCondition:
     this order over this rank's blocks of windows, and the global vector."""
 
     def __init__(self, ownership: Ownership, num_features: int, channels: int,
-                 device: torch.device):
-        """num_features: F + C. Features are zero until they are put in."""
+                 device: torch.device, joins: tuple[bool, bool] = (False, False)):
+        """num_features: F + C. Features are zero until they are put in. joins: whether rows, and
+        columns, come round, so that no border is there."""
         grid, blocks = ownership.grid, ownership.own
         self.grid, self.channels, self.global_vector = grid, channels, torch.empty(0)
         self.whole_residual: Tensor | None = None
@@ -129,7 +131,7 @@ class AlignedCondition:
                          for canvas in self.canvases]
         for block, canvas in zip(blocks, self.canvases, strict=True):
             rect = block.canvas(grid)
-            canvas.values[-1:] = border_channel(rect.rows, rect.cols, grid)
+            canvas.values[-1:] = border_channel(rect.rows, rect.cols, grid, joins)
         self.home = ownership.by_position(self.canvases)
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
@@ -149,9 +151,11 @@ class AlignedCondition:
         return canvas.view(rect.rows, rect.cols)[-self.channels:].cpu()
 
 
-def border_channel(rows: range, cols: range, grid: WindowGrid) -> Tensor:
-    """How near pixels are to the border of the image, (1, len(rows), len(cols)) in 0..1."""
-    return border_distance_over(rows, cols, grid, BORDER_REACH_PX)
+def border_channel(rows: range, cols: range, grid: WindowGrid,
+                   joins: tuple[bool, bool] = (False, False)) -> Tensor:
+    """How near pixels are to the border of the image, (1, len(rows), len(cols)) in 0..1; joins: as
+    of AlignedCondition."""
+    return border_distance_over(rows, cols, grid, BORDER_REACH_PX, joins)
 
 
 def spans(window: Window, window_px: int) -> tuple[range, range]:

@@ -44,7 +44,8 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
         if turn < len(shares[group.rank]):
             slot, block = shares[group.rank][turn]
             with autocast(encoding.device, encoding.precision):
-                made, sums[turn] = encode_block(encoder, images[slot], block, encoding.device)
+                made, sums[turn] = encode_block(encoder, images[slot], block, encoding.device,
+                                                grid.joins)
         transfers = []
         for rank, share in enumerate(shares):
             for slot, block in share[turn:turn + 1]:
@@ -72,8 +73,11 @@ def rows_encoded(encoder: AlignedEncoder, lr_size: tuple[int, int], num_images: 
                  ownership: Ownership) -> list[range]:
     """LR rows that this rank needs for its share of the blocks, by image."""
     share = share_of(num_images, lr_blocks(*lr_size), ownership.num_ranks, ownership.rank)
-    return [union(*(rows_seen(encoder, block, lr_size[0]) for at, block in share if at == slot))
-            for slot in range(num_images)]
+    every, joins = range(lr_size[0]), ownership.grid.joins[0]
+    seen = [(slot, seen_of(block[0], encoder.radius_px, lr_size[0], joins))
+            for slot, block in share]
+    return [union(*(rows if rows.start in every and rows.stop - 1 in every else every
+                    for at, rows in seen if at == slot)) for slot in range(num_images)]
 
 
 def lr_blocks(height: int, width: int) -> list[LrBlock]:
@@ -90,19 +94,23 @@ def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int,
             for k in block_range(num_images * len(blocks), num_ranks, rank)]
 
 
-def rows_seen(encoder: AlignedEncoder, block: LrBlock, height: int) -> range:
-    """LR rows that the features of a block depend on."""
-    return range(max(0, block[0].start - encoder.radius_px),
-                 min(height, block[0].stop + encoder.radius_px))
+def seen_of(line: range, radius_px: int, size: int, joins: bool) -> range:
+    """LR rows (or columns) of `size` that the features of some of them depend on; where edges join
+    those before 0 and from `size` on are the opposite ones."""
+    start, stop = line.start - radius_px, line.stop + radius_px
+    return range(start, stop) if joins else range(max(0, start), min(size, stop))
 
 
-def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock,
-                 device: torch.device) -> tuple[Tensor, Tensor]:
+def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock, device: torch.device,
+                 joins: tuple[bool, bool] = (False, False)) -> tuple[Tensor, Tensor]:
     """Features (F + C, height * scale, width * scale) of one block, and the sum of its trunk
-    (width,), float32 on the CPU."""
-    seen, halo, scale = rows_seen(encoder, block, image.height), encoder.radius_px, encoder.scale
-    left, right = max(0, block[1].start - halo), block[1].stop + halo
-    lr = image.rows(seen)[:, :, left:right].to(device)
+    (width,), float32 on the CPU. joins: whether rows, and columns, come round."""
+    halo, scale = encoder.radius_px, encoder.scale
+    seen, across = (seen_of(line, halo, size, joined) for line, size, joined
+                    in zip(block, (image.height, image.width), joins, strict=True))
+    left = across.start
+    lr = image.around(seen, across) if any(joins) else image.rows(seen)[:, :, left:across.stop]
+    lr = lr.to(device)
     trunk = encoder.trunk(lr[None].contiguous(memory_format=torch.channels_last))
     features = encoder.upsample(trunk)[0].float()
     rows, cols = (slice(line.start - start, line.stop - start)

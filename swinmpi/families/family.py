@@ -114,6 +114,9 @@ class Family(Protocol):
     """Channels of x_t, and how many of its pixels lie along one LR pixel."""
     reach_px: int
     """How far, in px of x_t, `image` looks beyond the rectangle that it makes."""
+    joins_edges: bool
+    """Whether, under border wrap, the whole of it sees opposite edges as neighbours, if an image is
+    whole windows; else only its windows do."""
     time_per_window: bool
     """Whether windows of one training image have times of their own."""
 

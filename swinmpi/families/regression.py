@@ -31,6 +31,7 @@ class Regression:
     def __init__(self, config: ModelConfig):
         self.config = config
         self.model = AlignedEncoder(config) if config.regresses else RRDBSuperResolver(config)
+        self.joins_edges = config.joins_edges
         self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
         if config.regresses:
             # No regression answers for the global vector, and DDP waits for every gradient that it
@@ -68,9 +69,23 @@ class Regression:
         made = []
         for image in images if encoding.pieces.group.is_root else ():
             with autocast(encoding.device, encoding.precision):
-                residual = self.residual(image.values[None].to(encoding.device))[0].float().cpu()
+                residual = self.around(image.values[None].to(encoding.device), encoding)
             made.append(RegressionCondition(residual))
         return made or [RegressionCondition(torch.empty(0))] * len(images)
+
+    def around(self, lr: Tensor, encoding: Encoding) -> Tensor:
+        """The residual of one image (1, C, h, w), (C, H, W) on the CPU; where edges join it sees
+        beyond them what lies at the opposite ones."""
+        joins = encoding.ownership.grid.joins if self.joins_edges else (False, False)
+        if not any(joins):
+            return self.residual(lr)[0].float().cpu()
+        (height, width), scale = lr.shape[-2:], self.config.scale
+        halo = [self.model.radius_px if joined else 0 for joined in joins]
+        rows, cols = (torch.arange(-px, size + px, device=lr.device) % size
+                      for px, size in zip(halo, (height, width), strict=True))
+        residual = self.residual(lr[:, :, rows[:, None], cols])[0].float().cpu()
+        top, left = (px * scale for px in halo)
+        return residual[:, top:top + height * scale, left:left + width * scale].contiguous()
 
     def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
         raise ValueError("expected a family that takes steps; an encoder alone only regresses")

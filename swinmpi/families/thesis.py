@@ -41,6 +41,7 @@ class Thesis:
     takes_steps = True
     needs_whole_lr = True
     reach_px = 0
+    joins_edges = False  # as published
     time_per_window = False
 
     def __init__(self, config: ThesisModel):

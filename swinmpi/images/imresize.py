@@ -44,27 +44,32 @@ def imresize_tensor(x: Tensor, scale: float | None = None, size: Sequence[int] |
 
 
 def imresize_part(part: Tensor, origin: Sequence[int], old: Sequence[int], new: Sequence[int],
-                  wanted: Sequence[range], axes: Sequence[int] = (-2, -1)) -> Tensor:
+                  wanted: Sequence[range], axes: Sequence[int] = (-2, -1),
+                  joins: Sequence[bool] = (False, False)) -> Tensor:
     """The rows and columns `wanted` of a bicubic imresize of an image from size `old` to size
     `new`, both (height, width), by a part of the image that starts at `origin` and holds all they
     depend on (`part_needed`): the same bits.
+
+    joins: whether rows, and columns, come round to the first after the last instead of being
+    mirrored.
     """
     by_factor = sorted(zip((n / o for n, o in zip(new, old, strict=True)), axes, origin, old, new,
-                           wanted, strict=True), key=lambda axis: axis[0])
-    for factor, axis, start, before, after, chosen in by_factor:
-        weights, indices = contributions(before, after, factor, "bicubic")
+                           wanted, joins, strict=True), key=lambda axis: axis[0])
+    for factor, axis, start, before, after, chosen, joined in by_factor:
+        weights, indices = contributions(before, after, factor, "bicubic", joined)
         place = indices[:, chosen.start:chosen.stop] - start
         if place.numel() and not 0 <= place.min() <= place.max() < part.shape[axis]:
-            raise ValueError(f"imresize_part: expected {part_needed(before, after, chosen)} of the "
-                             f"image, got {range(start, start + part.shape[axis])}")
+            raise ValueError("imresize_part: expected "
+                             f"{part_needed(before, after, chosen, joined)} of the image, "
+                             f"got {range(start, start + part.shape[axis])}")
         part = weighted_sum(part, axis % part.ndim, weights[:, chosen.start:chosen.stop], place)
     return part
 
 
-def part_needed(old: int, new: int, wanted: range) -> range:
+def part_needed(old: int, new: int, wanted: range, joins: bool = False) -> range:
     """The input rows on which the rows `wanted` of a bicubic imresize from `old`
-    to `new` rows depend."""
-    indices = contributions(old, new, new / old, "bicubic")[1][:, wanted.start:wanted.stop]
+    to `new` rows depend, and those between them."""
+    indices = contributions(old, new, new / old, "bicubic", joins)[1][:, wanted.start:wanted.stop]
     return range(int(indices.min()), int(indices.max()) + 1)
 
 
@@ -105,12 +110,14 @@ def weighted_sum(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tens
 
 
 @lru_cache(maxsize=64)
-def contributions(old: int, new: int, factor: float, kernel: str) -> tuple[Tensor, Tensor]:
+def contributions(old: int, new: int, factor: float, kernel: str,
+                  joins: bool = False) -> tuple[Tensor, Tensor]:
     """Weights (taps, new) float64, summing to 1 over taps, and indices (taps, new)
     int64 into 0..old-1.
 
     Output sample i lies at (i + 1/2) / factor - 1/2 of the input. Outside, the input is mirrored
-    with its edge sample repeated. When shrinking, the kernel is widened by 1 / factor.
+    with its edge sample repeated, or, where it `joins`, comes round. When shrinking, the kernel is
+    widened by 1 / factor.
     """
     evaluate, width = KERNELS[kernel]
     stretch = min(factor, 1.0)
@@ -120,7 +127,7 @@ def contributions(old: int, new: int, factor: float, kernel: str) -> tuple[Tenso
     weights = evaluate((centre - position) * stretch)
     weights = weights / weights.sum(0)
     indices = position.long() % (2 * old)
-    indices = torch.minimum(indices, 2 * old - 1 - indices)
+    indices = indices % old if joins else torch.minimum(indices, 2 * old - 1 - indices)
     used = (weights != 0).any(1)
     return weights[used], indices[used]
 

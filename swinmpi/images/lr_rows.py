@@ -2,6 +2,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -34,6 +35,12 @@ class LrRows:
     def rows(self, rows: range) -> Tensor:
         """(C, len(rows), width)."""
         return self.values[:, rows.start - self.top:rows.stop - self.top]
+
+    def around(self, rows: range, cols: range) -> Tensor:
+        """(C, len(rows), len(cols)) of an image that repeats itself beyond its edges."""
+        at_rows, at_cols = (torch.arange(line.start, line.stop) % size for line, size
+                            in ((rows, self.height), (cols, self.width)))
+        return self.values[:, (at_rows - self.top)[:, None], at_cols]
 
     def raw_part(self, rows: range, cols: range) -> np.ndarray:
         """(C, len(rows), len(cols)) as read."""

@@ -32,6 +32,16 @@ def shares_of(spent: Mapping[str, float], seconds: float) -> dict[str, float]:
     return shares | {"other": 1 - sum(shares.values())}
 
 
+def about(seconds: float) -> str:
+    """An estimate in words: about 40 s, about 3 min, about 5 h, about 2 days."""
+    if seconds < 1:
+        return "less than a second"
+    for size, unit, most in ((1, "s", 90), (60, "min", 90 * 60), (3600, "h", 36 * 3600)):
+        if seconds < most:
+            return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
+    return f"about {float(f'{seconds / 86400:.2g}'):g} days"
+
+
 def as_table(report: RunReport) -> str:
     """One line of figures under their names."""
     row = [f"{report.num_images}", f"{report.seconds:.1f}", f"{report.images_per_second:.3g}",

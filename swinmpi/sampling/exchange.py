@@ -63,6 +63,11 @@ class Work:
         """SR pixels along one pixel of x_t."""
         return self.family.config.scale // self.family.x_px_per_lr_px
 
+    @property
+    def joins(self) -> tuple[bool, bool]:
+        """Whether rows, and columns, of an image come round for all that looks at them."""
+        return self.grid.joins if self.family.joins_edges else (False, False)
+
     @cached_property
     def sr_grid(self) -> WindowGrid:
         """The windows over the SR image."""

@@ -72,8 +72,9 @@ def plan_many(inputs: Sequence[str], asked: SampleRequest, given: GivenSettings,
 
 def check_name(output: Path) -> None:
     """OutputError where a file is meant, or is there."""
-    is_meant = has_suffix(output.name, (*OTHER_KINDS, *HDF5_SUFFIXES)) and not output.is_dir()
-    if is_meant or (output.exists() and not output.is_dir()):
+    is_meant = has_suffix(output.name, (*OTHER_KINDS, *HDF5_SUFFIXES))
+    # os.path answers no for names that are too long, which Path raises for
+    if (is_meant or os.path.exists(output)) and not os.path.isdir(output):
         raise OutputError(f"{output}: expected a folder, as there are many inputs or pictures, got "
                           "a file; use --output FOLDER")
 

@@ -11,7 +11,8 @@ from typing import Any
 import swinmpi
 from swinmpi.errors import OutputError, StackError
 from swinmpi.parallel.shares import Shard
-from swinmpi.storage.files import existing_folder
+from swinmpi.storage.files import beside, check_by_trying, existing_folder
+from swinmpi.storage.locking import check_unlocked
 from swinmpi.storage.outputs.merging import ShardFile, difference, merge_files, read_shard
 from swinmpi.storage.outputs.output import check_output
 from swinmpi.storage.probe import inspect_shards
@@ -48,7 +49,14 @@ def plan(paths: Sequence[Path], output: Path, virtual: bool = False,
     check_complete(shards)
     for shard in shards:
         path = check_output(output, shard.path, overwrite)
+    check_by_trying(path)
+    check_unlocked(beside(path, ".packing"))
     made = MergePlan(tuple(shards), path, virtual)
+    try:
+        common_process([shard.process for shard in shards])
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError):
+        raise StackError(f"{shards[0].path}: its /entry/process, or that of another shard, is not "
+                         "what swinmpi-sample writes; make the shards again") from None
     free = shutil.disk_usage(existing_folder(path)).free
     if not virtual and made.bytes > free:
         raise OutputError(f"{output}: needs about {made.bytes / MIB:.0f} MiB, "

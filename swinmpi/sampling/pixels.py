@@ -6,7 +6,9 @@ import numpy as np
 from swinmpi.config import ModelConfig
 from swinmpi.errors import SwinmpiError
 from swinmpi.images.figures import FIGURES, Figures, ImagePart, lr_range, sums_of_part
+from swinmpi.images.imresize import imresize
 from swinmpi.images.lr_rows import LrRows
+from swinmpi.images.no_data import NoData
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
 
@@ -70,6 +72,32 @@ def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
         yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
+
+
+def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.dtype],
+                    scale: int) -> np.ndarray:
+    """(C, h, w) raw -> its images by `datasets`, stacked, (D, C, H, W): enlarged by bicubic
+    interpolation, in floats that hold the values of all; the mean is that, the deviation 0.
+
+    Pixels over an LR pixel without a number take its value, as in `from_network`.
+    """
+    numbers = no_data.hide(raw)
+    exact = np.result_type(*map(exact_float, datasets.values()))
+    bicubic = enlarged(mask_invalid(numbers)[0], scale, datasets["sr"]).astype(exact)
+    bicubic = no_data.avoid(bicubic, datasets["sr"])
+    return np.stack([restore_invalid(np.zeros_like(bicubic) if name == "sr_std" else bicubic,
+                                     numbers if name in MOMENTS else raw, scale,
+                                     ~np.isfinite(numbers)) for name in datasets])
+
+
+def enlarged(image: np.ndarray, scale: int, dtype: np.dtype) -> np.ndarray:
+    """Numbers (C, h, w) -> (C, H, W) of `dtype` by MATLAB's bicubic imresize."""
+    kind, size = np.dtype(dtype).newbyteorder("="), [side * scale for side in image.shape[1:]]
+    if kind.kind != "f":
+        return np.moveaxis(imresize(hwc(image).astype(kind), size=size), -1, 0)
+    limits = np.finfo(kind)
+    made = imresize(hwc(image).astype(np.float64), size=size).clip(limits.min, limits.max)
+    return np.moveaxis(made.astype(kind), -1, 0)
 
 
 def hwc(image: np.ndarray) -> np.ndarray:

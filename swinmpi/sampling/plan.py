@@ -139,7 +139,22 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             f"step        {images} images, micro-batches of {distribution.micro_batch} windows, "
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
-            *([idle] if idle else [])]
+            *describe_border(config, plan.grid), *([idle] if idle else [])]
+
+
+def describe_border(config: Config, grid: WindowGrid) -> list[str]:
+    """A line on where opposite edges join, if that was asked for."""
+    if config.sampler.shift.border != "wrap" or not config.model.joins_edges:
+        return []
+    sides = [(word, size) for word, size, joined in
+             zip(("height", "width"), (grid.height_px, grid.width_px), grid.joins, strict=True)
+             if not joined]
+    told = "opposite edges join"
+    if sides:
+        named = " and ".join(f"{word} of {size} px" for word, size in sides)
+        told += (f" but along the {named}, which is not whole windows of {grid.window_px} px and "
+                 "mirrored up to that")
+    return [f"border      wrap: {told}"]
 
 
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:

@@ -23,7 +23,8 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     """All that decides the pixels, as JSON values: an output begun with another one
     cannot be continued."""
     config = plan.config
-    return {"input": stack.identity(), "checkpoint": checkpoint_sha256,
+    edges = {"edges": "joined"} if config.model.joins_edges and any(plan.grid.joins) else {}
+    return {**edges, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
             **config.model_dump(include={"model", "diffusion", "sampler"}),
             **config.parallel.model_dump(include=DECIDING)}
@@ -36,6 +37,8 @@ def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: s
                 **config.model_dump(include={"model", "diffusion", "sampler"}),
                 **config.parallel.model_dump(include=DECIDING),
                 "device": planned_device(config.parallel.device)}
+    if config.model.joins_edges and config.sampler.shift.border == "wrap":
+        deciding["edges"] = "joined"
     if request.no_data:
         deciding["no_data"] = sorted(request.no_data)
     return json.loads(json.dumps(deciding))

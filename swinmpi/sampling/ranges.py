@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from swinmpi.errors import CheckpointError, ConfigError
+from swinmpi.sampling.request import is_calibration
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import Survey, ValueRange, survey
 
@@ -46,7 +47,7 @@ def settle_range(given: Sequence[float] | str | None, stack: Stack, trained: Tra
 
 def measured(stack: Stack, trained: TrainedRange | None) -> SettledRange:
     """The trained range where the stack's own is near to it, else its own."""
-    found = survey(stack.whole)
+    found = survey(OfNetwork(stack.whole))
     how = "of 8 bit" if stack.dtype == np.uint8 else "measured over the stack"
     own = SettledRange(found.range, how, is_measured=True, remarks=remarks_on(stack, found))
     if trained is None or trained.dtype == "uint8":
@@ -56,6 +57,20 @@ def measured(stack: Stack, trained: TrainedRange | None) -> SettledRange:
         return replace(own, remarks=(*own.remarks, f"{stack.address}: {far}"))
     return own if stack.dtype == np.uint8 else replace(own, values=trained.values,
                                                        how="as the checkpoint was trained")
+
+
+class OfNetwork:
+    """The images of a whole stack that go through the network, if any, as `survey` wants them: a
+    tomogram's darks and flats have a range of their own."""
+
+    def __init__(self, stack):
+        self.stack, self.dtype = stack, stack.dtype
+        every = range(stack.num_images)
+        self.images = [index for index in every if not is_calibration(stack, index)] or every
+        self.num_images = len(self.images)
+
+    def read(self, index: int) -> np.ndarray:
+        return self.stack.read(self.images[index])
 
 
 def remarks_on(stack: Stack, found: Survey) -> tuple[str, ...]:

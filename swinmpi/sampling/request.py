@@ -4,14 +4,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from swinmpi.config import Config
-from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.errors import ConfigError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
-from swinmpi.storage.files import existing_folder
+from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.outputs.partial import check_room
@@ -70,6 +69,12 @@ def open_stack(request: SampleRequest) -> Stack | PictureStack:
             else stack.narrowed(request.shard.images(stack.num_images)))
 
 
+def is_calibration(stack: Stack | PictureStack, image_index: int) -> bool:
+    """Whether the image is a tomogram's dark or flat, to be enlarged without the network."""
+    return (isinstance(stack, Stack)
+            and stack.described.is_calibration(stack.first_image + image_index))
+
+
 def shard_path(output: Path, shard: Shard) -> Path:
     """out.h5 -> out.shard-2-of-4.h5 beside it."""
     return output.with_name(f"{output.stem}.shard-{shard.number}-of-{shard.of}{output.suffix}")
@@ -99,15 +104,8 @@ def check_stack(request: SampleRequest) -> None:
 def check_destination(request: SampleRequest) -> None:
     """OutputError unless the output may be written where it was asked for. Leaves nothing behind.
     On one process."""
-    path = check_output(request.output, parse_address(request.stack).path, request.overwrite)
-    folder = existing_folder(path)
-    try:
-        # Rights tell little for root or on a read-only mount: only trying does.
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"{request.output}: cannot write into the folder {folder} "
-                          f"({error.strerror}); choose another --output") from None
+    check_by_trying(check_output(request.output, parse_address(request.stack).path,
+                                 request.overwrite))
 
 
 def check_fit(request: SampleRequest, config: Config) -> None:

@@ -16,6 +16,7 @@ from swinmpi.sampling.ranges import SettledRange, TrainedRange, settle_range, tr
 from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
+from swinmpi.storage.locking import check_unlocked
 from swinmpi.storage.outputs.mpio import SharedPartial
 from swinmpi.storage.outputs.output import (
     StackOutput,
@@ -23,8 +24,9 @@ from swinmpi.storage.outputs.output import (
     measured_before,
     pixel_datasets,
 )
+from swinmpi.storage.pictures.journal import NAME
 from swinmpi.storage.pictures.source import PictureStack
-from swinmpi.storage.pictures.store import PictureStore, range_before
+from swinmpi.storage.pictures.store import PictureStore, count_done, range_before
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -95,12 +97,12 @@ class Results:
             self.delivery.send(part)
 
     def complete(self, shard_index: int, figures: Mapping[str, float]) -> None:
-        """From the root of a group: the figures of an image whose parts its ranks
-        send. Does not wait."""
+        """From one rank of a group: the figures of an image whose parts its ranks send, none where
+        the network does not make it. Does not wait."""
         self.delivery.send(Ending(shard_index, figures))
 
     def give_up(self, shard_index: int, reason: str) -> None:
-        """From the root of a group: an image that cannot be made. Does not wait."""
+        """From one rank of a group: an image that cannot be made. Does not wait."""
         self.delivery.send(Ending(shard_index, reason))
 
     def store(self) -> None:
@@ -137,20 +139,24 @@ class Results:
             self.output.close()
 
 
-def rehearse(plan: SamplingPlan) -> SettledRange:
-    """The value range of a run, as it will be; reads the whole stack for it. On one process.
+def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
+    """(the value range of a run, as it will be; how many images are done before). Reads
+    the whole stack for it. On one process.
 
-    OutputError where an OUT.partial is there that the run would not go on from. Writes nothing.
+    OutputError where an OUT.partial is there that the run would not go on from, or where another
+    run writes. Writes nothing.
     """
     request = plan.request
     with open_stack(request) as stack:
         if request.pictures is not None:
+            check_unlocked(request.output / NAME)
             before = None if request.overwrite else range_before(request.output, stack)
-            return settle_pictures(plan, stack, before)
+            num_done = count_done(request.output, stack, request.pictures.settings,
+                                  request.overwrite)
+            return settle_pictures(plan, stack, before), num_done
         settled, deciding = identify(plan, stack)
-        check_resuming(request.output, stack, output_plan(request, plan.config), deciding,
-                       request.overwrite)
-    return settled
+        return settled, check_resuming(request.output, stack, output_plan(request, plan.config),
+                                       deciding, request.overwrite)
 
 
 def settle_pictures(plan: SamplingPlan, stack: PictureStack,

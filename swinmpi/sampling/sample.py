@@ -22,10 +22,10 @@ from swinmpi.parallel.shares import group_of, images_of_group
 from swinmpi.reports.memory import keep_freed_memory
 from swinmpi.reports.timing import RunReport, shares_of
 from swinmpi.sampling.distribution import Distribution, describe_idle
-from swinmpi.sampling.pixels import from_network, to_network
+from swinmpi.sampling.pixels import from_network, to_network, without_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work
 from swinmpi.sampling.process import Abandoned
-from swinmpi.sampling.request import open_stack
+from swinmpi.sampling.request import is_calibration, open_stack
 from swinmpi.sampling.results import Results
 from swinmpi.sampling.superresolve import SuperResolver, make_resolver
 from swinmpi.storage.stack import Stack
@@ -105,6 +105,9 @@ class GroupWork:
     def super_resolve(self, shard_indices: Sequence[int]) -> None:
         """Some images, or none. Collective in the group; raises Abandoned, and leaves them undone,
         when a signal asks for an end."""
+        self.enlarge([index for index in shard_indices if is_calibration(self.stack, index)])
+        shard_indices = [index for index in shard_indices
+                         if not is_calibration(self.stack, index)]
         if not shard_indices:
             return
         read = (self.read_own_rows if self.resolver.reads_parts(self.stack.height, self.stack.width)
@@ -125,6 +128,19 @@ class GroupWork:
         if everybodys is not None:
             for shard_index, total in zip(good, everybodys.sum(axis=0), strict=True):
                 results.complete(shard_index, finish_sums(total, results.value_range.span))
+
+    def enlarge(self, shard_indices: Sequence[int]) -> None:
+        """Darks and flats of a tomogram, dealt to the ranks of the group; without the network."""
+        for shard_index in shard_indices[self.group.rank::self.group.size]:
+            try:
+                raw = self.read(shard_index, range(self.stack.height))
+            except StackError as error:
+                self.results.give_up(shard_index, str(error))
+                continue
+            pixels = without_network(raw, self.results.value_range.no_data, self.results.datasets,
+                                     self.plan.config.model.scale)
+            self.results.send([Part(shard_index, 0, 0, pixels)])
+            self.results.complete(shard_index, {})
 
     def read_on_root(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
         """(the shard indices that could be read, their images on all ranks of the group, with raw

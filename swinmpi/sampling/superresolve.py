@@ -64,7 +64,7 @@ class SuperResolver:
         for rect in exchange.rects:
             seen = seen_rect(scaled(rect, work.factor), work.sr_grid, scale)
             mine += [range(seen.rows.start // scale, -(-seen.rows.stop // scale)),
-                     part_needed(height, work.sr_grid.height_px, seen.rows)]
+                     part_needed(height, work.sr_grid.height_px, seen.rows, work.joins[0])]
         encoded = self.family.lr_rows(height, width, num_images, work.ownership)
         return [union(*mine, rows) for rows in encoded]
 
@@ -118,7 +118,7 @@ class SuperResolver:
                  num_seeds: int) -> Tensor:
         """Finished samples and, last, their base over a rectangle of the SR image,
         (K + 1, C, h, w)."""
-        config = self.family.config
+        config, joins = self.family.config, self.exchange_for(lr.height, lr.width).work.joins
         parts = torch.empty(num_seeds + 1, config.channels, len(rect.rows), len(rect.cols))
         base = parts[-1].zero_()
         sr_size = (lr.height * config.scale, lr.width * config.scale)
@@ -126,7 +126,7 @@ class SuperResolver:
             for band in row_bands(rect, config.window_px):
                 rows = slice(band.rows.start - rect.rows.start, band.rows.stop - rect.rows.start)
                 base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width),
-                                              sr_size, (band.rows, band.cols))
+                                              sr_size, (band.rows, band.cols), joins=joins)
         residual = condition.residual(rect)
         if residual is not None:
             base += residual

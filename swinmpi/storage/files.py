@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from swinmpi.errors import OutputError
 from swinmpi.interruption import raise_waiting, uninterrupted
@@ -16,6 +17,7 @@ from swinmpi.storage.address import reason_of
 # Names of other formats, under which HDF5 would mislead.
 OTHER_KINDS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".npy", ".npz",
                ".zarr", ".csv", ".txt", ".json", ".yaml", ".safetensors")
+LONGEST_SUFFIX = ".partial.new"
 ErrorTypes = type[Exception] | tuple[type[Exception], ...]
 
 class Sink(io.FileIO):
@@ -180,6 +182,31 @@ def check_place(path: Path, words: Mapping[str, str], overwrite: bool,
             raise OutputError(f"{path}: {said}")
 
 
+def check_by_trying(path: Path) -> None:
+    """OutputError unless a file can be made where `path` is to be, or where its folder is to be
+    made. Leaves nothing behind."""
+    folder = existing_folder(path)
+    try:
+        # Rights tell little for root or on a read-only mount: only trying does.
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write into the folder {folder} "
+                          f"({error.strerror}); choose another --output") from None
+
+
+def is_too_long(path: Path) -> bool:
+    """Whether a name on the way to `path`, or of a file beside it, is longer than can be made."""
+    folder = existing_folder(path)
+    try:
+        longest, whole = os.pathconf(folder, "PC_NAME_MAX"), os.pathconf(folder, "PC_PATH_MAX")
+    except OSError:  # nothing is said, or it is no folder, which is told otherwise
+        return False
+    longer = beside(path, LONGEST_SUFFIX)
+    return (any(len(os.fsencode(part)) > longest for part in longer.parts)
+            or len(os.fsencode(longer)) >= whole)
+
+
 def is_input(path: Path, input_path: Path) -> bool:
     """Whether writing `path`, or one of the files beside it on the way there, writes the input."""
     mine = (path, beside(path, ".partial"), beside(path, ".packing"))
@@ -215,6 +242,9 @@ PROBLEMS: dict[str, Callable[[Path, Path | None], bool]] = {
     "other kind": lambda path, _: path.suffix.lower() in OTHER_KINDS,
     "no folder": lambda path, _: not os.path.isdir(existing_folder(path)),
     "not writable": lambda path, _: not is_writable(existing_folder(path)),
+    "too long": lambda path, _: is_too_long(path),
+    "in the way": lambda path, _: any(os.path.isdir(beside(path, suffix)) for suffix in
+                                      (".partial", ".partial.new", ".packing")),
     "is a folder": lambda path, _: os.path.isdir(path),
     "is no file": lambda path, _: os.path.exists(path) and not os.path.isfile(path),
     "is the input": is_input,

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 from swinmpi.errors import OutputError
-from swinmpi.storage.files import Sink
+from swinmpi.storage.files import Sink, as_output_error, system_reason
 
 BEAT_S, PATIENCE_S, RIVAL_S, LOOK_S = 2.0, 10.0, 1.0, 0.1
 
@@ -38,6 +38,15 @@ def open_locked(path: Path, create: bool = False) -> Sink | None:
         if is_open_as(sink, path):
             return sink
         sink.close()  # it was renamed or removed between opening and locking: look again
+
+
+def check_unlocked(path: Path) -> None:
+    """OutputError where `path` is there and another process holds it, or it cannot be written."""
+    with as_output_error(path, "cannot write here ({reason})", "choose another --output",
+                         reason=system_reason):
+        sink = open_locked(path) if path.exists() else None
+    if sink is not None:
+        sink.close()
 
 
 def own(sink: Sink, path: Path) -> None:

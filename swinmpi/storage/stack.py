@@ -24,7 +24,7 @@ from swinmpi.storage.address import (
 from swinmpi.storage.attributes import no_data_values, readable_attributes
 from swinmpi.storage.layout import Arrangement, decide_layout, find_problem, in_words, to_chw
 from swinmpi.storage.metadata.described import Described, describe_stack
-from swinmpi.storage.metadata.frames import AS_STORED, View, spelled
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.values import ValueRange, exact_float, measure_range
 
 HASHED_IMAGES, HASHED_BYTES = 16, 256 << 20  # at least that many; all of a stack that is not larger
@@ -183,8 +183,7 @@ class Stack:
         known = {"dataset": self.address.dataset, "shape": list(self.dataset.shape),
                  "dtype": self.dtype.str, "layout": self.arrangement.layout,
                  "sha256_of_some_images": digest.hexdigest()}
-        if self.arrangement.frames is not None:
-            known["frames"] = spelled(self.arrangement.frames)
+        known |= self.described.chosen()
         return known | ({"no_data": [str(self.no_data)]} if self.no_data else {})
 
     def read_stored(self, image_index: int, rows: slice = slice(None)) -> np.ndarray:

@@ -251,7 +251,7 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     """All that can be wrong before the first image is decoded, found now;
     every source has a split."""
     lr_size_px(config)
-    view = View(config.axes, request.frames, config.calibration)
+    view = View(config.axes, request.frames)  # darks and flats are never learned from
     check_frames(view.frames)
     check_output(request.output, request.overwrite)
     for text in request.sources:

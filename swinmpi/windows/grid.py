@@ -58,6 +58,13 @@ class WindowGrid:
     def frame_width_px(self) -> int:
         return self.cols * self.window_px
 
+    @property
+    def joins(self) -> tuple[bool, bool]:
+        """Whether rows, and whether columns, come round to the first after the last: under wrap,
+        where they are whole windows."""
+        return tuple(self.border == "wrap" and size % self.window_px == 0
+                     for size in (self.height_px, self.width_px))
+
     def _windows_over(self, size_px: int) -> int:
         room_px = self.max_shift_px if self.border == "reflect" else 0
         return whole_windows(size_px + room_px, self.window_px)

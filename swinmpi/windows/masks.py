@@ -40,10 +40,17 @@ def border_distance_at(origin_y: int, origin_x: int, window_px: int, height: int
                                 reach_px)
 
 
-def border_distance_over(rows: range, cols: range, grid: WindowGrid, reach_px: int) -> Tensor:
-    """float32 (1, len(rows), len(cols)): `border_distance_at` over any rectangle of coordinates."""
-    over_rows = steps_inside(rows.start, len(rows), grid.height_px, grid.window_px, grid.border)
-    over_cols = steps_inside(cols.start, len(cols), grid.width_px, grid.window_px, grid.border)
+def border_distance_over(rows: range, cols: range, grid: WindowGrid, reach_px: int,
+                         joins: tuple[bool, bool] = (False, False)) -> Tensor:
+    """float32 (1, len(rows), len(cols)): `border_distance_at` over any rectangle of coordinates.
+
+    joins: whether rows, and columns, come round, and so have nothing outside.
+    """
+    over_rows, over_cols = (
+        torch.full((len(line),), reach_px) if joined else
+        steps_inside(line.start, len(line), size_px, grid.window_px, grid.border)
+        for line, size_px, joined in zip((rows, cols), (grid.height_px, grid.width_px), joins,
+                                         strict=True))
     return nearness(over_rows[None], over_cols[None], reach_px)
 
 

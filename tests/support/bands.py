@@ -51,6 +51,7 @@ class Bands:
     takes_steps = True
     needs_whole_lr = True
     reach_px = 1
+    joins_edges = False
     time_per_window = False
     starts_from_lr = True
 

@@ -9,7 +9,7 @@ import numpy as np
 from swinmpi.storage.address import open_object
 from swinmpi.storage.axes import Axis, find_axes
 from swinmpi.storage.layout import Arrangement, decide_layout, in_letters
-from swinmpi.storage.metadata.frames import View, taken, told
+from swinmpi.storage.metadata.frames import PROJECTION, View, spelled, taken, told
 from swinmpi.storage.metadata.said import dimension_labels, nexus_names, scale_names
 from swinmpi.storage.metadata.tomography import find_image_key
 
@@ -44,6 +44,20 @@ class Described:
             own[first] = own[first] and own[first].cut(items, size)
         return tuple(own)
 
+    def is_calibration(self, image: int) -> bool:
+        """Whether the image with this number of those taken is kept as it is: no projection, where
+        the user asked for that."""
+        return (self.view.calibration == "bicubic" and self.image_key is not None
+                and bool(self.image_key[image] != PROJECTION))
+
+    def chosen(self) -> dict[str, str]:
+        """What the user's choice of frames adds to the identity of a stack; JSON values."""
+        frames, known = self.arrangement.frames, {}
+        if frames is not None:
+            known["frames"] = spelled(frames)
+        if any(map(self.is_calibration, range(self.arrangement.num_images))):
+            known["calibration"] = self.view.calibration
+        return known
 
     def image_axes(self) -> str:
         """What the images follow each other along, if not simply along the first dimension."""

@@ -105,7 +105,11 @@ def told(view: View, image_key: np.ndarray | None) -> str | None:
               if (image_key == key).any()]
     there = f"image_key: {int((image_key == PROJECTION).sum())} projections, {', '.join(counts)}"
     if view.frames is not None:
-        return f"{there}; the frames {view.frames} as asked"
-    return {"skip": f"{there}; only projections are taken (--frames or data.calibration for "
-                    "others)",
+        kept = (", those that are no projections without the network"
+                if view.calibration == "bicubic" else "")
+        return f"{there}; the frames {view.frames} as asked{kept}"
+    return {"skip": f"{there}; only projections are taken (others by --frames, or, in "
+                    "swinmpi-sample, by data.calibration)",
+            "bicubic": f"{there}; all but the projections are enlarged by bicubic interpolation, "
+                       "without the network, as asked",
             "network": f"{there}; all go through the network, as asked"}[view.calibration]

@@ -49,6 +49,10 @@ from swinmpi.storage.values import ValueRange, exact_float
 
 PLACE = {
     "other kind": "would be an HDF5 file under the name of another format; name it .h5",
+    "too long": "its name, or that of a folder on the way there, is too long; choose a shorter "
+                "--output",
+    "in the way": "a folder lies where a file beside it must (.partial, .partial.new, .packing); "
+                  "move that folder away, or choose another --output",
     "is no file": "expected a file name, got a folder or a device; use --output FILE",
     "no folder": "{folder} is no folder; choose another --output",
     "not writable": "the folder {folder} is not writable; choose another --output",
@@ -236,13 +240,14 @@ def check_output(path: Path | str, input_path: Path, overwrite: bool = False) ->
 
 
 def check_resuming(path: Path | str, stack: Stack, plan: OutputPlan,
-                   fingerprint: Mapping[str, Any], overwrite: bool = False) -> None:
-    """OutputError where `StackOutput.open` would not go on from the OUT.partial that is there."""
+                   fingerprint: Mapping[str, Any], overwrite: bool = False) -> int:
+    """How many images of the OUT.partial that is there `StackOutput.open` would find done;
+    OutputError where it would not go on from it."""
     partial = beside(Path(os.path.realpath(path)), ".partial")
     description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
     with as_output_error(partial, "cannot be read ({reason})", "choose another --output",
                          reason=system_reason):
-        check_resumable(partial, description, plan.figures, overwrite)
+        return check_resumable(partial, description, plan.figures, overwrite)
 
 
 def measured_before(path: Path | str, identity: Mapping[str, Any],

@@ -80,14 +80,20 @@ def resume_partial(partial: Path, description: dict, figures: Sequence[str],
 
 
 def check_resumable(partial: Path, description: dict, figures: Sequence[str],
-                    overwrite: bool) -> None:
-    """Raise what `resume_partial` would; OUT.partial stays as it is."""
+                    overwrite: bool) -> int:
+    """How many images it holds, 0 where it would be begun afresh; raise what `resume_partial`
+    would. OUT.partial stays as it is."""
     sink = open_locked(partial)
-    if sink is not None:
-        with sink:
-            problem = why_not_resumable(sink, description, figures)
-        if problem is not None and not overwrite:
-            raise OutputError(f"{partial}: {problem}; {AFRESH}")
+    if sink is None:
+        return 0
+    with sink:
+        problem = why_not_resumable(sink, description, figures)
+        if problem is None:
+            with h5py.File(sink, "r") as file:
+                return int(np.count_nonzero(file[PER_IMAGE]["done"][:]))
+    if not overwrite:
+        raise OutputError(f"{partial}: {problem}; {AFRESH}")
+    return 0
 
 
 def why_not_resumable(sink: Sink, description: dict, figures: Sequence[str]) -> str | None:

@@ -1,5 +1,6 @@
 """What a finished output file says about itself: its process, other stacks, images that failed."""
 import posixpath
+from dataclasses import replace
 from typing import Any
 
 import h5py
@@ -46,9 +47,11 @@ def find_failed(stack: Stack) -> list[int]:
     Empty when the stack is not our output.
     """
     done = ours(stack, f"{PER_IMAGE}/done")
-    if not isinstance(done, h5py.Dataset) or done.shape != (stack.num_images,):
+    whole = replace(stack.arrangement, frames=None).num_images
+    if not isinstance(done, h5py.Dataset) or done.shape != (whole,):
         return []
-    return np.flatnonzero(done[:] == 0).tolist()
+    flags = done[:]
+    return [index for index in range(stack.num_images) if not flags[stack.stack_index(index)]]
 
 
 def ours(stack: Stack, path: str) -> h5py.Group | h5py.Dataset | None:

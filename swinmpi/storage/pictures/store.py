@@ -17,7 +17,14 @@ import numpy as np
 from swinmpi.errors import OutputError
 from swinmpi.images import png
 from swinmpi.images.pictures import Pixels
-from swinmpi.storage.files import as_output_error, is_writable, sync_folder, system_reason
+from swinmpi.storage.files import (
+    as_output_error,
+    check_by_trying,
+    is_too_long,
+    is_writable,
+    sync_folder,
+    system_reason,
+)
 from swinmpi.storage.pictures.journal import (
     ADVICE,
     NAME,
@@ -77,7 +84,8 @@ class PictureStore:
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
-        return [index for index in range(self.stack.num_images) if not self._is_done(index)]
+        return [index for index in range(self.stack.num_images)
+                if not is_done(self.folder, self.memory, self.stack, index)]
 
     def write_part(self, image_index: int, top: int, left: int,
                    arrays: Mapping[str, np.ndarray]) -> None:
@@ -135,22 +143,11 @@ class PictureStore:
         self._growing = {}
         self.journal.close()
 
-    def _is_done(self, image_index: int) -> bool:
-        picture, number = self.stack.member(image_index)
-        content = self.stack.content_of(image_index)
-        told = self.memory.pictures.get(picture.target)
-        if told is not None and told["input"] == content:
-            return is_there(self.folder, told)
-        return self._has_page(picture, number, content)
-
     def _has_page(self, picture: Picture, number: int, content: str) -> bool:
-        told = self.memory.pages.get((picture.target, number))
-        return (told is not None and told["input"] == content
-                and self._spool(picture, number).exists())
+        return has_page(self.folder, self.memory, picture, number, content)
 
     def _spool(self, picture: Picture, number: int) -> Path:
-        name = sha256(os.fsencode(picture.target)).hexdigest()[:16]
-        return self.folder / PARTIAL / f"{name}-{number}.npy"
+        return spool(self.folder, picture, number)
 
     def _spooled(self, picture: Picture) -> Iterator[Pixels]:
         for page in picture.pages:
@@ -184,12 +181,46 @@ class PictureStore:
         self.close()
 
 
+def is_done(folder: Path, memory: Memory, stack: PictureStack, image_index: int) -> bool:
+    """Whether the page is there, in its picture or waiting for it."""
+    picture, number = stack.member(image_index)
+    content = stack.content_of(image_index)
+    told = memory.pictures.get(picture.target)
+    if told is not None and told["input"] == content:
+        return is_there(folder, told)
+    return has_page(folder, memory, picture, number, content)
+
+
+def has_page(folder: Path, memory: Memory, picture: Picture, number: int, content: str) -> bool:
+    told = memory.pages.get((picture.target, number))
+    return (told is not None and told["input"] == content
+            and spool(folder, picture, number).exists())
+
+
+def spool(folder: Path, picture: Picture, number: int) -> Path:
+    name = sha256(os.fsencode(picture.target)).hexdigest()[:16]
+    return folder / PARTIAL / f"{name}-{number}.npy"
+
+
+def count_done(folder: Path, stack: PictureStack, settings: Mapping[str, Any],
+               overwrite: bool) -> int:
+    """How many images of a stack a run into `folder` would find done."""
+    memory = read_memory(folder)
+    afresh = memory.settings is None or differing(memory.settings, settings)
+    if afresh or overwrite and memory.is_over:
+        return 0
+    return sum(is_done(folder, memory, stack, index) for index in range(stack.num_images))
+
+
 def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any],
                  overwrite: bool) -> None:
     """OutputError unless pictures may be written into `folder`. Leaves nothing behind.
 
     Not over the inputs; over other files and pictures made with other settings with `overwrite`.
     """
+    if is_too_long(folder.absolute() / NAME):
+        raise OutputError(f"{folder}: its name, or that of a folder on the way there, is too long; "
+                          "choose a shorter --output")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder for the pictures, got a file; "
                           "use --output FOLDER")
@@ -198,6 +229,7 @@ def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any]
         above = above.parent
     if not above.is_dir() or not is_writable(above):
         raise OutputError(f"{folder}: the folder {above} is not writable; choose another --output")
+    check_by_trying(folder.absolute() / NAME)
     memory = read_memory(folder)
     if not overwrite and memory.settings is not None and differing(memory.settings, settings):
         raise_other_settings(folder, memory, settings)
