@@ -140,7 +140,7 @@ def walk(folder: Path, top: Path, skip: str | None) -> Iterator[str]:
         if entry.is_dir(follow_symlinks=False):
             if os.path.realpath(path) != skip:
                 yield from walk(path, top, skip)
-        elif entry.is_file():
+        elif entry.is_file() or entry.is_symlink():  # also one that leads nowhere: it is told
             yield path.relative_to(top).as_posix()
 
 

@@ -143,7 +143,7 @@ def subjects() -> list[Subject]:
          "--dry-run"),
         ("prepare", "{base}/plain.h5", "--output", "out.h5", "--overwrite", "--config", "{file}",
          "--dry-run"))) for path in sorted((ROOT / "configs/train").glob("*.yaml"))]
-    # Taken in turn: a third each HDF5 files and pictures, a sixth each YAML and what training writes.
+    # Taken in turn: half HDF5, a third pictures, a sixth each YAML and what training writes.
     hdf5, trained = [*stacks, *evaluated, pairs], [weights, states[0], weights, states[1], weights,
                                                    states[2]]
     hostile = Subject("HDF5 words", "plain.h5", hostile_stack, plain)
