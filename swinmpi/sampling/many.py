@@ -3,6 +3,7 @@ own, one run after the other with one model."""
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from swinmpi.sampling.provenance import folder_settings
 from swinmpi.sampling.request import PictureJob, SampleRequest, check_fit, default_output
 from swinmpi.sampling.validation import GivenSettings, resolved, validated
 from swinmpi.storage.checkpoint import file_sha256
+from swinmpi.storage.files import beside, remove, tell
+from swinmpi.storage.locking import open_locked
 from swinmpi.storage.outputs.result import read_process
 from swinmpi.storage.pictures.listing import find_files, look_at, named
 from swinmpi.storage.pictures.source import PictureSet
@@ -26,15 +29,15 @@ from swinmpi.storage.stack import Stack
 @dataclass(frozen=True)
 class ManyPlan:
     """Runs one after the other. request: of them all; broken: pictures that cannot be read, with
-    the reason; others: files of other kinds that were found; before: outputs that this command made
-    before."""
+    the reason; others: files of other kinds that were found; before: runs whose output this command
+    made before."""
 
     request: SampleRequest
     plans: tuple[SamplingPlan, ...]
     num_pictures: int
     broken: dict[str, str]
     others: tuple[str, ...]
-    before: tuple[str, ...]
+    before: tuple[SamplingPlan, ...]
 
 
 def plan_many(inputs: Sequence[str], asked: SampleRequest, given: GivenSettings,
@@ -70,8 +73,8 @@ def default_folder(inputs: Sequence[str], scale: int) -> Path:
 
 
 def stack_plans(addresses: Sequence[str], asked: SampleRequest, given: GivenSettings,
-                num_ranks: int) -> tuple[list[SamplingPlan], tuple[str, ...]]:
-    """(plans for HDF5 files, outputs that are there from this command). Validated."""
+                num_ranks: int) -> tuple[list[SamplingPlan], tuple[SamplingPlan, ...]]:
+    """(plans for HDF5 files, those whose output is there from this command). Validated."""
     plans, before, outputs = [], [], {}
     for address in addresses:
         request = replace(asked, stack=address, output=None)
@@ -83,7 +86,7 @@ def stack_plans(addresses: Sequence[str], asked: SampleRequest, given: GivenSett
         free = replace(request, output=output, overwrite=asked.overwrite or output.exists())
         made = plan(*validated(free, given), num_ranks)
         if output.exists() and not asked.overwrite and was_made(made):
-            before.append(str(output))
+            before.append(replace(made, request=replace(free, overwrite=False)))
             continue
         plans.append(plan(*validated(replace(free, overwrite=asked.overwrite), given), num_ranks))
     return plans, tuple(before)
@@ -152,7 +155,7 @@ def notes(made: ManyPlan) -> list[str]:
     if made.others:
         lines.append(f"left out, since they are neither PNG, JPEG, WebP, TIFF nor HDF5: "
                      f"{named(made.others)}")
-    return lines + [f"{output}: was made by this command before" for output in made.before]
+    return lines + [f"{one.request.output}: was made by this command before" for one in made.before]
 
 
 def run_many(made: ManyPlan, world: World, stop: StopFlag) -> tuple[RunReport, list[str]]:
@@ -175,8 +178,23 @@ def begin(made: ManyPlan) -> None:
     """Say what is left out, and make room. On one process."""
     for line in notes(made):
         print(f"swinmpi: {line}", file=sys.stderr, flush=True)
+    for one in made.before:
+        clear(one)
     if made.num_pictures and made.request.overwrite:
         begin_afresh(made.request.output)
+
+
+def clear(made: SamplingPlan) -> None:
+    """Remove the OUT.partial of a run that was killed when its output was in place; that of another
+    run stays."""
+    from swinmpi.sampling.results import rehearse
+    partial = beside(made.request.output, ".partial")
+    if not partial.exists():
+        return
+    with suppress(OutputError):
+        rehearse(made)
+        with open_locked(partial) or nullcontext():
+            tell(remove(partial) or f"{partial}: was left by a kill, is removed")
 
 
 def summed(reports: Sequence[RunReport]) -> RunReport:

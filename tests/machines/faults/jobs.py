@@ -1,7 +1,5 @@
 """What operations.py disturbs: every way to write an output, with inputs as small as can be."""
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,6 @@ from PIL import Image
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 from tests.support.training import as_arguments, settings, write_pairs
 
-ROOT = Path(__file__).parents[3]
 QUICK = ("parallel.threads=1", "sampler.steps=1")
 SMALL = ["data.size_px=8", "data.crops_per_image=2", "data.flat_reject=0.0"]
 
@@ -68,8 +65,9 @@ JOBS = {"sample": Job("sample", sampled("in.h5")),
         "prepare-over": Job("prepare", prepared(*OVER), over=True)}
 
 
-def write_inputs(folder: Path) -> None:
-    """Of all jobs, and in `folder`/before what those find that replace an output."""
+def write_inputs(folder: Path, run: Callable[[str, list[str]], None]) -> None:
+    """Of all jobs, and in `folder`/before what those find that replace an output. run: a command
+    with its words."""
     write_stack(folder / "in.h5", smooth_stack(2, 24, 28))
     write_stack(folder / "other.h5", smooth_stack(1, 16, 20, seed=2))
     write_stack(folder / "hr.h5", smooth_stack(2, 24, 28, seed=1))
@@ -81,17 +79,13 @@ def write_inputs(folder: Path) -> None:
     tifffile.imwrite(folder / "photos" / "b.tif", smooth_stack(2, 14, 18, seed=1),
                      photometric="minisblack")
     for number in (1, 2):
-        made(sampled("in.h5", output="part.h5", more=(f"--shard={number}/2",))(folder, folder))
+        words = sampled("in.h5", output="part.h5", more=(f"--shard={number}/2",))
+        run("sample", words(folder, folder))
     before = folder / "before"
     before.mkdir()
     for words in (sampled("in.h5", more=("sampler.seed=1",)),
                   sampled("photos", output="sr", more=("sampler.seed=1",))):
-        made(words(folder, before))
-
-
-def made(words: list[str]) -> None:
-    subprocess.run([sys.executable, "-m", "swinmpi.cli.sample", *words], check=True,
-                   capture_output=True, cwd=ROOT)
+        run("sample", words(folder, before))
 
 
 def fresh(folder: Path, before: Path | None = None) -> Path:

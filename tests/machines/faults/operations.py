@@ -10,6 +10,7 @@ leaves nothing else behind, and ends with what an undisturbed one makes.
 """
 import argparse
 import errno
+import random
 import shutil
 import signal
 import subprocess
@@ -83,8 +84,15 @@ def make_bench(folder: Path) -> Bench:
     library = folder / "interposer.so"
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library,
                     Path(__file__).with_name("interposer.c"), "-ldl"], check=True)
-    write_inputs(folder)
-    return Bench(folder, Forks(library))
+    forks = Forks(library)
+
+    def run(command: str, words: list[str]) -> None:
+        code, said = forks.run(command, words, {}, folder / "inputs.err")
+        if code:
+            raise Broken(f"the inputs cannot be made: {said}")
+
+    write_inputs(folder, run)
+    return Bench(folder, forks)
 
 
 def attempt(bench: Bench, name: str, at: int, deed: str, expected: dict) -> Ended:
@@ -218,7 +226,9 @@ def main() -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", default=",".join(JOBS), help=f"of {', '.join(JOBS)}")
     parser.add_argument("--deeds", default=",".join(DEEDS), help=f"of {', '.join(DEEDS)}")
-    parser.add_argument("--first", type=int, default=1, help="of those the first to try")
+    parser.add_argument("--most", type=int, metavar="N",
+                        help="only N operations of a job and deed, drawn by --seed")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, 
                         help="of writes among writes only every N-th")
     options = parser.parse_args()
@@ -227,9 +237,11 @@ def main() -> int:
     with bench.forks:
         for name in options.jobs.split(","):
             operations, expected = bench.count(name)
-            numbers = chosen(operations, options.every)[options.first - 1:]
-            broken += sum(try_all(bench, name, deed, numbers, expected)
-                          for deed in options.deeds.split(","))
+            numbers = chosen(operations, options.every)
+            for deed in options.deeds.split(","):
+                drawn = random.Random(f"{options.seed} {name} {deed}").sample(
+                    numbers, min(len(numbers), options.most or len(numbers)))
+                broken += try_all(bench, name, deed, sorted(drawn), expected)
     print(f"{broken} broke a promise" + (f"; see {folder}" if broken else ""))
     if not broken:
         shutil.rmtree(folder)
