@@ -3,6 +3,7 @@
 As a program it answers lines of JSON, [command, words, environment, file for stdout, for stderr],
 with exit codes. A child ends as any Python program does.
 """
+import faulthandler
 import importlib
 import json
 import os
@@ -59,6 +60,7 @@ def serve() -> int:
             for number, place in enumerate(places, start=1):
                 os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            faulthandler.dump_traceback_later(PATIENCE_S - 10, file=2)
             os.environ |= environ
             sys.argv = [f"swinmpi-{command}", *words]
             return sys.modules[f"swinmpi.cli.{command}"].main(words)
