@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 120
+PATIENCE_S = 600
 COMMANDS = ("sample", "merge", "prepare", "train")
 # What they import late takes most of their time.
 MODULES = ("swinmpi.sampling.sample", "swinmpi.sampling.many", "swinmpi.training.prepare",
