@@ -14,6 +14,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP")  # JPEG: also several in one file (MPO), of which the first is it
 EXPECTED = "PNG, JPEG, WebP or TIFF"
 MAX_PIXELS = 2**28  # decoded, with the copies that takes, about 3 GiB of colour
+# Larger images are believed up to this ratio; deflate packs zeros 1030 times.
+BELIEVED_PIXELS, MOST_TIMES = 2**24, 2000
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
 # Pillow decodes 16-bit colour to one byte per sample, the high one; with the byte orders
 # exchanged, to the low one.
@@ -58,6 +60,7 @@ def read_pages(path: Path) -> list[Page]:
         pages = [page_of(path)]
     for page in pages:
         check_size(page.width, page.height)
+        check_claim(page, path.stat().st_size)
     return pages
 
 
@@ -82,6 +85,14 @@ def check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width} x {height} px are more than {MAX_PIXELS / 1e6:.0f} million; "
                          "cut it into smaller pictures or put it into an HDF5 stack")
+
+
+def check_claim(page: Page, num_bytes: int) -> None:
+    """ValueError for a large image that a file of `num_bytes` is too small to hold."""
+    claimed = page.height * page.width * page.channels * page.dtype.itemsize
+    if page.height * page.width > BELIEVED_PIXELS and claimed > MOST_TIMES * num_bytes:
+        raise ValueError(f"{page.width} x {page.height} px in {num_bytes} bytes: no picture is "
+                         "packed like that, it is damaged or made to fill the memory; leave it out")
 
 
 def page_of(path: Path) -> Page:

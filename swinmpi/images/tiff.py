@@ -1,5 +1,6 @@
 """TIFF in and out: every page an image, planar or not, 8 to 32 bit, with units of a finer grid."""
 import logging
+import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ def read_tiff_page(path: Path, number: int) -> Pixels:
     with opened(path) as tiff:
         page, plane = planes(tiff)[number]
         channels_of(page)
+        check_stored(page)
         if plane is None and is_pillows(page):
             return decoded_by_pillow(path, page.index)
         stored = page.asarray() if plane is None else contiguous_plane(tiff, page, plane)
@@ -222,6 +224,16 @@ def pixels_of(stored: np.ndarray, page: tifffile.TiffPage) -> Pixels:
         colour = (2 ** bits_of(page) - 1 - colour.astype(np.uint64)).astype(colour.dtype)
     alpha = np.ascontiguousarray(samples[..., -1]) if page.samplesperpixel > channels else None
     return Pixels(colour, alpha)
+
+
+def check_stored(page: tifffile.TiffPage) -> None:
+    """ValueError where strips or tiles are missing, which would be read as black."""
+    wanted = math.prod(page.chunked)
+    there = sum(bool(offset and count) for offset, count in
+                zip(page.dataoffsets, page.databytecounts, strict=False))
+    if there < wanted:
+        raise ValueError(f"{wanted - there} of {wanted} strips or tiles are missing; "
+                         "copy or write it again")
 
 
 def channels_of(page: tifffile.TiffPage) -> int:

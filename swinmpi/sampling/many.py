@@ -3,6 +3,7 @@ own, one run after the other with one model."""
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from swinmpi.sampling.request import (
 )
 from swinmpi.sampling.validation import GivenSettings, resolved, validated
 from swinmpi.storage.checkpoint import file_sha256
-from swinmpi.storage.files import OTHER_KINDS
+from swinmpi.storage.files import OTHER_KINDS, beside, remove, tell
+from swinmpi.storage.locking import open_locked
 from swinmpi.storage.outputs.result import read_process
 from swinmpi.storage.pictures.listing import (
     HDF5_SUFFIXES,
@@ -40,14 +42,14 @@ from swinmpi.storage.stack import Stack
 @dataclass(frozen=True)
 class ManyPlan:
     """Runs one after the other. request: of them all; found: the files; broken: those that cannot
-    be read, with the reason; before: outputs that this command made before."""
+    be read, with the reason; before: runs whose output this command made before."""
 
     request: SampleRequest
     plans: tuple[SamplingPlan, ...]
     num_pictures: int
     broken: dict[str, str]
     found: Found
-    before: tuple[str, ...]
+    before: tuple[SamplingPlan, ...]
 
 
 def plan_many(inputs: Sequence[str], asked: SampleRequest, given: GivenSettings,
@@ -90,9 +92,9 @@ def default_folder(inputs: Sequence[str], scale: int) -> Path:
 
 def stack_plans(stacks: Sequence[tuple[str, str]], asked: SampleRequest, given: GivenSettings,
                 num_ranks: int, broken: dict[str, str]
-                ) -> tuple[list[SamplingPlan], tuple[str, ...]]:
-    """(plans for HDF5 files, outputs that are there from this command). Validated; stacks as in
-    `Found`; those that cannot be read are added to `broken`."""
+                ) -> tuple[list[SamplingPlan], tuple[SamplingPlan, ...]]:
+    """(plans for HDF5 files, those whose output is there from this command). Validated; stacks as
+    in `Found`; those that cannot be read are added to `broken`."""
     plans, before, outputs = [], [], {}
     scale = resolved(asked, given).model.scale
     for address, name in stacks:
@@ -110,7 +112,7 @@ def stack_plans(stacks: Sequence[tuple[str, str]], asked: SampleRequest, given: 
             continue
         if output.exists() and not asked.overwrite:
             if was_made(made):
-                before.append(str(output))
+                before.append(replace(made, request=replace(made.request, overwrite=False)))
                 continue
             check_destination(replace(made.request, overwrite=False))
         plans.append(replace(made, request=replace(made.request, overwrite=asked.overwrite)))
@@ -188,7 +190,7 @@ def notes(made: ManyPlan) -> list[str]:
     if made.found.results:
         lines.append("left out, since swinmpi-sample made them (name them to use them): "
                      f"{named(made.found.results)}")
-    return lines + [f"{output}: was made by this command before" for output in made.before]
+    return lines + [f"{one.request.output}: was made by this command before" for one in made.before]
 
 
 def run_many(made: ManyPlan, world: World, stop: StopFlag) -> tuple[RunReport, list[str]]:
@@ -211,8 +213,23 @@ def begin(made: ManyPlan) -> None:
     """Say what is left out, and make room. On one process."""
     for line in notes(made):
         print(f"swinmpi: {line}", file=sys.stderr, flush=True)
+    for one in made.before:
+        clear(one)
     if made.num_pictures and made.request.overwrite:
         begin_afresh(made.request.output)
+
+
+def clear(made: SamplingPlan) -> None:
+    """Remove the OUT.partial of a run that was killed when its output was in place; that of another
+    run stays."""
+    from swinmpi.sampling.results import rehearse
+    partial = beside(made.request.output, ".partial")
+    if not partial.exists():
+        return
+    with suppress(OutputError):
+        rehearse(made)
+        with open_locked(partial) or nullcontext():
+            tell(remove(partial) or f"{partial}: was left by a kill, is removed")
 
 
 def summed(reports: Sequence[RunReport]) -> RunReport:

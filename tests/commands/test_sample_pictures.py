@@ -1,5 +1,6 @@
 """swinmpi-sample on pictures: a folder of any of them in, a folder of pictures out."""
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from swinmpi.cli.sample import main
 from swinmpi.images.imresize import imresize
 from swinmpi.images.pictures import Pixels, read_page
 from swinmpi.images.png import PngDetails, encode_png
+from swinmpi.storage.outputs import output as stack_output
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
 PROGRAMS = Path(__file__).parents[1] / "programs/mpi"
@@ -308,6 +310,35 @@ def test_several_hdf5_files_become_several(checkpoint, tmp_path, capsys):
     np.testing.assert_array_equal(sr_of(tmp_path / "sr" / "x_x2.h5"), sr_of(tmp_path / "alone.h5"))
     assert main(arguments(tmp_path / "in", tmp_path / "sr", checkpoint)) == 0, "nothing to do"
     assert "was made by this command before" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_beside_a_finished_file_goes(checkpoint, tmp_path, capsys, monkeypatch):
+    """Between its renaming and the removal of OUT.partial; one of another run stays."""
+    (tmp_path / "in").mkdir()
+    write_stack(tmp_path / "in" / "x.h5", smooth_stack(2, 14, 18))
+    command = arguments(tmp_path / "in", tmp_path / "sr", checkpoint)
+    left = tmp_path / "sr" / "x_x2.h5.partial"
+    for more, stays in (("sampler.steps=3", False), ("sampler.seed=5", True)):
+        shutil.rmtree(tmp_path / "sr", ignore_errors=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(stack_output, "remove", lambda _: "left")
+            assert main([*command, "--set", more]) == 0
+        partial = left.read_bytes()
+        if stays:
+            left.unlink()
+            assert main([*command, "--overwrite"]) == 0
+            left.write_bytes(partial)
+        capsys.readouterr()
+        assert main(command) == 0
+        assert ("is removed" in capsys.readouterr().err) != stays
+        assert left.exists() == stays
+
+
+def test_several_hdf5_files_of_other_settings(checkpoint, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("x", "y"):
+        write_stack(tmp_path / "in" / f"{name}.h5", smooth_stack(2, 14, 18, seed=ord(name)))
+    assert main(arguments(tmp_path / "in", tmp_path / "sr", checkpoint)) == 0
     assert main(arguments(tmp_path / "in", tmp_path / "sr", checkpoint, "sampler.seed=1")) == 2
     with h5py.File(tmp_path / "sr" / "y_x2.h5") as file:
         assert file["entry/data/sr"].shape == (2, 28, 36)

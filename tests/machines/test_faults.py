@@ -24,6 +24,7 @@ from swinmpi.storage.locking import open_locked
 from swinmpi.storage.outputs.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
 from tests.machines.faults.kill import KILLS, attempt, make_bench
+from tests.machines.fuzz.photos import write_photos
 from tests.support.programs import run_program
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
@@ -286,3 +287,29 @@ def test_out_of_memory_halves_the_micro_batch(mpirun, inputs, tmp_path):
     assert (finished.err.count("\n") == 1
             and "out of memory: going on with micro-batches of 2 windows" in finished.err), finished
     assert np.abs(sr_of(tmp_path / "out.h5").astype(int) - sr_of(inputs / "out.h5")).max() <= 1
+
+
+# folders of pictures
+
+def test_of_two_jobs_on_one_folder_of_pictures_one_goes_on(inputs, tmp_path):
+    write_photos(tmp_path / "photos")
+    program = [sys.executable, *COMMAND, *arguments(tmp_path / "photos", tmp_path / "sr",
+                                                    inputs / "model.safetensors", *ONE_BY_ONE)]
+    finished = []
+    jobs = [Thread(target=lambda: finished.append(run_program(program, 300, {}))) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    first, second = sorted(finished, key=lambda job: job.code)
+    assert first.code == 0 and second.code in (0, 2), finished
+    assert second.code == 0 or "another run is writing it" in second.err.splitlines()[-1], second
+    assert "Traceback" not in first.err + second.err
+    alone = arguments(tmp_path / "photos", tmp_path / "alone", inputs / "model.safetensors")
+    assert main(alone) == 0
+    assert pictures_in(tmp_path / "sr") == pictures_in(tmp_path / "alone")
+
+
+def pictures_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*")
+            if path.is_file() and path.name != "swinmpi.jsonl"}

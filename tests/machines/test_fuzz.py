@@ -108,6 +108,6 @@ def test_a_file_that_crashes_hdf5_harms_no_rank(tmp_path, mpirun):
 
 
 def test_a_few_damaged_files_of_every_kind():
-    done = subprocess.run([sys.executable, FUZZ / "fuzz.py", "--cases", "8", "--seed", "7",
+    done = subprocess.run([sys.executable, FUZZ / "fuzz.py", "--cases", "12", "--seed", "7",
                            "--verbose"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

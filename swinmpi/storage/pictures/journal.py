@@ -11,16 +11,19 @@
 Lines are only added, each safe from a power cut before the next thing is done. A kill may cut the
 last one, which is then taken away.
 """
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from swinmpi.errors import OutputError
+from swinmpi.errors import ConfigError, OutputError
 from swinmpi.storage.files import as_output_error, sync_folder, system_reason
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.outputs.partial import differing_keys, shortened
+from swinmpi.storage.values import ValueRange
 
 NAME, FORMAT = "swinmpi.jsonl", 1
 ADVICE = "make room and start again, finished pictures are kept"
@@ -41,6 +44,7 @@ class Memory:
 
     def learn(self, line: Mapping[str, Any]) -> None:
         """One more line. KeyError, TypeError, ValueError where it is not ours."""
+        check(line)
         if "settings" in line:
             self.settings = line["settings"]
             self.ranges, self.pages, self.is_over = {}, {}, False
@@ -60,6 +64,22 @@ class Memory:
     def owns(self, target: str) -> bool:
         """Whether a file of that name is from us."""
         return target in self.begun or target in self.pictures
+
+
+def check(line: Mapping[str, Any]) -> None:
+    """ValueError unless what a line says is of the kinds that are written."""
+    page, ranges = line.get("page", ["", 0]), line.get("range", {})
+    names = [line.get(name, "") for name in ("picture", "writing", "input")]
+    sound = (isinstance(line.get("settings", {}), dict) and isinstance(ranges, dict)
+             and isinstance(page, list) and [*map(type, page)] == [str, int]
+             and all(isinstance(name, str) for name in names)
+             and (not {"page", "picture"} & line.keys() or {"input", "figures"} <= line.keys())
+             and ("picture" not in line or type(line.get("bytes")) is int)
+             and all(type(end) in (int, float) for ends in ranges.values() for end in ends))
+    if not sound:
+        raise ValueError(f"a line says {str(dict(line))[:80]}")
+    for ends in ranges.values():
+        ValueRange(*ends)
 
 
 class Journal:
@@ -110,6 +130,8 @@ def read_memory(folder: Path) -> Memory:
 def read_lines(path: Path) -> tuple[list[bytes], int]:
     """(whole lines, where they end)."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
         content = path.read_bytes()
     except OSError as error:
         raise OutputError(f"{path}: cannot be read ({error.strerror}); choose another --output"
@@ -124,9 +146,10 @@ def memory_of(path: Path, lines: list[bytes]) -> Memory:
         if said and said[0].get("format") != FORMAT:
             raise ValueError(f"format {said[0].get('format')}")
         return Memory(said)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise OutputError(f"{path}: is not the journal of a folder of ours ({error}); "
-                          "move it away, or choose another --output") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError,
+            ConfigError) as error:
+        raise OutputError(f"{path}: is damaged, or not the journal of a folder of ours ({error}); "
+                          "choose another --output, or delete it and use --overwrite") from None
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

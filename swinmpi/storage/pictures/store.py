@@ -6,25 +6,25 @@ A kill at any moment leaves whole pictures, and a journal by which the same comm
 """
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any
 
 import numpy as np
 
 from swinmpi.errors import OutputError
-from swinmpi.images import png
 from swinmpi.images.pictures import Pixels
 from swinmpi.storage.files import (
     as_output_error,
     check_by_trying,
     is_too_long,
     is_writable,
-    sync_folder,
     system_reason,
+    tell,
 )
+from swinmpi.storage.pictures.encoding import encode, written
 from swinmpi.storage.pictures.journal import (
     ADVICE,
     NAME,
@@ -34,12 +34,11 @@ from swinmpi.storage.pictures.journal import (
     is_there,
     read_memory,
 )
-from swinmpi.storage.pictures.listing import Picture, is_tiff_name
+from swinmpi.storage.pictures.listing import Picture
 from swinmpi.storage.pictures.source import PictureSet, PictureStack, read_picture
 from swinmpi.storage.values import ValueRange
 
 PARTIAL = ".partial"
-Details = TypeVar("Details")
 
 
 class PictureStore:
@@ -56,17 +55,21 @@ class PictureStore:
         OutputError as of `check_folder`, and when another run writes there.
         """
         self.folder, self.stack, self.scale = folder, stack, scale
-        with as_output_error(folder, "cannot write here ({reason})", "choose another --output",
-                             reason=system_reason):
-            (folder / PARTIAL).mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(folder)
-        memory = self.journal.memory
-        if memory.settings is None or differing(memory.settings, settings):
-            if memory.settings is not None and not overwrite:
-                self.close()
-                raise_other_settings(folder, memory, settings)
-            self.journal.add(format=1, settings=dict(settings))
         self._growing: dict[int, np.ndarray] = {}
+        make_folder(folder)
+        self.journal = Journal(folder)
+        try:
+            # Only under the journal's lock: another run that ends removes what it left there.
+            make_folder(folder / PARTIAL)
+            memory = self.journal.memory
+            if memory.settings is None or differing(memory.settings, settings):
+                if memory.settings is not None and not overwrite:
+                    raise_other_settings(folder, memory, settings)
+                self.journal.add(format=1, settings=dict(settings))
+            self._publish_waiting()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def memory(self) -> Memory:
@@ -118,12 +121,7 @@ class PictureStore:
             with written(self._spool(picture, number)) as file:
                 np.save(file, colour)
             self.journal.add(page=[picture.target, number], input=content, figures=noted)
-            if all(self._has_page(picture, page.number, content) for page in picture.pages):
-                self._publish(picture, content, self._spooled(picture),
-                              [self.memory.pages[picture.target, page.number]["figures"]
-                               for page in picture.pages])
-                for page in picture.pages:
-                    self._spool(picture, page.number).unlink(missing_ok=True)
+            self._publish_pages(picture, content)
 
     def finish(self, provenance: Mapping[str, Any], failed: Collection[int] = ()) -> Path:
         """See `ImageStore`; returns the folder. A file with failed pages is left out."""
@@ -142,6 +140,9 @@ class PictureStore:
         """Let go of the folder; it can be gone on with."""
         self._growing = {}
         self.journal.close()
+
+    def _is_published(self, picture: Picture, content: str) -> bool:
+        return is_published(self.folder, self.memory, picture, content)
 
     def _has_page(self, picture: Picture, number: int, content: str) -> bool:
         return has_page(self.folder, self.memory, picture, number, content)
@@ -162,6 +163,27 @@ class PictureStore:
         # torch takes seconds to import; the first error must not wait for it
         from swinmpi.images.imresize import imresize
         return Pixels(colour, imresize(alpha, size=colour.shape[:2]))
+
+    def _publish_waiting(self) -> None:
+        """Files all of whose pages are done: a kill came before they could appear."""
+        for image_index in range(self.stack.num_images):
+            picture, _ = self.stack.member(image_index)
+            content = self.stack.content_of(image_index)
+            if len(picture.pages) > 1 and not self._is_published(picture, content):
+                with as_output_error(self.folder / picture.target, "cannot be written ({reason})",
+                                     ADVICE, reason=system_reason):
+                    self._publish_pages(picture, content)
+
+    def _publish_pages(self, picture: Picture, content: str) -> None:
+        """The file appears if none of its pages is missing."""
+        if not all(self._has_page(picture, page.number, content) for page in picture.pages):
+            return
+        self._publish(picture, content, self._spooled(picture),
+                      [self.memory.pages[picture.target, page.number]["figures"]
+                       for page in picture.pages])
+        for page in picture.pages:
+            with suppress(OSError):  # it goes with the folder, at the end
+                self._spool(picture, page.number).unlink(missing_ok=True)
 
     def _publish(self, picture: Picture, content: str, pages: Iterator[Pixels],
                  figures: list[dict[str, float]]) -> None:
@@ -185,10 +207,13 @@ def is_done(folder: Path, memory: Memory, stack: PictureStack, image_index: int)
     """Whether the page is there, in its picture or waiting for it."""
     picture, number = stack.member(image_index)
     content = stack.content_of(image_index)
+    return (is_published(folder, memory, picture, content)
+            or has_page(folder, memory, picture, number, content))
+
+
+def is_published(folder: Path, memory: Memory, picture: Picture, content: str) -> bool:
     told = memory.pictures.get(picture.target)
-    if told is not None and told["input"] == content:
-        return is_there(folder, told)
-    return has_page(folder, memory, picture, number, content)
+    return told is not None and told["input"] == content and is_there(folder, told)
 
 
 def has_page(folder: Path, memory: Memory, picture: Picture, number: int, content: str) -> bool:
@@ -242,6 +267,10 @@ def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any]
                               "with --overwrite")
         if final.is_dir():
             raise OutputError(f"{final}: is a folder; choose another --output")
+        for above in final.relative_to(folder).parents[:-1]:
+            if os.path.lexists(folder / above) and not (folder / above).is_dir():
+                raise OutputError(f"{folder / above}: is no folder, where {final} should go; "
+                                  "choose another --output")
 
 
 def range_before(folder: Path, stack: PictureStack) -> ValueRange | None:
@@ -262,52 +291,31 @@ def begin_afresh(folder: Path) -> None:
 
 
 def end_run(folder: Path) -> None:
-    """All that could be made is there: remove what only an unfinished run needs."""
-    shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-    with Journal(folder) as journal:
-        journal.add(over=True)
+    """All that could be made is there: remove what only an unfinished run needs. What cannot be
+    done is told, the pictures are complete."""
+    left: list[str] = []
+    try:
+        with Journal(folder) as journal:
+            shutil.rmtree(folder / PARTIAL, onerror=lambda _, path, error: left.append(
+                f"{path} is left behind ({system_reason(error[1])}), delete it"))
+            journal.add(over=True)
+    except OutputError as error:
+        left.append(str(error))
+    if left:
+        tell(f"{folder}: is complete, but {left[0]}")
+
+
+def make_folder(folder: Path) -> None:
+    """With those above it, where it is missing. OutputError where that fails."""
+    with as_output_error(folder, "cannot write here ({reason})", "choose another --output",
+                         reason=system_reason):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def raise_other_settings(folder: Path, memory: Memory, settings: Mapping[str, Any]) -> None:
     raise OutputError(f"{folder}: its pictures were made with other settings "
                       f"({differing(memory.settings, settings)} differ, see {NAME}); choose "
                       "another --output, or replace them with --overwrite")
-
-
-def encode(file: BinaryIO, picture: Picture, pages: Iterator[Pixels], scale: int) -> None:
-    """A TIFF for a TIFF, a PNG for everything else, with what belongs to the picture."""
-    if is_tiff_name(picture.target):
-        from swinmpi.images import tiff
-        details = details_or(tiff.TiffDetails(),
-                             lambda: tiff.read_details(picture.path).scaled(scale))
-        num_bytes = sum(page.height * page.width * 4 * page.dtype.itemsize
-                        for page in picture.pages) * scale**2
-        tiff.write_tiff(file, pages, num_bytes, details)
-        return
-    details = details_or(png.PngDetails(), lambda: png.read_details(picture.path, scale))
-    for pixels in pages:
-        for piece in png.encode_png(pixels, details):
-            file.write(piece)
-
-
-def details_or(none: Details, read: Callable[[], Details]) -> Details:
-    """What is said besides the pixels; `none` where that is damaged: the picture matters more."""
-    try:
-        return read()
-    except Exception:  # noqa: BLE001 - decoders raise anything on damaged files
-        return none
-
-
-@contextmanager
-def written(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
-    """A file that appears under its name when it is whole and on the disk."""
-    temporary = temporary or path.with_name(f"{path.name}.new")
-    with open(temporary, "w+b") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
 
 
 def fits(part: np.ndarray | None, top: int, left: int, shape: tuple[int, int, int],

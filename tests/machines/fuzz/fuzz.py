@@ -25,6 +25,7 @@ sys.path[:0] = [str(Path(__file__).parents[3])]
 import torch  # noqa: E402
 
 from swinmpi.cli import evaluate, prepare, sample, train  # noqa: E402
+from tests.machines.fuzz.photos import PHOTOS, SOUND  # noqa: E402
 from tests.machines.fuzz.subjects import Subject, make_files, subjects  # noqa: E402
 
 for module in ("evaluation.evaluate", "evaluation.demo", "training.prepare", "training.train",
@@ -52,7 +53,8 @@ class Case:
         command = random.Random(f"{self.seed} {self.number} command").choice(self.subject.commands)
         damaged = (folder / "run" / Path(self.subject.file).relative_to("run") if self.in_run
                    else folder / self.subject.file)
-        places = {"{file}": str(damaged), "{base}": str(base), "{run}": str(folder / "run")}
+        places = {"{file}": str(damaged), "{base}": str(base), "{run}": str(folder / "run"),
+                  "{folder}": str(damaged.parent)}
         return [replace_all(word, places) for word in command]
 
     @property
@@ -66,6 +68,9 @@ class Case:
             shutil.copytree(base / "run", folder / "run")
         if self.subject.file == "virtual.h5":
             shutil.copy(base / "source.h5", folder)
+        if self.subject.kind == "pictures":
+            (folder / PHOTOS).mkdir()
+            shutil.copy(base / PHOTOS / SOUND, folder / PHOTOS)
         content = (base / self.subject.file).read_bytes()
         (folder / self.subject.file).write_bytes(
             self.subject.damage(content, random.Random(f"{self.seed} {self.number}")))
@@ -95,7 +100,7 @@ def main() -> int:
         quietly(lambda: make_files(base))
         outcomes = [report(outcome, options)
                     for outcome in outcomes_of(range(options.first, options.first + options.cases),
-                                               options.seed, base, work, options.jobs)]
+                                               options, base, work)]
         if options.keep:
             shutil.copytree(work, options.keep, dirs_exist_ok=True)
     finally:
@@ -110,17 +115,20 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--first", type=int, default=0, help="number of the first case")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--jobs", type=int, default=2, help="cases at a time")
+    made.add_argument("--kinds", help="only these, such as pictures,HDF5 words")
     made.add_argument("--keep", type=Path, help="keep the files here")
     made.add_argument("--verbose", action="store_true")
     return made
 
 
-def outcomes_of(numbers: range, seed: int, base: Path, work: Path, jobs: int):
-    """Run the cases, `jobs` at a time; yields an Outcome for each as it ends."""
-    turns, running = subjects(), {}
-    waiting = [Case(number, seed, turns[number % len(turns)]) for number in reversed(numbers)]
+def outcomes_of(numbers: range, options, base: Path, work: Path):
+    """Run the cases, some at a time; yields an Outcome for each as it ends."""
+    kinds, running = options.kinds and options.kinds.split(","), {}
+    turns = [subject for subject in subjects() if not kinds or subject.kind in kinds]
+    waiting = [Case(number, options.seed, turns[number % len(turns)])
+               for number in reversed(numbers)]
     while waiting or running:
-        while waiting and len(running) < jobs:
+        while waiting and len(running) < options.jobs:
             case = waiting.pop()
             folder = work / str(case.number)
             case.write(base, folder)

@@ -1,7 +1,9 @@
 """Ways to damage a file: random ones, and such that aim at what its format means."""
 import json
 import random
+import re
 import struct
+import zlib
 
 EVIL_NUMBERS = (0, 1, 2, 3, 7, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1,
                 2**64 - 1)
@@ -14,6 +16,11 @@ EVIL_TAILS = (" &a", ": 1", " *a", " !!python/object:os.system x", " | >", " [",
               "\0", "é")
 HDF5_SIGNATURES = (b"\x89HDF", b"OHDR", b"OCHK", b"TREE", b"HEAP", b"SNOD", b"GCOL", b"FRHP",
                    b"FHDB", b"BTHD", b"BTLF", b"FAHD", b"EAHD", b"EAIB", b"FADB", b"FSHD", b"SMTB")
+
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"iCCP", b"eXIf", b"zTXt", b"iTXt", b"pHYs",
+              b"acTL", b"fcTL", b"sBIT", b"gAMA")
+TIFF_TAGS = (254, 256, 257, 258, 259, 262, 270, 273, 274, 277, 278, 279, 282, 283, 284, 296, 317,
+             320, 322, 323, 324, 325, 330, 338, 339, 347, 529, 530, 34675, 32997, 50838, 50839)
 
 
 def damage(content: bytes, rng: random.Random) -> bytes:
@@ -38,6 +45,72 @@ def damage_hdf5(content: bytes, rng: random.Random) -> bytes:
                       else [0])
             content = poke(content, rng, rng.choice(places or [0])
                            + rng.randrange(160 if kind == "structure" else 2048))
+    return content
+
+
+def damage_png(content: bytes, rng: random.Random) -> bytes:
+    """Random damage, or such within chunks whose checksums are right again."""
+    if rng.random() < 0.3:
+        return damage(content, rng)
+    place, chunks = 8, []
+    while place + 12 <= len(content):
+        length = int.from_bytes(content[place:place + 4], "big")
+        chunks.append((content[place + 4:place + 8], content[place + 8:place + 8 + length]))
+        place += 12 + length
+    at = rng.randrange(len(chunks))
+    kind = rng.choice((chunks[at][0], chunks[at][0], chunks[at][0], *PNG_CHUNKS))
+    body = damage(chunks[at][1], rng) if chunks[at][1] else rng.randbytes(rng.choice((1, 13, 600)))
+    chunks[at:at + rng.choice((0, 1, 1, 1))] = [(kind, body)]
+    if rng.random() < 0.2:
+        rng.shuffle(chunks)
+    return content[:8] + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks)
+
+
+def damage_tiff(content: bytes, rng: random.Random) -> bytes:
+    """Mostly entries of directories and the words behind them: most bytes are pixels."""
+    order = ">" if content[:2] == b"MM" else "<"
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        places = directory_entries(content, order)
+        if not places or rng.random() < 0.25:
+            content = damage(content, rng)
+            continue
+        place = rng.choice(places)
+        kind = rng.choice(("tag", "type", "count", "value", "value", "value"))
+        offset, form = {"tag": (0, "H"), "type": (2, "H"), "count": (4, "I"),
+                        "value": (8, rng.choice("HI"))}[kind]
+        new = {"tag": rng.choice(TIFF_TAGS), "type": rng.randrange(20)}.get(
+            kind, rng.choice(EVIL_NUMBERS) & (0xffff if form == "H" else 0xffffffff))
+        packed = struct.pack(order + form, new)
+        place += offset
+        content = content[:place] + packed + content[place + len(packed):]
+    return content
+
+
+def directory_entries(content: bytes, order: str) -> list[int]:
+    """Where the entries of a classic TIFF's directories begin."""
+    places, seen = [], set()
+    at = struct.unpack(order + "I", content[4:8])[0] if len(content) >= 8 else 0
+    while 8 <= at <= len(content) - 6 and at not in seen:
+        seen.add(at)
+        count = struct.unpack(order + "H", content[at:at + 2])[0]
+        places += [at + 2 + 12 * number for number in range(count)]
+        after = at + 2 + 12 * count
+        at = struct.unpack(order + "I", content[after:after + 4])[0] if (
+            after + 4 <= len(content)) else 0
+    return [place for place in places if place + 12 <= len(content)]
+
+
+def damage_described(content: bytes, rng: random.Random) -> bytes:
+    """Numbers in what ImageJ and OME say of their planes, at the same length."""
+    if rng.random() < 0.3:
+        return damage_tiff(content, rng)
+    found = list(re.finditer(rb"\d+", content))
+    for _ in range(rng.choice((1, 1, 2)) if found else 0):
+        number = rng.choice(found)
+        new = rng.choice((b"9", b"0", b"1", b"-", b".", b"e", b"x"))
+        content = content[:number.start()] + new * len(number[0]) + content[number.end():]
     return content
 
 

@@ -11,13 +11,18 @@ import numpy as np
 import torch
 
 from swinmpi.cli import sample, train
+from tests.machines.fuzz.hostile import hostile_stack
 from tests.machines.fuzz.mutate import (
     change_leaf,
     damage,
+    damage_described,
     damage_hdf5,
+    damage_png,
     damage_safetensors,
+    damage_tiff,
     damage_yaml,
 )
+from tests.machines.fuzz.photos import DAMAGED_PHOTOS, PHOTOS, write_photos
 from tests.support.sampling import smooth_stack, write_checkpoint, write_stack
 from tests.support.training import as_arguments, settings, write_pairs
 
@@ -29,7 +34,7 @@ PREPARE = ["--set", "data.size_px=8", "--set", "data.scale=2", "--set", "data.cr
 class Subject:
     """A file below the base folder, how it is damaged, and the command lines that read it: words,
     in which {file} stands for the damaged file, {base} for the folder of sound ones, {run} for
-    the case's own copy of the training run."""
+    the case's own copy of the training run, {folder} for the folder in which it lies."""
 
     kind: str
     file: str
@@ -72,6 +77,7 @@ def make_files(base: Path) -> None:
         raise RuntimeError(f"the sound files cannot be made: exit codes {ran}")
     for path in (ROOT / "configs/train").glob("*.yaml"):
         shutil.copy(path, base)
+    write_photos(base / PHOTOS)
 
 
 def nexus(path: Path, images: np.ndarray) -> None:
@@ -137,12 +143,28 @@ def subjects() -> list[Subject]:
          "--dry-run"),
         ("prepare", "{base}/plain.h5", "--output", "out.h5", "--overwrite", "--config", "{file}",
          "--dry-run"))) for path in sorted((ROOT / "configs/train").glob("*.yaml"))]
-    # Taken in turn: half HDF5 files, a quarter each YAML and what training writes.
+    # Taken in turn: half HDF5, a third pictures, a sixth each YAML and what training writes.
     hdf5, trained = [*stacks, *evaluated, pairs], [weights, states[0], weights, states[1], weights,
                                                    states[2]]
+    hostile = Subject("HDF5 words", "plain.h5", hostile_stack, plain)
+    photos = picture_subjects()
     turns = range(len(hdf5) * len(trained))
     return [choices[number % len(choices)] for number in turns
-            for choices in (hdf5, settings_files, hdf5[::-1], trained)]
+            for choices in (hdf5, photos, settings_files, [hostile], photos[::-1], trained)]
+
+
+def picture_subjects() -> list[Subject]:
+    """Pictures beside a sound one, and alone."""
+    to_folder = ("--output", "out", "--overwrite", "--checkpoint", "{base}/tiny.safetensors")
+    to_pairs = ("--output", "out.h5", "--overwrite", *PREPARE, "--set", "data.flat_reject=0.0")
+    commands = (("sample", "{folder}", *to_folder), ("prepare", "{folder}", *to_pairs),
+                ("sample", "{file}", *to_folder), ("sample", "{folder}", *to_folder, "--dry-run"),
+                ("prepare", "{folder}", *to_pairs, "--lr-only"))
+    ways = {"png": damage_png, "tif": damage_tiff, "jpg": damage, "webp": damage}
+    described = {"imagej.tif": damage_described, "ome.tif": damage_described}
+    return [Subject("pictures", f"{PHOTOS}/{name}",
+                    described.get(name, ways[name.rpartition(".")[2]]), commands)
+            for name in DAMAGED_PHOTOS]
 
 
 def evaluation(sr: str, hr: str, lr: str) -> tuple[str, ...]:
