@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import h5py
 
 from swinmpi.storage.attributes import DAMAGE
-from swinmpi.storage.layout import find_problem, looks_plain
+from swinmpi.storage.layout import EXPECTED, find_problem, looks_plain
 from swinmpi.storage.values import most_usual
 
 NAMED = 8
@@ -21,11 +21,12 @@ class Found:
     """Of a search.
 
     stacks: by path; near: datasets that look like images but are no stack, with shape and
-    dtype; outside: links to other files, not followed; broken: links that lead nowhere.
+    dtype, and why they are none; outside: links to other files, not followed; broken: links
+    that lead nowhere.
     """
 
     stacks: dict[str, h5py.Dataset] = field(default_factory=dict)
-    near: list[str] = field(default_factory=list)
+    near: dict[str, str] = field(default_factory=dict)
     outside: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
@@ -38,7 +39,9 @@ class Found:
 
     def in_words(self) -> str:
         """What there is instead of stacks, to stand behind "found none"; empty for nothing."""
-        titles = {"but ": self.near, "links that lead nowhere: ": self.broken,
+        near = [f"{name} ({why})" for name, why in self.near.items()] \
+            if len(self.near) == 1 else [*self.near]
+        titles = {"but ": near, "links that lead nowhere: ": self.broken,
                   "links to other files, which swinmpi-sample follows with --allow-external: ":
                   self.outside}
         return "".join(f", {title}{listed(names)}" for title, names in titles.items() if names)
@@ -87,7 +90,8 @@ class Search:
         elif is_stack(item, self.axes):
             self.found.stacks[path] = item
         elif is_near(item):
-            self.found.near.append(f"{path} {item.shape} {item.dtype}")
+            why = find_problem(item, self.axes).removeprefix(f"expected {EXPECTED}, ")
+            self.found.near[f"{path} {item.shape} {item.dtype}"] = why
 
     def _note_links(self, path: str, group: h5py.Group) -> None:
         for name, link in soft_links(group):
@@ -126,7 +130,7 @@ def is_near(item) -> bool:
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         return False
     sides = [size for size in item.shape if size >= FEWEST_PX]
-    return len(sides) >= 2 and item.dtype.kind in "biufc"
+    return len(sides) >= 2 and item.dtype.kind in "biufcV"
 
 
 def listed(names: list[str]) -> str:
