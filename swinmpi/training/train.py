@@ -39,6 +39,7 @@ from swinmpi.training.setup import (
     start_folder,
 )
 from swinmpi.training.validation import validate
+from swinmpi.training.values import values_of
 
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 
@@ -203,14 +204,6 @@ class Trainer:
             load_moments(self.optimizer, state["optimizer"]["state"])
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["torch_rng"])
-
-
-def values_of(pairs: PairReader) -> dict:
-    """What a checkpoint keeps of the values it was trained on: those that are -1 and 1, and their
-    dtype; empty where the pairs do not tell."""
-    if pairs.value_range is None:
-        return {}
-    return {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
