@@ -13,9 +13,14 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
-from swinmpi.sampling.ranges import SettledRange, TrainedRange, settle_range, trained_range
+from swinmpi.sampling.ranges import (
+    SettledRange,
+    TrainedRange,
+    how_unlike,
+    settle_range,
+    trained_range,
+)
 from swinmpi.sampling.request import open_stack, output_plan
-from swinmpi.sampling.sharpness import how_unlike
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
 from swinmpi.storage.outputs.mpio import SharedPartial

@@ -4,7 +4,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from swinmpi.images.detail import usual_detail
-from swinmpi.sampling.sharpness import how_unlike
+from swinmpi.sampling.ranges import how_unlike
 from swinmpi.storage.stack import Stack
 from tests.support.sampling import write_stack
 
