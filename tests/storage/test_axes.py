@@ -147,6 +147,21 @@ def test_dots_per_length_become_more_and_what_is_unsure_is_told():
         assert any(line.startswith("attribute affine") and "is kept" in line for line in told)
 
 
+def test_the_axes_of_emd(tmp_path):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        group = file.create_group("data/a")
+        group.attrs["emd_group_type"], group["data"] = 1, images(2, 3, 8, 10)
+        for number, (name, size) in enumerate(zip("tzyx", (2, 3, 8, 10), strict=True), 1):
+            group[f"dim{number}"] = np.arange(size) * 0.5
+            group[f"dim{number}"].attrs["name"] = np.bytes_(name)
+    out = doubled(tmp_path / "in.h5", tmp_path / "out.h5")
+    with h5py.File(out) as file:
+        data = file["entry/data"]
+        assert data["sr"].attrs["DIMENSION_LABELS"].tolist() == [*"tzyx"]
+        assert data["dim4"][:3].tolist() == [-0.125, 0.125, 0.375]
+        assert data["dim2"][:].tolist() == [0, 0.5, 1] and data["dim2"].attrs["name"] == b"z"
+
+
 def write_tomogram(path):
     with h5py.File(path, "w") as file:
         file.attrs["default"] = "entry"

@@ -78,6 +78,7 @@ def axis_namings(dataset: h5py.Dataset,
              ("axes", nexus_names(dataset, group)),
              ("dimension scales", scale_names(dataset)),
              ("axistags", axistags(dataset)),
+             ("EMD's dim1, dim2 ...", emd_names(dataset, group or dataset.parent)),
              *((name, listed_names(dataset, name)) for name in LISTS),
              ("DimensionOrder", [*reversed(text_attribute(dataset, "DimensionOrder") or "")])]
     return [(where, names) for where, names in found if len(names) == len(dataset.shape)]
@@ -156,6 +157,19 @@ def axistags(dataset: h5py.Dataset) -> list[str]:
     with suppress(ValueError, TypeError, KeyError):
         return [str(axis["key"]) for axis in json.loads(text)["axes"]]
     return []
+
+
+def emd_names(dataset: h5py.Dataset, group: h5py.Group) -> list[str]:
+    """The attributes `name` of dim1, dim2 ... beside it, as EMD has them (emdatasets.com); [] in
+    other groups."""
+    if "emd_group_type" not in group.attrs:
+        return []
+    names = []
+    for number in range(1, len(dataset.shape) + 1):
+        link = group.get(f"dim{number}", getlink=True)
+        item = group[f"dim{number}"] if isinstance(link, h5py.HardLink) else None
+        names.append(text_attribute(item, "name") or "" if item is not None else "")
+    return names
 
 
 def interpreted(dataset: h5py.Dataset) -> tuple[str, Letters, str | None]:
