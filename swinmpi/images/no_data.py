@@ -18,6 +18,13 @@ class NoData:
     def __bool__(self) -> bool:
         return bool(self.values) or self.low > -np.inf or self.high < np.inf
 
+    def in_words(self) -> str:
+        """-9999, and what is not in 0 to 400."""
+        values = ", ".join(f"{value:.9g}" for value in self.values)
+        limits = ("" if self.low == -np.inf and self.high == np.inf else
+                  f"what is not in {self.low:.6g} to {self.high:.6g}")
+        return " and ".join(filter(None, (values, limits)))
+
     def marks(self, raw: np.ndarray) -> np.ndarray:
         """True where a raw value means no data; NaN and infinities are not looked at."""
         found = (raw < self.low) | (raw > self.high)

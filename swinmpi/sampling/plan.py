@@ -92,9 +92,9 @@ def facts_of(stack: Stack | PictureStack, scale: int) -> StackFacts:
                        stack.channels, stack.layout, stack.dtype, stack.words)
     if isinstance(stack, PictureStack):
         return facts
-    remark = stack.described.remark
-    return replace(facts, layout=stack.arrangement.layout,
-                   remarks=(*([remark] if remark else []), *carried(stack, scale)))
+    no_data = f"no data: {stack.no_data.in_words()}" if stack.no_data else None
+    return replace(facts, layout=stack.arrangement.layout, remarks=(
+        *filter(None, (stack.described.remark, no_data, stack.unwritten)), *carried(stack, scale)))
 
 
 def describe(plan: SamplingPlan) -> str:

@@ -2,6 +2,7 @@
 packs in the end."""
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from swinmpi.parallel.comm import World
@@ -12,7 +13,13 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
-from swinmpi.sampling.ranges import SettledRange, TrainedRange, settle_range, trained_range
+from swinmpi.sampling.ranges import (
+    SettledRange,
+    TrainedRange,
+    how_unlike,
+    settle_range,
+    trained_range,
+)
 from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
@@ -67,7 +74,7 @@ class Results:
         request, config, job = self.plan.request, self.plan.config, self.plan.request.pictures
         self.output = PictureStore(request.output, self.stack, config.model.scale, job.settings,
                                    request.overwrite)
-        settled = settle_pictures(self.plan, self.stack, self.output.range_before())
+        settled = settle(self.plan, self.stack, self.output.range_before())
         if settled.is_measured:
             self.output.keep_range(settled.values)
         self._tell(settled)
@@ -153,16 +160,19 @@ def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
             before = None if request.overwrite else range_before(request.output, stack)
             num_done = count_done(request.output, stack, request.pictures.settings,
                                   request.overwrite)
-            return settle_pictures(plan, stack, before), num_done
+            return settle(plan, stack, before), num_done
         settled, deciding = identify(plan, stack)
         return settled, check_resuming(request.output, stack, output_plan(request, plan.config),
                                        deciding, request.overwrite)
 
 
-def settle_pictures(plan: SamplingPlan, stack: PictureStack,
-                    before: ValueRange | None) -> SettledRange:
-    """The value range of pictures; before: what their folder was begun with."""
-    return settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
+def settle(plan: SamplingPlan, stack: Stack | PictureStack,
+           before: ValueRange | None) -> SettledRange:
+    """The value range of a stack; a run that begins says as well how unlike the trained images it
+    looks."""
+    settled = settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
+    unlike = how_unlike(stack, read_header(plan.request.checkpoint)) if before is None else None
+    return replace(settled, remarks=(*settled.remarks, *filter(None, [unlike])))
 
 
 def trained_of(plan: SamplingPlan) -> TrainedRange | None:
@@ -177,5 +187,5 @@ def identify(plan: SamplingPlan, stack: Stack) -> tuple[SettledRange, dict]:
     request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
     # To measure it is to read the whole stack: not once more after every interruption.
     before = measured_before(request.output, stack.identity(), checkpoint)
-    settled = settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
+    settled = settle(plan, stack, before)
     return settled, fingerprint(plan, stack, checkpoint, settled.values)

@@ -4,9 +4,6 @@ from collections.abc import Collection
 import h5py
 import numpy as np
 
-from swinmpi.images.no_data import as_stored
-
-NO_DATA_NAMES = {"fillvalue", "missingvalue", "nodata", "nodatavalue", "gdalnodata"}
 # What h5py raises on files that are not sound.
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
@@ -45,26 +42,6 @@ def readable_attributes(item) -> dict:
     """All portable attributes but those with lists inside of other types."""
     return {name: item.attrs[name] for name in names_of(item.attrs)
             if is_readable(open_attribute(item, name))}
-
-
-def no_data_values(item, dtype: np.dtype) -> tuple[float, ...]:
-    """What the attributes `_FillValue`, `missing_value` and their kin say of data of this dtype.
-
-    As stored; numbers, lists and texts of numbers. What the dtype cannot hold marks no pixel.
-    """
-    found: set[float] = set()
-    for name in filter(means_no_data, names_of(item.attrs)):
-        attribute = open_attribute(item, name)
-        if is_readable(attribute) and not holds_lists(attribute):
-            value = item.attrs[name]
-            told = () if isinstance(value, h5py.Empty) else np.asarray(value).ravel()
-            found |= {one for word in told for one in as_stored(word, dtype)}
-    return tuple(sorted(found))
-
-
-def means_no_data(name: str) -> bool:
-    """Whether an attribute of this name tells the value for pixels without a number."""
-    return "".join(filter(str.isalnum, name.lower())) in NO_DATA_NAMES
 
 
 def is_readable(attribute) -> bool:

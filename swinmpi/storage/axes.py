@@ -40,7 +40,10 @@ def find_axes(file: h5py.File, path: str, allow_external: bool = False) -> tuple
     (`../sample/rotation_angle`), else from attached HDF5 dimension scales.
     """
     stack = open_object(file, path, allow_external)
-    names = nexus_names(stack, open_object(file, posixpath.dirname(path), allow_external))
+    group = open_object(file, posixpath.dirname(path), allow_external)
+    names = nexus_names(stack, group)
+    if not names and "emd_group_type" in group.attrs:
+        names = [f"dim{number}" for number in range(1, stack.ndim + 1)]
     found: list[Axis | None] = []
     for dimension, size in enumerate(stack.shape):
         name = names[dimension] if len(names) == stack.ndim else "."

@@ -117,6 +117,11 @@ def decide_layout(dataset: h5py.Dataset, asked: str | None = None,
     by_shape = [layout for layout in layouts_by_shape(shape)
                 if all(letter in (None, own)
                        for letter, own in zip(said.letters, layout, strict=True))]
+    if any(layout[axis] == "C" and shape[axis] > 1 for layout in by_shape for axis in said.strange):
+        by_shape = []  # colours would be called so
+        if not {"H", "W"} <= set(said.letters):
+            raise NoLayout(f"expected names of axes that say which are y, x and colours, got "
+                           f"{said.words}; {ADVICE}")
     if by_shape:
         layout = by_shape[0]
         if layout == "NHW" and looks_like_one_colour_image(shape, said):

@@ -27,8 +27,13 @@ from swinmpi.storage.outputs.merging import read_shard
 from swinmpi.storage.outputs.partial import DATA, carried
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.stack import Stack, virtual_sources
-from swinmpi.storage.virtual import check_images_shown, check_raw_files, check_source
+from swinmpi.storage.stack import Stack
+from swinmpi.storage.virtual import (
+    check_images_shown,
+    check_raw_files,
+    check_source,
+    virtual_sources,
+)
 
 # Of pixels: all images of a small stack, of a large one the first, the last and some between.
 READ_BYTES, READ_IMAGES = 64 << 20, 4096

@@ -142,7 +142,7 @@ def is_near(item) -> bool:
     if not isinstance(item, h5py.Dataset) or item.shape is None:
         return False
     sides = [size for size in item.shape if size >= FEWEST_PX]
-    return len(sides) >= 2 and item.dtype.kind in "biufc"
+    return len(sides) >= 2 and item.dtype.kind in "biufcV"
 
 
 def listed(names: list[str]) -> str:

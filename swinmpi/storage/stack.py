@@ -4,13 +4,11 @@ import math
 import os
 import posixpath
 from collections.abc import Sequence
-from pathlib import Path
 
 import h5py
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError, SwinmpiError
-from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.storage.address import (
     DAMAGE,
     Address,
@@ -21,11 +19,13 @@ from swinmpi.storage.address import (
     reason_of,
     refuse_external_storage,
 )
-from swinmpi.storage.attributes import no_data_values, readable_attributes
+from swinmpi.storage.attributes import readable_attributes
 from swinmpi.storage.layout import Arrangement, decide_layout, find_problem, in_words, to_chw
 from swinmpi.storage.metadata.described import Described, describe_stack
 from swinmpi.storage.metadata.frames import AS_STORED, View
+from swinmpi.storage.metadata.missing import check_no_data, find_no_data
 from swinmpi.storage.values import ValueRange, exact_float, measure_range
+from swinmpi.storage.virtual import find_unwritten, virtual_sources
 
 HASHED_IMAGES, HASHED_BYTES = 16, 256 << 20  # at least that many; all of a stack that is not larger
 UNSAFE_FILTERS = {h5py.h5z.FILTER_NBIT: "nbit", h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset"}
@@ -144,6 +144,13 @@ class Stack:
         return (in_words(self.num_images, self.channels, self.height, self.width)
                 + self.described.image_axes())
 
+    @property
+    def unwritten(self) -> str | None:
+        """A line on pixels that nobody wrote and that do not mean no data, if there are any."""
+        fill = np.array([self.dataset.fillvalue])
+        is_hole = not np.isfinite(fill).all() or self.no_data.marks(fill).any()
+        return None if is_hole else find_unwritten(self.dataset)
+
     def stack_index(self, image_index: int) -> int:
         """The image's index in the whole dataset, which keys its noise."""
         return self.arrangement.stack_index(self.first_image + image_index)
@@ -226,20 +233,6 @@ class Stack:
         self.close()
 
 
-def find_no_data(dataset: h5py.Dataset, told: Sequence[float] = ()) -> NoData:
-    """Which stored values mean no data: what the file says, and what the user tells."""
-    named = {one for value in told for one in as_stored(value, dataset.dtype)}
-    return NoData(tuple(sorted({*no_data_values(dataset, dataset.dtype), *named})))
-
-
-def check_no_data(address: Address, dataset: h5py.Dataset, told: Sequence[float]) -> None:
-    """StackError where the user tells a value that this dtype cannot hold."""
-    for value in told:
-        if not as_stored(value, dataset.dtype):
-            raise StackError(f"{address}: data.no_data: {value:.9g} cannot occur in {dataset.dtype}"
-                             "; name the values as they are stored")
-
-
 def stamp(file: h5py.File) -> tuple[int, int]:
     """Size and date of an open file."""
     status = os.fstat(file.id.get_vfd_handle())
@@ -298,21 +291,3 @@ def check_extent(address: Address | str, dataset: h5py.Dataset,
 def memory_bytes() -> int:
     """Of this machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def virtual_sources(dataset: h5py.Dataset) -> set[tuple[Path, str]]:
-    """(file, dataset) of all that a virtual dataset shows, but for names with a pattern (%b).
-
-    StackError when a file is gone: HDF5 would read zeros in its place, silently.
-    """
-    found, path = set(), Path(dataset.file.filename)
-    for source in dataset.virtual_sources() if dataset.is_virtual else ():
-        name = source.file_name
-        somewhere = ([path] if name == "." else
-                     [path.parent / name, Path(name), path.parent / Path(name).name])
-        there = [place for place in somewhere if place.exists()]
-        if not there and "%" not in name:
-            raise StackError(f"{path}::{dataset.name}: its source file {name} is missing; "
-                             "put it beside the file")
-        found |= {(place, source.dset_name) for place in there[:1]}
-    return found

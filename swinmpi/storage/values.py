@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
+import h5py
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
@@ -94,22 +95,27 @@ class Survey:
     """What all values of a stack are like.
 
     apart: extreme values that stand far from all others; others: lowest and highest of those.
+    is_empty: whether there is not one number.
     """
 
     range: ValueRange
     apart: tuple[str, ...] = ()
     others: tuple[float, float] = (0.0, 0.0)
+    is_empty: bool = False
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of them, in a line, if anything."""
+        if self.is_empty:
+            return ("not one of its pixels is a number, so that there is nothing to compute",)
         if not self.apart:
             return ()
-        named = ",".join(self.apart)
-        setting = f"[{named}]" if len(self.apart) > 1 else named
-        low, high = self.others
-        return (f"the value {' and '.join(self.apart)} stands far apart from all others "
-                f"({low:.6g} to {high:.6g}); if it means no data, give "
+        named, low, high = ",".join(self.apart), *self.others
+        one, they, setting = (("value", "stands", named) if len(self.apart) == 1 else
+                              ("values", "stand", f"[{named}]"))
+        what = "it means" if len(self.apart) == 1 else "they mean"
+        return (f"the {one} {' and '.join(self.apart)} {they} far apart from all others "
+                f"({low:.6g} to {high:.6g}); if {what} no data, give "
                 f"--set data.no_data={setting}",)
 
 
@@ -136,6 +142,9 @@ def survey(stack) -> Survey:
 def find_dtype_problem(dataset) -> str | None:
     """Why values of a dataset's dtype are not those of images, and what to do; None if they are."""
     dtype = dataset.dtype
+    if h5py.check_enum_dtype(dtype) is not None:
+        return (f"dtype {dtype} with names for its numbers (an enumeration); names have no "
+                "brightness between them, write it without")
     if dtype.newbyteorder("=") not in DTYPES:
         return f"dtype {dtype}; {CONVERSIONS.get(dtype.kind, 'convert it to numbers')}"
     told = text_attribute(dataset, "_Unsigned")  # of netCDF
@@ -203,7 +212,7 @@ def survey_of_counts(stack) -> Survey:
         numbers = image[np.isfinite(image)].astype(np.int64)
         counts += np.bincount(numbers, minlength=UINT16_VALUES)
     if not counts.any():
-        return Survey(ValueRange(0.0, 1.0))
+        return Survey(ValueRange(0.0, 1.0), is_empty=True)
     cumulative = np.cumsum(counts)
     low, high = (int(np.searchsorted(cumulative, math.ceil(share * cumulative[-1])))
                  for share in (LOW_QUANTILE, HIGH_QUANTILE))
@@ -224,7 +233,7 @@ def survey_of_samples(stack) -> Survey:
             samples.append(finite if finite.size <= per_image
                            else finite[sample_places(index, finite.size, per_image)])
     if not samples:
-        return Survey(ValueRange(0.0, 1.0))
+        return Survey(ValueRange(0.0, 1.0), is_empty=True)
     values = np.concatenate(samples)
     quantiles = np.quantile(values, (LOW_QUANTILE, HIGH_QUANTILE), method="inverted_cdf")
     found = first_range(tuple(quantiles), (min(extremes), max(extremes)))

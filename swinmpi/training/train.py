@@ -41,6 +41,7 @@ from swinmpi.training.setup import (
     start_folder,
 )
 from swinmpi.training.validation import validate
+from swinmpi.training.values import detail_of
 
 
 def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) -> Path:
@@ -56,7 +57,7 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
-            trainer.values = values_of(pairs)
+            trainer.values = values_of(pairs) | detail_of(pairs)
             log = Log(folder.root, config.train.batch_images)
             worker.on_root(log.start, trainer.update)
             with batches(trainer, pairs) as source:

@@ -1,19 +1,23 @@
 """One rule of range for a data set, whatever it comes as: 8 bit as it is, all else by the robust
 range of all its images."""
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
 from tqdm import tqdm
 
 from swinmpi.errors import StackError
+from swinmpi.images.detail import usual_detail
 from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.images.photographs import with_channels, with_depth
+from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.values import Survey, ValueRange, exact_float, mask_invalid, survey
 from swinmpi.training.sources import Source
 
 DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
+DETAIL_IMAGES = 256  # whose detail is looked at
 
 
 class CommonValues:
@@ -124,3 +128,18 @@ def in_words(kind: tuple[np.dtype, int]) -> str:
     dtype, channels = kind
     depth = f"{dtype.itemsize * 8}-bit" if dtype in DEPTHS else dtype.name
     return f"{depth} {'grey' if channels == 1 else 'RGB'}"
+
+
+def detail_of(pairs: PairReader) -> dict:
+    """What a checkpoint keeps of how fine the detail of its LR images is, if they can be read."""
+    detail = usual_detail(np.moveaxis(image, -1, 0) for image in some_lr(pairs))
+    return {} if detail is None else {"fine_detail": detail}
+
+
+def some_lr(pairs: PairReader) -> Iterator[np.ndarray]:
+    """LR images evenly over those to train on, (h, w, C); damaged ones are passed over."""
+    last = len(pairs.train_indices) - 1
+    for place in sorted({round(at) for at in np.linspace(0, last, DETAIL_IMAGES)} if last >= 0
+                        else ()):
+        with suppress(StackError):
+            yield pairs.read(pairs.lr, pairs.train_indices[place], ...)

@@ -117,6 +117,8 @@ def test_the_range_goes_from_the_pairs_into_the_checkpoint(tmp_path):
         wanted = [*pairs.value_range]
     _, header = load_weights(tmp_path / "run" / "best.safetensors")
     assert header["value_range"] == wanted and header["value_dtype"] == "uint16"
+    low, high = header["fine_detail"]
+    assert -20 <= low <= high <= 20
 
 
 @pytest.mark.parametrize("factor, offset, used, said", [

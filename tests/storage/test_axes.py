@@ -6,7 +6,7 @@ import pytest
 
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.storage.metadata.frames import AS_STORED, View, chosen, spelled
-from swinmpi.storage.metadata.pixel_size import finer
+from swinmpi.storage.metadata.pixel_size import finer, set_finer
 from swinmpi.storage.outputs.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
 
@@ -65,7 +65,17 @@ def test_named_axes_are_followed_and_restored(tmp_path, shape, labels, layout, s
      "1 colour images of 24 x 30 px"),
     ((24, 30, 3), {"IMAGE_SUBCLASS": "IMAGE_TRUECOLOR"}, "1 colour images of 24 x 30 px"),
     ((24, 30, 3), {"interpretation": "rgb-image"}, "1 colour images of 24 x 30 px"),
-    ((1, 1, 2, 24, 30), {}, "2 images of 24 x 30 px")])
+    ((1, 1, 2, 24, 30), {}, "2 images of 24 x 30 px"),
+    *(((2, 3, 24, 30), told, "6 images of 24 x 30 px") for told in (
+        {"axes": "TZYX"}, {"AXES": "TZYX"}, {"dims": ["t", "z", "y", "x"]},
+        {"_ARRAY_DIMENSIONS": '["t", "z", "y", "x"]'}, {"DimensionOrder": "XYZT"},
+        {"interpretation": "image"})),
+    ((2, 3, 24, 30), {"axes": "TSYX"}, "2 colour images of 24 x 30 px"),
+    ((24, 30, 20), {"axes": "Zeile:Spalte:Zeit"}, "20 images of 24 x 30 px"),
+    ((2, 3, 24, 30), {"axes": "temps:profondeur:ligne:colonne"}, "6 images of 24 x 30 px"),
+    ((2, 3, 24, 30), {"axes": "time:polarisation:y:x"}, "6 images of 24 x 30 px"),
+    ((2, 3, 24, 30), {"axes": "dim_0:dim_1:dim_2:dim_3"}, "2 colour images of 24 x 30 px"),
+    ((7, 24, 30), {"axes": "lat"}, "7 images of 24 x 30 px")])
 def test_what_the_pixels_mean_is_believed(tmp_path, shape, attributes, words):
     with h5py.File(tmp_path / "in.h5", "w") as file:
         file["x"] = images(*shape)
@@ -80,6 +90,7 @@ def test_what_the_pixels_mean_is_believed(tmp_path, shape, attributes, words):
     ((2, 2, 24, 30), "tcyx", {}, "data.axes=tzyx"),
     ((2, 24, 30), "zxt", {}, "expected y and x"),
     ((24, 30, 5), "yxt", {"interpretation": "image"}, "contradicts itself"),
+    ((2, 3, 24, 30), "tekv", {}, "names of axes that say which"),
     ((2, 5, 24, 30), "", {}, "data.axes=tzyx")])
 def test_contradictions_are_refused_in_one_line(tmp_path, shape, labels, attributes, words):
     with h5py.File(tmp_path / "in.h5", "w") as file:
@@ -113,10 +124,42 @@ def test_frames_keep_their_index_and_coordinates(tmp_path):
 @pytest.mark.parametrize("name, value, wanted", [
     ("element_size_um", [2, 0.5, 0.5], [2, 0.25, 0.25]), ("pixel_size", 0.5, 0.25),
     ("x_pixel_size", 5, 2.5), ("resolution", [40, 4, 4], [40, 2, 2]), ("spacing", "1 um", "0.5 um"),
-    ("z_pixel_size", 2.0, None), ("exposure", 2.0, None), ("resolution", 300, None)])
+    ("z_pixel_size", 2.0, None), ("exposure", 2.0, None), ("resolution", 300, None),
+    ("resolution", [300, 300], None), ("x_resolution", 300, None), ("dpi", 300, 600),
+    ("pixels_per_um", 3.0, 6.0), ("PixelsPerMicron", 3.0, 6.0), ("um_per_pixel", 0.5, 0.25),
+    ("bits_per_pixel", 16, None), ("CDELT1", 0.5, 0.25), ("CDELT3", 0.5, None),
+    ("CD1_2", 0.5, 0.25), ("CRPIX1", 1.0, 1.5), ("transform", [1.0, 0, 0, 0, 1, 0], None),
+    ("GeoTransform", "10 .5 0 20 0 -.5", "10 0.25 0 20 0 -0.25"),
+    ("axistags", '{"axes": [{"key": "z", "resolution": 2}, {"key": "y", "resolution": 2}]}',
+     '{"axes": [{"key": "z", "resolution": 2}, {"key": "y", "resolution": 1.0}]}')])
 def test_sizes_of_pixels(name, value, wanted):
     came = finer(name, value if isinstance(value, str) else np.array(value), "NHW", 2)
     assert came is None if wanted is None else np.array_equal(came, wanted) or came == wanted
+
+
+def test_dots_per_length_become_more_and_what_is_unsure_is_told():
+    dots = {"XResolution": 300.0, "ResolutionUnit": "inch"}
+    assert finer("XResolution", np.float64(300), "NHW", 2, dots) == 600
+    with h5py.File("unused", "w", driver="core", backing_store=False) as file:
+        file.attrs.update({**dots, "affine": np.eye(3), "comment": "words"})
+        told = set_finer(file, "NHW", 2)
+        assert file.attrs["XResolution"] == 600 and len(told) == 2
+        assert any(line.startswith("attribute affine") and "is kept" in line for line in told)
+
+
+def test_the_axes_of_emd(tmp_path):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        group = file.create_group("data/a")
+        group.attrs["emd_group_type"], group["data"] = 1, images(2, 3, 8, 10)
+        for number, (name, size) in enumerate(zip("tzyx", (2, 3, 8, 10), strict=True), 1):
+            group[f"dim{number}"] = np.arange(size) * 0.5
+            group[f"dim{number}"].attrs["name"] = np.bytes_(name)
+    out = doubled(tmp_path / "in.h5", tmp_path / "out.h5")
+    with h5py.File(out) as file:
+        data = file["entry/data"]
+        assert data["sr"].attrs["DIMENSION_LABELS"].tolist() == [*"tzyx"]
+        assert data["dim4"][:3].tolist() == [-0.125, 0.125, 0.375]
+        assert data["dim2"][:].tolist() == [0, 0.5, 1] and data["dim2"].attrs["name"] == b"z"
 
 
 def write_tomogram(path):

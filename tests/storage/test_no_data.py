@@ -48,6 +48,51 @@ def test_what_the_file_calls_no_data_is_nan(tmp_path, dtype, name, told, stored)
                               hole.repeat(2, 0).repeat(2, 1))
 
 
+@pytest.mark.parametrize("dtype, hole, attributes", [
+    ("f4", -9999, {"valid_min": np.float32(0)}), ("f4", 1e30, {"valid_max": 1000.0}),
+    ("f4", -9999, {"valid_range": [0.0, 400.0]}), ("i4", -7, {"valid_range": [0, 400]}),
+    ("u2", 65535, {"valid_range": np.uint16([0, 60000]), "scale_factor": 0.01}),
+    ("u2", 65535, {"valid_range": [273.15, 280.0], "scale_factor": 0.01, "add_offset": 273.15}),
+    ("u2", 65535, {"valid_max": 10.0, "scale_factor": 0.01, "_FillValue": np.uint16(7)})])
+def test_what_is_not_in_the_valid_range_is_no_data(tmp_path, dtype, hole, attributes):
+    images = smooth(dtype)
+    images[0, 2:4, 3:6] = hole
+    with Stack.open(write(tmp_path / "a.h5", images, **attributes)) as stack:
+        read = stack.read(0)[0]
+        assert np.isnan(read[2:4, 3:6]).all() and np.isnan(read).sum() == 6
+        assert not survey(stack).remarks and stack.range().high <= 120
+        made = stack.no_data.avoid(np.float64([-1e9, 50, 1e9]), np.dtype(dtype))
+        assert not stack.no_data.marks(made).any() and made[1] == 50
+
+
+@pytest.mark.parametrize("dtype, fill, marked", [
+    ("f4", 9.96921e36, True), ("u2", 65535, True), ("f4", 0, False), ("u1", 255, False)])
+def test_what_hdf5_fills_with_is_no_data_where_nothing_else_is_said(tmp_path, dtype, fill, marked):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("images", (2, 8, 10), dtype, chunks=(1, 8, 10), fillvalue=fill)
+        file["images"][0] = smooth(dtype)[0]
+        file["images"][0, :2, :2] = fill
+    with Stack.open(str(tmp_path / "a.h5")) as stack:
+        assert (np.isnan(stack.read(0)).sum() == 4) == marked
+        assert (stack.unwritten is None) == marked, "holes are no remark"
+        assert marked or f"1 of its 2 chunks were never written, and are read as {fill}" in \
+            stack.unwritten
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["images"].attrs["_FillValue"] = np.array(3, dtype)
+    with Stack.open(str(tmp_path / "a.h5")) as stack:
+        assert stack.no_data.values == (3,)
+
+
+def test_a_stack_without_a_number_and_names_for_numbers(tmp_path):
+    with Stack.open(write(tmp_path / "a.h5", np.full((2, 8, 10), np.nan, "f4"))) as stack:
+        assert "not one of its pixels is a number" in survey(stack).remarks[0]
+    labels = h5py.enum_dtype({"cell": 0, "wall": 1}, basetype="u1")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.create_dataset("images", data=np.zeros((2, 8, 10), "u1"), dtype=labels)
+    with pytest.raises(StackError, match="enumeration"):
+        Stack.open(str(tmp_path / "b.h5"))
+
+
 def test_what_cannot_be_stored_marks_nothing_or_is_refused(tmp_path):
     path = write(tmp_path / "a.h5", smooth("u2"), _FillValue=-1, missing_value="none")
     with Stack.open(path) as stack:
@@ -138,6 +183,42 @@ def test_missing_sources_are_refused_although_allowed(tmp_path, second, told):
     shown = {0: whole} | ({2: second} if second else {})
     with pytest.raises(StackError, match=told):
         inspect_stacks([virtual(tmp_path / "bad.h5", shown)], allow_external=True)
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_sources_named_by_a_pattern(tmp_path, short):
+    for number in range(3):
+        with h5py.File(tmp_path / f"src{number}.h5", "w") as file:
+            file["data"] = smooth("u2")[:1 if short and number == 1 else 2] + number
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    space = h5py.h5s.create_simple((6, 8, 10), (h5py.h5s.UNLIMITED, 8, 10))
+    space.select_hyperslab((0, 0, 0), (h5py.h5s.UNLIMITED, 1, 1), stride=(2, 1, 1),
+                           block=(2, 8, 10))
+    creation.set_virtual(space, b"src%b.h5", b"data", h5py.h5s.create_simple((2, 8, 10)))
+    path = tmp_path / "in.h5"
+    with h5py.File(path, "w") as file:
+        h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U16LE, space, dcpl=creation)
+    if short:
+        with pytest.raises(StackError, match=r"src1.h5::data has the shape \(1, 8, 10\)"):
+            inspect_stacks([str(path)], allow_external=True)
+    else:
+        inspect_stacks([str(path)], allow_external=True)
+        with Stack.open(str(path), allow_external=True) as stack:
+            assert np.array_equal(stack.read(5)[0], smooth("u2")[1] + 2)
+            assert stack.unwritten is None
+
+
+def test_parts_that_no_source_has_are_told(tmp_path):
+    with h5py.File(tmp_path / "in.h5", "w") as file:
+        file["half"] = smooth("u2")
+        layout = h5py.VirtualLayout((2, 16, 10), "u2")
+        layout[:, :8] = h5py.VirtualSource(".", "half", (2, 8, 10))
+        file.create_virtual_dataset("images", layout)
+        file.create_virtual_dataset("gaps", layout, fillvalue=65535)
+    with Stack.open(f"{tmp_path / 'in.h5'}::/images") as stack:
+        assert "160 of its pixels are in none of its sources, and are read as 0" in stack.unwritten
+    with Stack.open(f"{tmp_path / 'in.h5'}::/gaps") as stack:
+        assert stack.unwritten is None and np.isnan(stack.read(0)[0, 8:]).all()
 
 
 def test_raw_files_that_are_too_short(tmp_path):

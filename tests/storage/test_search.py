@@ -111,6 +111,10 @@ def test_near_misses_are_listed(tmp_path):
     assert "found none below /, but /data (2, 10, 12) bool (got dtype bool; " in said
     assert "), /group/image (10, 12) uint8; name" in said
     assert "table" not in said and "text" not in said
+    with h5py.File(tmp_path / "in.h5", "a") as file:
+        del file["group"]
+    with pytest.raises(StackError, match=r"but /data \(2, 10, 12\) bool \(got dtype bool; yes"):
+        inspect_stacks([str(tmp_path / "in.h5")])
 
 
 def test_names_that_are_not_utf8(tmp_path):

@@ -10,7 +10,7 @@ from swinmpi.storage.address import open_object
 from swinmpi.storage.axes import Axis, find_axes
 from swinmpi.storage.layout import Arrangement, decide_layout, in_letters
 from swinmpi.storage.metadata.frames import PROJECTION, View, spelled, taken, told
-from swinmpi.storage.metadata.said import dimension_labels, nexus_names, scale_names
+from swinmpi.storage.metadata.said import axis_namings
 from swinmpi.storage.metadata.tomography import find_image_key
 
 
@@ -88,8 +88,8 @@ def describe_stack(file: h5py.File, path: str, dataset: h5py.Dataset, view: View
 
 
 def said_names(dataset: h5py.Dataset, group: h5py.Group) -> tuple[str, ...] | None:
-    """One for each dimension: its label, else its NXdata axis, else its dimension scale."""
-    for names in (dimension_labels(dataset), nexus_names(dataset, group), scale_names(dataset)):
-        if len(names) == dataset.ndim:
+    """One for each dimension, from the first place that has names; "" where it has none."""
+    for _, names in axis_namings(dataset, group):
+        if any(names):
             return tuple("" if name == "." else posixpath.basename(name) for name in names)
     return None

@@ -1,4 +1,5 @@
 """Sizes of a pixel among attributes and values: recognised by name, put right for finer pixels."""
+import json
 import re
 from collections.abc import Mapping
 
@@ -9,11 +10,18 @@ UNITS = {"um", "nm", "mm", "cm", "m", "km", "micron", "microns", "micrometer", "
 SIZES = {"elementsize", "pixelsize", "voxelsize", "spacing", "pixelspacing", "voxelspacing",
          "gridspacing", "imagespacing", "pixelresolution", "voxelresolution", "physicalsize",
          "physicalpixelsize", "effectivepixelsize", "samplepixelsize", "detectorpixelsize",
-         "imagepixelsize", "cellsize", "pixelpitch", "pixelscale", "resolution"}
+         "imagepixelsize", "cellsize", "pixelpitch", "pixelscale", "resolution", "res"}
 ONE_AXIS = {"pixelwidth": "W", "pixelheight": "H", "dx": "W", "dy": "H", "deltax": "W",
             "deltay": "H"}
 CENTRES = {"beamcenterx", "beamcentery", "xrotationaxispixelposition",
            "yrotationaxispixelposition"}  # in pixels from the first one's middle
+# FITS: steps, matrices of steps, and the reference pixel, which counts from 1; 1 is x, 2 is y.
+FITS = re.compile(r"cdelt([12])|cd[12]_([12])")
+REFERENCE = re.compile(r"crpix[12]")
+# May be of pixels, in an order or unit that nobody knows.
+UNCERTAIN = {"affine", "transform", "scale", "step", "pixelarea", "modelpixelscale", "pixelsizes",
+             "lateralresolution", "imageresolution", "voxelvolume"}
+DOTS = {"pixel", "pixels", "px", "dot", "dots"}
 PER_LENGTH = re.compile(r"/|\bper\b|\^?-1\b|dpi|ppi|ppm", re.IGNORECASE)
 NUMBER_AND_UNIT = re.compile(r"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)(\s*[^\d\s.,;][^\d,;]*)?\s*")
 
@@ -27,15 +35,16 @@ def finer(name: str, value: Value, layout: str, scale: int,
     layout: a letter for each dimension of the images. attributes: those beside it, for a unit.
     """
     known = kind_of(name)
-    if known is None:
+    if known in (None, "uncertain"):
         return geo_transform(name, value, scale)
     if isinstance(value, str):
         return finer_text(value, known, scale)
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iuf" or numbers.ndim > 1:
         return None
-    if known == "centre":
-        return ((numbers + 0.5) * scale - 0.5).astype(np.result_type(numbers, np.float32))
+    if known in ("centre", "reference"):
+        middle = 0.5 if known == "centre" else -0.5  # from a pixel's low edge, as it counts
+        return ((numbers + middle) * scale - middle).astype(np.result_type(numbers, np.float32))
     factors = factors_of(numbers, known, layout, scale)
     if factors is None:
         return None
@@ -43,8 +52,10 @@ def finer(name: str, value: Value, layout: str, scale: int,
         unit = unit_of(name, attributes)
         if unit is not None and PER_LENGTH.search(unit):
             factors = 1 / factors
-        elif unit is None and numbers.size == 1:
+        elif unit is None and numbers.size < 3:
             return None  # a length, or dots per length?
+    if known == "dots":
+        factors = 1 / factors
     made = numbers / factors
     whole = numbers.dtype.kind in "iu" and np.array_equal(made, np.rint(made))
     kept = numbers.dtype if numbers.dtype.kind == "f" or whole else np.dtype(np.float64)
@@ -52,12 +63,19 @@ def finer(name: str, value: Value, layout: str, scale: int,
 
 
 def kind_of(name: str) -> str | None:
-    """HW (all), H or W, `resolution`, `centre`, or None."""
-    split = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+    """HW (all), H or W, `resolution`, `dots` (per length), `centre`, `reference`, `uncertain`, or
+    None."""
+    split = re.sub(r"([a-z])([A-Z])|([XYZ])(?=[A-Z][a-z])", r"\1\3_\2", name).lower()
+    if match := FITS.fullmatch(name.lower()):
+        return {"1": "W", "2": "H"}[match[1] or match[2]]
+    if REFERENCE.fullmatch(name.lower()):
+        return "reference"
     words = [word for word in re.split(r"[^a-z]+", split) if word]
     joined = "".join(words)
     if joined in CENTRES:
         return "centre"
+    if joined in ("dpi", "ppi") or "per" in words:
+        return kind_of_ratio(words)
     words = [word for word in words if word not in UNITS and word not in ("units", "in")]
     along = [word for word in words if word in ("x", "y", "z", "xy", "yx", "zyx", "xyz")]
     base = "".join(word for word in words if word not in along)
@@ -65,11 +83,25 @@ def kind_of(name: str) -> str | None:
         base, along = base[:-1], [base[-1]]
     if "".join(words) in ONE_AXIS:
         return ONE_AXIS["".join(words)]
+    if base in UNCERTAIN and along != ["z"]:
+        return "uncertain"
     if base not in SIZES or along == ["z"] or len(along) > 1:
         return None
-    if along in (["x"], ["y"]):
-        return {"x": "W", "y": "H"}[along[0]]
-    return "resolution" if base == "resolution" else "HW"
+    if base == "resolution":
+        return "resolution"
+    return {"x": "W", "y": "H"}[along[0]] if along in (["x"], ["y"]) else "HW"
+
+
+def kind_of_ratio(words: list[str]) -> str | None:
+    """Of dpi, `um_per_pixel`, `resolution_px_per_um`; None of `bits_per_pixel`."""
+    if "per" not in words:
+        return "dots"
+    at = words.index("per")
+    before, after = ({*words[:at]}, {*words[at + 1:]})
+    lengths = UNITS | {"inch"}
+    if before & DOTS and after & lengths:
+        return "dots"
+    return "HW" if before & lengths and after & DOTS else None
 
 
 def factors_of(numbers: np.ndarray, known: str, layout: str, scale: int) -> np.ndarray | None:
@@ -101,6 +133,8 @@ def unit_of(name: str, attributes: Mapping) -> str | None:
         value = attributes.get(key)
         if isinstance(value, bytes | str):
             return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if "ResolutionUnit" in attributes:  # TIFF's, of dots
+        return f"per {attributes['ResolutionUnit']}"
     return next(iter(words), None)
 
 
@@ -115,7 +149,9 @@ def finer_text(text: str, known: str, scale: int) -> str | None:
 
 
 def geo_transform(name: str, value: Value, scale: int) -> Value | None:
-    """GDAL's six numbers: corner and step along x, along y."""
+    """GDAL's six numbers: corner and step along x, along y. And vigra's `axistags`."""
+    if name.lower() == "axistags":
+        return finer_axistags(value, scale)
     if name.lower() != "geotransform":
         return None
     try:
@@ -128,6 +164,18 @@ def geo_transform(name: str, value: Value, scale: int) -> Value | None:
     return " ".join(f"{number:.17g}" for number in numbers) if isinstance(value, str) else numbers
 
 
+def finer_axistags(text: Value, scale: int) -> str | None:
+    """JSON with a `resolution` of each axis; None where it is none."""
+    try:
+        tags = json.loads(text)
+        for axis in tags["axes"]:
+            if axis["key"] in ("x", "y") and axis.get("resolution"):
+                axis["resolution"] /= scale
+    except (ValueError, TypeError, KeyError):
+        return None
+    return json.dumps(tags)
+
+
 def set_finer(target, layout: str, scale: int) -> list[str]:
     """Put the sizes of pixels among the attributes of `target` right.
 
@@ -136,7 +184,7 @@ def set_finer(target, layout: str, scale: int) -> list[str]:
     told, before = [], simple_attributes(target)
     for name, old in before.items():
         old = old.decode("utf-8", "replace") if isinstance(old, bytes) else old
-        if kind_of(name) is None and name.lower() != "geotransform":
+        if kind_of(name) is None and name.lower() not in ("geotransform", "axistags"):
             continue
         new = finer(name, old, layout, scale, before) if isinstance(
             old, str | np.ndarray | np.generic) else None

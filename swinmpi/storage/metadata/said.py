@@ -1,18 +1,20 @@
 """What a dataset says about its axes, collected once from all the places where files say it."""
 import json
 import posixpath
+import string
 from contextlib import suppress
 from dataclasses import dataclass
 
 import h5py
 
 from swinmpi.storage.attributes import text_attribute, text_list
-from swinmpi.storage.metadata.names import letters_of
+from swinmpi.storage.metadata.names import letters_of, means_nothing
 
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable"
 INTERLACED = {"INTERLACE_PIXEL": "HWC", "INTERLACE_PLANE": "CHW", "INTERLACE_LINE": "HCW"}
 OTHER_COLOURS = ("rgba-image", "hsl-image", "hsla-image", "cmyk-image")
 COLOUR_CUBES = (1, 3)
+LISTS = ("_ARRAY_DIMENSIONS", "dims", "dimensions", "AXES")  # of zarr, xarray and others
 
 Letters = list[str | None]
 
@@ -22,13 +24,14 @@ class Said:
     """letters: N, C, H, W or None for each dimension. words: who says so, for a message.
 
     named: whether a name or an interpretation says it. problem: why these are no images for us, or
-    which two disagree.
+    which two disagree. strange: which dimensions have names that say nothing.
     """
 
     letters: Letters
     words: str
     named: bool = False
     problem: str | None = None
+    strange: tuple[int, ...] = ()
 
 
 def what_is_said(dataset: h5py.Dataset, group: h5py.Group | None = None) -> Said:
@@ -40,10 +43,13 @@ def what_is_said(dataset: h5py.Dataset, group: h5py.Group | None = None) -> Said
     merged: Letters = [None] * ndim
     told: list[str] = []
     named = text_attribute(dataset, "interpretation") is not None
+    strange: set[int] = set()
     for where, names in axis_namings(dataset, group):
         letters = letters_of(names)
-        if any(letters):
-            named = True
+        unknown = {axis for axis, name in enumerate(names) if means_nothing(name)}
+        if unknown or any(letters):
+            strange |= unknown
+            named = named or any(letters)
             told.append(f"{where} {', '.join(name or '.' for name in names)}")
             merged, problem = joined(merged, letters, told)
             if problem is not None:
@@ -54,7 +60,8 @@ def what_is_said(dataset: h5py.Dataset, group: h5py.Group | None = None) -> Said
             merged, problem = joined(merged, letters, told)
         if problem is not None:
             return Said(merged, "; ".join(told), named, problem)
-    return Said(merged, "; ".join(told), named)
+    strange -= {axis for axis, letter in enumerate(merged) if letter}
+    return Said(merged, "; ".join(told), named, strange=tuple(sorted(strange)))
 
 
 def joined(before: Letters, letters: Letters, told: list[str]) -> tuple[Letters, str | None]:
@@ -70,7 +77,10 @@ def axis_namings(dataset: h5py.Dataset,
     found = [("dimension labels", dimension_labels(dataset)),
              ("axes", nexus_names(dataset, group)),
              ("dimension scales", scale_names(dataset)),
-             ("axistags", axistags(dataset))]
+             ("axistags", axistags(dataset)),
+             ("EMD's dim1, dim2 ...", emd_names(dataset, group or dataset.parent)),
+             *((name, listed_names(dataset, name)) for name in LISTS),
+             ("DimensionOrder", [*reversed(text_attribute(dataset, "DimensionOrder") or "")])]
     return [(where, names) for where, names in found if len(names) == len(dataset.shape)]
 
 
@@ -104,7 +114,28 @@ def nexus_names(dataset: h5py.Dataset, group: h5py.Group | None = None) -> list[
 def axis_names(item) -> list[str]:
     """The `axes` attribute, one name per dimension; old files write "frame:y:x" or "frame,y,x"."""
     names = text_list(item, "axes")
-    return names[0].strip("[]").replace(",", ":").split(":") if len(names) == 1 else names
+    if len(names) != 1:
+        return names
+    word = names[0].strip("[]")
+    return as_letters(word) or word.replace(",", ":").split(":")
+
+
+def as_letters(word: str) -> list[str]:
+    """TZYX, a letter for each axis, of which S are samples of a colour; [] for other words."""
+    known = {"Y", "X"} <= set(word.upper()) and set(word.upper()) <= set(string.ascii_uppercase)
+    return [*word.replace("S", "C")] if known and len(set(word)) == len(word) else []
+
+
+def listed_names(dataset: h5py.Dataset, attribute: str) -> list[str]:
+    """Of a list of names, as it is or as JSON, or of one word of letters."""
+    names = text_list(dataset, attribute)
+    if len(names) != 1:
+        return names
+    with suppress(ValueError):
+        listed = json.loads(names[0])
+        return listed if isinstance(listed, list) and all(
+            isinstance(name, str) for name in listed) else []
+    return as_letters(names[0])
 
 
 def scale_names(dataset: h5py.Dataset) -> list[str]:
@@ -128,6 +159,19 @@ def axistags(dataset: h5py.Dataset) -> list[str]:
     return []
 
 
+def emd_names(dataset: h5py.Dataset, group: h5py.Group) -> list[str]:
+    """The attributes `name` of dim1, dim2 ... beside it, as EMD has them (emdatasets.com); [] in
+    other groups."""
+    if "emd_group_type" not in group.attrs:
+        return []
+    names = []
+    for number in range(1, len(dataset.shape) + 1):
+        link = group.get(f"dim{number}", getlink=True)
+        item = group[f"dim{number}"] if isinstance(link, h5py.HardLink) else None
+        names.append(text_attribute(item, "name") or "" if item is not None else "")
+    return names
+
+
 def interpreted(dataset: h5py.Dataset) -> tuple[str, Letters, str | None]:
     """(who says it, letters, problem) by NeXus's `interpretation`."""
     kind, shape = text_attribute(dataset, "interpretation"), dataset.shape
@@ -144,6 +188,8 @@ def interpreted(dataset: h5py.Dataset) -> tuple[str, Letters, str | None]:
     elif kind == "image" and (shape[-1] not in COLOUR_CUBES
                               or len(shape) > 3 and shape[-3] in COLOUR_CUBES):
         letters[-2:] = "HW"
+        if shape[-1] not in COLOUR_CUBES:  # colours would be an rgb-image
+            letters[:-2] = [None if size == 1 else "N" for size in shape[:-2]]
     return where, letters, None
 
 

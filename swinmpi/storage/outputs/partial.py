@@ -11,7 +11,7 @@ import numpy as np
 from swinmpi.errors import OutputError
 from swinmpi.images.no_data import as_stored
 from swinmpi.storage.address import DAMAGE, reason_of
-from swinmpi.storage.attributes import copy_attributes, means_no_data, text_attribute
+from swinmpi.storage.attributes import copy_attributes, text_attribute
 from swinmpi.storage.axes import sr_coordinates
 from swinmpi.storage.files import (
     Sink,
@@ -24,6 +24,13 @@ from swinmpi.storage.files import (
 from swinmpi.storage.layout import in_letters, layouts_by_shape, scaled_shape
 from swinmpi.storage.locking import open_locked, raise_busy
 from swinmpi.storage.metadata.companions import find_companions
+from swinmpi.storage.metadata.missing import (
+    LIMIT_NAMES,
+    PACKING_NAMES,
+    fill_value,
+    means_no_data,
+    no_data_values,
+)
 from swinmpi.storage.metadata.pixel_size import set_finer
 from swinmpi.storage.stack import Stack
 
@@ -157,16 +164,20 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
 
 def tell_no_data(stack: Stack, datasets: Sequence[h5py.Dataset]) -> None:
     """Which stored values mean no data: as the input tells it, and what the user told."""
-    named = [name for name in stack.attributes if means_no_data(name)]
+    named = [name for name in stack.attributes
+             if means_no_data(name) or name in (*LIMIT_NAMES, *PACKING_NAMES)]
+    unsaid = () if no_data_values(stack.dataset) else fill_value(stack.dataset)
     for dataset in datasets:
         copy_attributes(stack.dataset, dataset, skip=(*set(stack.dataset.attrs) - set(named),
                                                       *dataset.attrs))
-        told = np.array(sorted({one for value in stack.told_no_data
-                                for one in as_stored(value, dataset.dtype)}), dataset.dtype)
-        if len(told) and "_FillValue" not in dataset.attrs:
-            dataset.attrs["_FillValue"] = told[0]
-        if len(told) and "missing_value" not in dataset.attrs:
-            dataset.attrs["missing_value"] = told
+        told = {one for value in (*stack.told_no_data, *unsaid)
+                for one in as_stored(value, dataset.dtype)} - {*no_data_values(dataset)}
+        if told:
+            named_before = no_data_values(dataset, ["missing_value"])
+            listed = np.array(sorted({*told, *named_before}), dataset.dtype)
+            dataset.attrs["missing_value"] = listed
+            if "_FillValue" not in dataset.attrs:
+                dataset.attrs["_FillValue"] = listed[0]
 
 
 def allocate_dataset(group: h5py.Group, name: str, shape: tuple[int, ...],
