@@ -170,8 +170,8 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: cannot make this folder ({above} is no folder, or not "
                           "writable); choose another --output")
     if is_too_long(folder.absolute() / PICTURE):
-        raise OutputError(f"{folder}: its name, or that of a folder on the way there, is too long; "
-                          "choose a shorter --output")
+        raise OutputError(f"{folder}: cannot write here (its name, or that of a folder on the way, "
+                          "is too long); choose a shorter --output")
     check_by_trying(folder.absolute() / PICTURE)
     for name in (REPORT, PICTURE):
         if os.path.isdir(folder / name):

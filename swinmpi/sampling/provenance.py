@@ -23,7 +23,8 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     """All that decides the pixels, as JSON values: an output begun with another one
     cannot be continued."""
     config = plan.config
-    edges = {"edges": "joined"} if config.model.joins_edges and any(plan.grid.joins) else {}
+    wraps = config.sampler.shift.border == "wrap" and config.model.joins_edges
+    edges = {"edges": "joined"} if wraps and any(plan.grid.joins) else {}
     return {**edges, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
             **config.model_dump(include={"model", "diffusion", "sampler"}),

@@ -49,8 +49,8 @@ from swinmpi.storage.values import ValueRange, exact_float
 
 PLACE = {
     "other kind": "would be an HDF5 file under the name of another format; name it .h5",
-    "too long": "its name, or that of a folder on the way there, is too long; choose a shorter "
-                "--output",
+    "too long": "cannot write here (its name, or that of a folder on the way, is too long); choose "
+                "a shorter --output",
     "in the way": "a folder lies where a file beside it must (.partial, .partial.new, .packing); "
                   "move that folder away, or choose another --output",
     "is no file": "expected a file name, got a folder or a device; use --output FILE",

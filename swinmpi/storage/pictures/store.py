@@ -244,8 +244,8 @@ def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any]
     Not over the inputs; over other files and pictures made with other settings with `overwrite`.
     """
     if is_too_long(folder.absolute() / NAME):
-        raise OutputError(f"{folder}: its name, or that of a folder on the way there, is too long; "
-                          "choose a shorter --output")
+        raise OutputError(f"{folder}: cannot write here (its name, or that of a folder on the way, "
+                          "is too long); choose a shorter --output")
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: expected a folder for the pictures, got a file; "
                           "use --output FOLDER")
