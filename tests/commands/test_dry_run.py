@@ -86,7 +86,7 @@ def test_names_that_are_too_long(folder, capsys, output, what):
     command = evaluate.main if "evaluate" in what else main
     if what in ("pictures", "evaluate") and output == TOO_LONG["a name"]:
         output = "a" * 260
-    elif what == "evaluate first":
+    elif what in ("pictures", "evaluate first"):
         output = output.removesuffix(".h5") + "a" * 10
     assert "too long" in refused(capsys, command, [*words, "--output", output])
 
@@ -279,4 +279,4 @@ def test_broken_pictures_are_all_named(folder, capsys, tmp_path):
     told = capsys.readouterr().out
     assert "b.png: cannot be read" in told and "c.tif: cannot be read" in told
     (photos / "a.png").unlink()
-    assert "none of 2 pictures can be read" in refused(capsys, main, words)
+    assert "none of 2 files can be read" in refused(capsys, main, words)
