@@ -9,12 +9,14 @@ import numpy as np
 from swinmpi.errors import CheckpointError, ConfigError, StackError
 from swinmpi.images.detail import fine_detail
 from swinmpi.sampling.request import is_calibration
-from swinmpi.storage.pictures.source import PictureStack
+from swinmpi.storage.pictures.listing import named
+from swinmpi.storage.pictures.source import PictureStack, SameDepth
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.values import Survey, ValueRange, survey
+from swinmpi.storage.values import HIGH_QUANTILE, LOW_QUANTILE, Survey, ValueRange, survey
 
 # In widths of the trained range: how far beyond it is far, and how little of it.
 FAR_BEYOND, FAR_WITHIN = 0.5, 0.1
+SPAN_PIXELS = 1 << 14  # looked at in one image, for the width of its own range
 # Of log2, see `fine_detail`: so far outside of the trained images is far; a model trained on few
 # kinds of images is taken to know others nearby.
 FAR, NARROWEST = 0.5, 3.0
@@ -54,9 +56,11 @@ def settle_range(given: Sequence[float] | str | None, stack: Stack, trained: Tra
 
 def measured(stack: Stack, trained: TrainedRange | None) -> SettledRange:
     """The trained range where the stack's own is near to it, else its own."""
-    found = survey(OfNetwork(stack.whole))
+    images = OfNetwork(stack.whole)
+    found = survey(images)
     how = "of 8 bit" if stack.dtype == np.uint8 else "measured over the stack"
-    own = SettledRange(found.range, how, is_measured=True, remarks=remarks_on(stack, found))
+    own = SettledRange(found.range, how, is_measured=True,
+                       remarks=(*remarks_on(stack, found), *remarks_on_dim(images, found)))
     if trained is None or trained.dtype == "uint8":
         return own
     far = how_far(found.range, trained.values)
@@ -75,9 +79,29 @@ class OfNetwork:
         every = range(stack.num_images)
         self.images = [index for index in every if not is_calibration(stack, index)] or every
         self.num_images = len(self.images)
+        self.spans: dict[int, float] = {}  # of those that were read, but for their extremes
 
     def read(self, index: int) -> np.ndarray:
-        return self.stack.read(self.images[index])
+        image = self.stack.read(self.images[index])
+        some = image.ravel()[::max(1, image.size // SPAN_PIXELS)]
+        some = some[np.isfinite(some)]
+        if some.size:
+            low, high = np.quantile(some, (LOW_QUANTILE, HIGH_QUANTILE))
+            self.spans[index] = float(high - low)
+        return image
+
+
+def remarks_on_dim(images: OfNetwork, found: Survey) -> tuple[str, ...]:
+    """A line on pictures that have little of the range that all pictures of a command share: 12 bit
+    beside 16 bit, say. None on stacks, whose images belong together."""
+    if not isinstance(images.stack, SameDepth):
+        return ()
+    names = [images.stack.name_of(index) for index, span in images.spans.items()
+             if 0 < span < FAR_WITHIN * found.range.span]
+    return () if not names else (
+        f"{named(names)}: less than {FAR_WITHIN:.0%} of the range of all these pictures "
+        f"({found.range}), so detail is made as for pictures that dim; use a command for each "
+        "kind, or --set output.value_range=[low,high]",)
 
 
 def remarks_on(stack: Stack, found: Survey) -> tuple[str, ...]:
@@ -120,8 +144,10 @@ def how_unlike(stack: Stack | PictureStack, header: Mapping) -> str | None:
     trained = header.get("fine_detail")
     known = isinstance(trained, list) and len(trained) == 2 and all(
         isinstance(value, int | float) for value in trained)
+    if not known:
+        return None
     found = [value for value in map(fine_detail, some_images(stack)) if np.isfinite(value)]
-    if not known or not found:
+    if not found:
         return None
     (low, high), own = trained, float(np.median(found))
     margin = max(FAR, (NARROWEST - (high - low)) / 2)

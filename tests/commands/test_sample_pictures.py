@@ -291,6 +291,20 @@ def test_what_gdal_calls_no_data_stays(checkpoint, tmp_path):
     assert -50 < sr[sr != -9999].min()
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_12_bit_beside_16_bit_is_told(checkpoint, tmp_path, capsys, more):
+    """Both keep their values, mapped by one range; the dim one gets detail for dim pictures."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    grey = smooth_stack(1, 14, 18, 1, "uint16")[0]
+    tifffile.imwrite(folder / "full.tif", grey)
+    tifffile.imwrite(folder / "half.tif", grey // 2)
+    tifffile.imwrite(folder / "small.tif", grey[:10] // 16)
+    assert main([*arguments(folder, tmp_path / "sr", checkpoint), *more]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "of the range of all" in line]
+    assert len(said) == 1 and "small.tif: less than 10%" in said[0] and "half" not in said[0]
+
+
 def test_16_bit_grey_with_alpha(checkpoint, tmp_path):
     grey = smooth_stack(1, 14, 18, 1, "uint16")[0]
     pixels = Pixels(grey[..., None], grey // 2)

@@ -97,8 +97,7 @@ class PictureStack:
 
     def name_of(self, image_index: int) -> str:
         """For people."""
-        picture, number = self.member(image_index)
-        return f"{picture.path}[{number}]" if len(picture.pages) > 1 else str(picture.path)
+        return page_name(*self.member(image_index))
 
     def read(self, image_index: int) -> np.ndarray:
         """One image as (C, H, W), float32 or, where that cannot hold the dtype, float64.
@@ -155,11 +154,20 @@ class SameDepth:
     def num_images(self) -> int:
         return len(self.pages)
 
+    def name_of(self, image_index: int) -> str:
+        """For people."""
+        picture, page = self.pages[image_index]
+        return page_name(picture, page.number)
+
     def read(self, image_index: int) -> np.ndarray:
         """(C, H, W) floats, NaN where they mean no data."""
         picture, page = self.pages[image_index]
         colour = np.moveaxis(read_picture(picture, page.number).colour, -1, 0)
         return no_data_of(page, self.told_no_data).hide(colour.astype(exact_float(self.dtype)))
+
+
+def page_name(picture: Picture, number: int) -> str:
+    return f"{picture.path}[{number}]" if len(picture.pages) > 1 else str(picture.path)
 
 
 def no_data_of(page: Page, told: Sequence[float] = ()) -> NoData:
