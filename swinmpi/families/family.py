@@ -15,6 +15,7 @@ from torch.nn import functional
 from swinmpi.diffusion.schedule import Schedule
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
+from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.windows.frames import cut_at
@@ -72,15 +73,15 @@ class Objective:
 class Encoding:
     """Where and how the conditions of images are made on this rank, together with its group.
 
-    ownership: of the windows over x_t; shifts_return: whether a shift comes again in later steps,
-    so that what depends on it is worth keeping.
+    ownership: of the windows over x_t; calls: how many of them go together; shifts_return: whether
+    a shift comes again in later steps, so that what depends on it is worth keeping.
     """
 
     ownership: Ownership
     pieces: PieceExchange
     device: torch.device
     precision: str
-    micro_batch: int
+    calls: Calls
     shifts_return: bool
 
 

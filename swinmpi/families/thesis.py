@@ -130,7 +130,7 @@ class ThesisCondition:
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Encode the windows not known yet, in padded micro-batches; with x_t in the condition
         nothing can be kept."""
-        config, size = self.family.config, self.encoding.micro_batch
+        config = self.family.config
         if self.family.model.encoder is None:
             return
         small = None
@@ -138,14 +138,14 @@ class ThesisCondition:
             self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
         if config.sees_whole_x_t:
             self.kept.clear()
-            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2).expand(
-                size, -1, -1, -1)
+            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2)
         missing = [position for position in positions if (shift, position) not in self.kept]
-        for first in range(0, len(missing), size):
-            part = missing[first:first + size]
+        for size, part in self.encoding.calls.parts(missing, lambda position: position):
             padded = [*part, *[part[-1]] * (size - len(part))]
             masks = self.family.masks(self.grid, shift, padded).to(self.lr)
-            condition = thesis_condition(config, self.lr.expand(size, -1, -1, -1), masks, small)
+            lr, state = (image if image is None else image.expand(size, -1, -1, -1)
+                         for image in (self.lr, small))
+            condition = thesis_condition(config, lr, masks, state)
             with autocast(self.lr.device, self.encoding.precision):
                 encoded = self.family.model.encoder(condition)
             self.kept |= {(shift, position): features.float()

@@ -11,11 +11,11 @@ from swinmpi.parallel.comm import Node
 @dataclass(frozen=True)
 class Computing:
     """How networks are evaluated on this rank. device: `cpu` or `cuda:i`; micro_batch: windows per
-    call of the U-Net; encoder_cache: False encodes again before every evaluation."""
+    call of the U-Net, or auto; encoder_cache: False encodes again before every evaluation."""
 
     device: str
     precision: str = "fp32"
-    micro_batch: int = 4
+    micro_batch: int | str = 4
     encoder_cache: bool = True
 
 

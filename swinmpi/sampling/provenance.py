@@ -26,7 +26,7 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     return {"input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
             **config.model_dump(include={"model", "diffusion", "sampler"}),
-            **config.parallel.model_dump(include=DECIDING)}
+            **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
 
 
 def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
@@ -36,6 +36,9 @@ def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: s
                 **config.model_dump(include={"model", "diffusion", "sampler"}),
                 **config.parallel.model_dump(include=DECIDING),
                 "device": planned_device(config.parallel.device)}
+    if config.parallel.micro_batch == "auto":
+        # "auto" is what versions wrote that had one size for all windows
+        deciding["micro_batch"] = "by windows"
     if request.no_data:
         deciding["no_data"] = sorted(request.no_data)
     return json.loads(json.dumps(deciding))
@@ -55,7 +58,7 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,
-            "micro_batch": distribution.micro_batch, "mpi_library": library_version(),
+            "micro_batch": plan.calls.told, "mpi_library": library_version(),
             "job_id": os.environ.get("SLURM_JOB_ID"),
             "timings": {"seconds": report.seconds, "images": report.num_images,
                         "share": dict(report.share)}, "failed_images": failed or None,
