@@ -20,7 +20,7 @@ from swinmpi.config import Config, ParallelConfig
 from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.device import planned_device, start_computing
+from swinmpi.parallel.device import planned_device, settled_precision, start_computing
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
 from swinmpi.sampling.distribution import calls_of, distribute
@@ -78,7 +78,8 @@ class BenchmarkRequest:
 class BenchmarkPlan:
     """A benchmark as it will be, the same value on every rank; made by `plan`.
 
-    config: with device (`cpu` or `cuda`) settled; grid: windows of one SR image.
+    config: with device (`cpu` or `cuda`) and precision settled; grid: windows of one SR
+    image.
     """
 
     request: BenchmarkRequest
@@ -92,7 +93,11 @@ def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
     check(request, config)
     grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
                          request.size_px)
-    settled = config.replaced(parallel={"device": planned_device(config.parallel.device)})
+    device = planned_device(config.parallel.device)
+    if device == "cpu" and "fp16" in request.precisions:
+        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got fp16")
+    settled = config.replaced(parallel={
+        "device": device, "precision": settled_precision(config.parallel.precision, device)})
     return BenchmarkPlan(request, settled, grid)
 
 

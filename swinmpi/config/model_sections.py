@@ -26,6 +26,11 @@ class ModelSection(Section):
         """Whether a window costs a CPU so much that calls of one are worth it, to share them."""
         return True
 
+    @property
+    def draws_freely(self) -> bool:
+        """Whether training windows drawn one by one lie anywhere, on no frame."""
+        return False
+
 
 class AlignedModel(ModelSection):
     """Each window sees the features that lie under it; lean U-Net. The default family."""
@@ -66,6 +71,11 @@ class AlignedModel(ModelSection):
     def window_is_work_enough(self) -> bool:
         """Whether a window costs a CPU so much that calls of one are worth it, to share them."""
         return False
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether training windows drawn one by one lie anywhere, on no frame."""
+        return True
 
     @property
     def regresses(self) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from swinmpi.config import Config
 from swinmpi.parallel.calls import Calls
-from swinmpi.parallel.device import planned_device
+from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.sampling.distribution import (
     Distribution,
     calls_of,
@@ -52,9 +52,9 @@ class StackFacts:
 class SamplingPlan:
     """A run as it will be, the same value on every rank.
 
-    config: with device (`cpu` or `cuda`) settled, which decides the last bits of the pixels, as
-    `calls` do. takes_steps: False for an encoder alone. grid: the windows of one SR image.
-    num_remaining: images not done before.
+    config: with device (`cpu` or `cuda`) and precision settled, which decide the last bits of the
+    pixels, as `calls` do. takes_steps: False for an encoder alone. grid: the windows of one SR
+    image. num_remaining: images not done before.
     """
 
     request: SampleRequest
@@ -87,7 +87,8 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
                          facts.width * model.scale)
     num_positions = grid.num_positions if steps else 1
     device = planned_device(config.parallel.device)
-    config = config.replaced(parallel={"device": device})
+    config = config.replaced(parallel={
+        "device": device, "precision": settled_precision(config.parallel.precision, device)})
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
 

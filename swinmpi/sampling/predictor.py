@@ -54,10 +54,19 @@ class Predictor:
             with self.stopwatch.of("windows"):
                 store(part, predictions)
 
+    @property
+    def calls_now(self) -> Calls:
+        """The calls of the grid at work, or what memory is left for."""
+        return Calls((self.limit,) * len(self.calls.sizes)) if self.limit else self.calls
+
+    @property
+    def largest(self) -> int:
+        """Windows of the largest call."""
+        return max(self.calls_now.sizes)
+
     def parts(self, items: Sequence[Item]) -> Iterator[tuple[int, list[Item]]]:
         """See `Calls.parts`."""
-        calls = Calls((self.limit,) * len(self.calls.sizes)) if self.limit else self.calls
-        return calls.parts(items, lambda item: item[1])
+        return self.calls_now.parts(items, lambda item: item[1])
 
     def batch(self, inputs: list[tuple[Tensor, ...]], size: int) -> list[Tensor]:
         """Stacked, and filled up with the last one to `size`."""

@@ -112,11 +112,16 @@ class SuperResolver:
         """One condition per image, ready to hand out windows. Collective."""
         work = exchange.work
         encoding = Encoding(work.ownership, self.pieces, torch.device(self.computing.device),
-                            self.computing.precision, self.predictor.calls,
-                            self.process.shift.pattern != "random")
+                            self.computing.precision, self.predictor.largest,
+                            self.shifts_return, self.predictor.calls_now)
         with self.group.stopwatch.of("encoder"):
             return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding,
                                           residuals)
+
+    @property
+    def shifts_return(self) -> bool:
+        """Whether there are so few shifts that each comes again."""
+        return self.process.shift.pattern != "random"
 
     def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
