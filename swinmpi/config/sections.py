@@ -21,6 +21,9 @@ class DataConfig(Section):
     mode: Literal["crop", "whole"] = Field(
         "crop", description="crop: square crops at random places; whole: every image once, cropped "
         "or mirrored to a square")
+    resize: Literal["squash", "square"] | None = Field(
+        None, description="whole images (mode whole) shrunk to size_px along both axes: squash: "
+        "each axis by itself, as the author's code does; square: the largest square in the middle")
     crops_per_image: int = Field(16, gt=0, le=MOST_COUNT, description="crops from each training "
                                  "image, at most")
     validate_crops: int | None = Field(None, gt=0, le=MOST_COUNT, description="crops from each "
@@ -38,12 +41,23 @@ class DataConfig(Section):
                                   "deviation of its brightness (range 0..1)")
     validate_share: float = Field(0.1, ge=0, lt=1, description="part of the images that is kept "
                                   "for validation, where the list names no split")
+    validate_count: int | None = Field(None, ge=0, le=MOST_COUNT, description="so many images in "
+                                       "place of validate_share")
+    test_share: float = Field(0.0, ge=0, lt=1, description="part of the images that is kept to "
+                              "test on, where the list names no split")
+    test_count: int | None = Field(None, ge=0, le=MOST_COUNT, description="so many images in place "
+                                   "of test_share")
     channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
                                     "3: RGB (grey is copied)")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
     no_data: float | list[float] | None = Field(
         None, description="stored values that mean no data, beside NaN and what the file itself "
         "names in _FillValue or missing_value; of every command that reads images")
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether an image gives one HR image, all of it; a resize asks for that as well."""
+        return self.mode == "whole" or self.resize is not None
 
     @property
     def no_data_values(self) -> tuple[float, ...]:
