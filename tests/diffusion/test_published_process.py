@@ -28,7 +28,8 @@ def test_own_betas_are_the_published_range():
 
 @pytest.mark.parametrize(("overrides", "message"), [
     (["beta_start=0.1"], "together"), (["beta_start=0.1", "beta_end=0.2"], "linear or quadratic"),
-    (["beta_end=0.1"], "together"), (["schedule=linear", "beta_start=0.3", "beta_end=0.2"], "at most beta_end"),
+    (["beta_end=0.1"], "together"),
+    (["schedule=linear", "beta_start=0.3", "beta_end=0.2"], "at most beta_end"),
     (["schedule=linear", "beta_start=0.3", "beta_end=1.5"], "less than 1"),
     (["schedule=thesis64", "beta_start=0.1", "beta_end=0.2"], "linear or quadratic")])
 def test_betas_that_make_no_range_are_refused(overrides, message):
