@@ -98,7 +98,8 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
         was, wanted = (getattr(one, section).model_dump(include=keys) for one in (before, config))
         for name in was.keys() | wanted.keys():
             if was.get(name) != wanted.get(name):
-                raise ConfigError(f"{path}: was trained with other `{section}` settings: "
+                what = section if keys is None else f"{section}.{name}"
+                raise ConfigError(f"{path}: was trained with other `{what}` settings: "
                                   f"{section}.{name} {was.get(name)}, not {wanted.get(name)}; "
                                   "resume with the same --config and --set")
 
