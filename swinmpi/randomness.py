@@ -11,7 +11,7 @@ on disk already, so each use states its words, and they never change:
     training.batches                  (seed, 0)                (0, number, stream, 0)
     training.prepare, crops           (seed, image index)      (0, 0, 0, 0)
     training.prepare, the split       (seed, 2^64 - 1)         (0, 0, 0, 0)
-    training.degradation, a crop      (seed, image index)      (0, crop number, 0, 2)
+    training.preparation.degradation  (seed, image index)      (0, crop number, 0, 2)
     storage.values, sampled pixels    (image index, 0)         (0, 0, 0, 0)
 
 The first counter word counts the blocks of four numbers drawn; from 0 it has room for 2^64 of

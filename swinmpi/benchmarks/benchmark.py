@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -20,10 +21,10 @@ from swinmpi.config import Config, ParallelConfig
 from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.device import planned_device, start_computing
+from swinmpi.parallel.device import planned_device, settled_precision, start_computing
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
-from swinmpi.sampling.distribution import distribute, settled_micro_batch
+from swinmpi.sampling.distribution import calls_of, distribute
 from swinmpi.sampling.plan import describe_steps
 from swinmpi.sampling.process import sampling_grid
 from swinmpi.sampling.settings import takes_steps
@@ -78,7 +79,8 @@ class BenchmarkRequest:
 class BenchmarkPlan:
     """A benchmark as it will be, the same value on every rank; made by `plan`.
 
-    config: with device (`cpu` or `cuda`) and micro-batch settled; grid: windows of one SR image.
+    config: with device (`cpu` or `cuda`) and precision settled; grid: windows of one SR
+    image.
     """
 
     request: BenchmarkRequest
@@ -93,8 +95,10 @@ def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
     grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
                          request.size_px)
     device = planned_device(config.parallel.device)
-    micro_batch = settled_micro_batch(config.parallel, grid.num_positions, device)
-    settled = config.replaced(parallel={"device": device, "micro_batch": micro_batch})
+    if device == "cpu" and "fp16" in request.precisions:
+        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got fp16")
+    settled = config.replaced(parallel={
+        "device": device, "precision": settled_precision(config.parallel.precision, device)})
     return BenchmarkPlan(request, settled, grid)
 
 
@@ -135,7 +139,8 @@ def run_scaling(plan: BenchmarkPlan, world: World, device: str) -> dict:
                            max(setting.num_images for setting in settings))
     scaling = ScalingRun(config, family, images, device, world)
     measured = measure_scaling(scaling, settings, request.repeats)
-    return {"micro_batch": config.parallel.micro_batch,
+    return {"micro_batch": calls_of(config.parallel.micro_batch, config.model, plan.grid,
+                                    config.parallel.device).told,
             "work": describe_steps(config, plan.grid),
             **scaling_report(measured, config.sampler.steps)}
 
@@ -153,9 +158,12 @@ def run_comparison(plan: BenchmarkPlan, world: World, device: str) -> dict:
                                        request.precisions, request.micro_batches)
     images = smooth_images(config.model, request.size_px, request.num_images)
     measure(candidates, images, distribution.images_per_step, request.repeats)
-    memory_mib = world.allgather_arrays(np.array([peak_memory_mib()]), [1] * world.size)
+    spent = median(repeat["cpu_seconds"] for repeat in candidates[0].repeats)
+    of_ranks = world.allgather_arrays(
+        np.array([[peak_memory_mib(), spent / request.num_images]]), [1] * world.size)
     report = {"images_per_step": distribution.images_per_step,
-              "peak_memory_mib_of_rank": memory_mib.tolist()}
+              "cpu_seconds_per_image_of_rank": of_ranks[:, 1].tolist(),
+              "peak_memory_mib_of_rank": of_ranks[:, 0].tolist()}
     if world.is_root:
         report["settings"] = [summary(one, candidates[0], request.num_images)
                               for one in candidates]
@@ -181,7 +189,9 @@ def as_text(report: Mapping) -> str:
     if "plain_over_fast" in report:
         lines += speed_up_lines(report)
     memory = ", ".join(f"{mib:.0f}" for mib in report["peak_memory_mib_of_rank"])
-    return "\n".join([*lines, f"peak memory by rank, MiB: {memory}"])
+    spent = ", ".join(f"{seconds:.3g}" for seconds in report["cpu_seconds_per_image_of_rank"])
+    return "\n".join([*lines, f"CPU seconds per image of the first setting by rank: {spent}",
+                      f"peak memory by rank, MiB: {memory}"])
 
 
 def speed_up_lines(report: Mapping) -> list[str]:

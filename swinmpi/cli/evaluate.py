@@ -10,13 +10,14 @@ from swinmpi.cli.options import (
     parse,
     run_command,
     speaks_for_all,
-    warnings_in_one_line,
     works_alone,
 )
 from swinmpi.cli.sample import print_table, raise_failed
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_size, start_mpi
+
+SPLITS = ("train", "validate", "test")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if options.checkpoint is not None and not options.dry_run:
-        with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
+        with start_mpi() as world, StopFlag() as stop:
             sample_first(world, stop, options)
     elif speaks_for_all() if options.dry_run else works_alone("evaluate"):
         config_from(options)
@@ -55,6 +56,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--frames", metavar="LIST",
                       help="only these images along the first axis of the stack that SR was made "
                       "of, such as 4: or 0,10,-1")
+    made.add_argument("--split", choices=SPLITS,
+                      help="judge these images of HR alone, the file of swinmpi-prepare: "
+                      "pairs.h5::/hr (with --checkpoint, only they are sampled)")
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
@@ -85,12 +89,19 @@ def prepare_sampling(options: Namespace):
     from swinmpi.storage.metadata.frames import View
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
                             overwrite=True, keeps_regression=True,
-                            view=View(frames=options.frames))
+                            view=View(frames=frames_of(options)))
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)
     check_answer(options)
     return request, config
+
+
+def frames_of(options: Namespace) -> str | None:
+    """The images of LR to sample: as asked for, or those of a split."""
+    from swinmpi.evaluation.splits import judged
+    return (options.frames if options.split is None
+            else judged(options.reference, options.split, options.frames).frames)
 
 
 def check_answer(options: Namespace) -> None:
@@ -123,8 +134,7 @@ def show_plan(options: Namespace) -> None:
         return
     from swinmpi.sampling.plan import plan as plan_sampling
     from swinmpi.sampling.rehearsal.dry_run import dry_run
-    with warnings_in_one_line(World()):
-        print(dry_run(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
+    print(dry_run(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
 
 
 def request_for(options: Namespace, sr: str):
@@ -132,7 +142,8 @@ def request_for(options: Namespace, sr: str):
     from swinmpi.storage.metadata.frames import View
     data = config_from(options).data
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
-                   data.no_data_values, View(data.axes, options.frames, data.calibration))
+                   data.no_data_values, View(data.axes, options.frames, data.calibration),
+                   options.split)
 
 
 if __name__ == "__main__":

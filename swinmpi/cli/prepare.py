@@ -18,7 +18,8 @@ def parser() -> ArgumentParser:
     made.add_argument("inputs", nargs="+", metavar="INPUT",
                       help="folder of images (PNG, JPEG, TIFF, WebP) or of HDF5 files, a picture, "
                       "HDF5 stack as file.h5::/path, or list of files: .tsv with the columns path, "
-                      "reduce, split, or .txt with a path in each line")
+                      "reduce, split (train, validate, test), or .txt with a path in each line; "
+                      "CelebA's folder with its partition list")
     made.add_argument("--output", required=True, type=Path, metavar="FILE",
                       help="HDF5 file to write")
     made.add_argument("--root", type=Path, metavar="DIR",
@@ -52,7 +53,8 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     summary = run(made)
     print(f"{options.output}: " + (
         f"{summary.num_train} LR images" if options.lr_only else
-        f"{summary.num_train} pairs to train, {summary.num_validate} to validate"))
+        f"{summary.num_train} pairs to train, {summary.num_validate} to validate"
+        + (f", {summary.num_test} to test" if summary.num_test else "")))
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
 

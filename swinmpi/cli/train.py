@@ -2,9 +2,9 @@
 torchrun or alone."""
 import os
 import sys
-import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from swinmpi.cli.options import (
     config_from,
@@ -13,6 +13,7 @@ from swinmpi.cli.options import (
     processes_started,
     run_command,
     speaks_for_all,
+    works_alone,
 )
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SwinmpiError
@@ -35,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
+    if options.convert is not None or options.output is not None:
+        if works_alone("train --convert"):
+            convert(options)
+        return
     if options.dry_run:
         if speaks_for_all():
             show_plan(configured(options), options.resume)
@@ -71,6 +76,13 @@ def parser() -> ArgumentParser:
         "mpirun -n 2 swinmpi-train --config configs/train/photos_x2.yaml --set train.data=pairs.h5")
     made.add_argument("--resume", action="store_true",
                       help="go on from the newest checkpoint in train.output, if any")
+    made.add_argument("--convert", type=Path, metavar="FILE",
+                      help="train nothing: make a checkpoint of the published code's weights, a "
+                      "state dict with its names, for the model of --config")
+    made.add_argument("--output", type=Path, metavar="FILE",
+                      help="with --convert: the checkpoint to write (.safetensors)")
+    made.add_argument("--overwrite", action="store_true",
+                      help="with --convert: replace FILE if it exists")
     return made
 
 
@@ -82,6 +94,20 @@ def configured(options: Namespace) -> Config:
     return config
 
 
+def convert(options: Namespace) -> None:
+    """Weights of the published code to a checkpoint. On one process."""
+    if options.convert is None or options.output is None:
+        raise ConfigError("--convert: expected --convert FILE and --output FILE together, "
+                          "got one of them")
+    config = config_from(options)
+    from swinmpi.training.convert import describe, plan, run
+    made = plan(config, options.convert, options.output, options.overwrite)
+    print(describe(made), flush=True)
+    if not options.dry_run:
+        run(made)
+        print(f"written: {options.output}", flush=True)
+
+
 def train_on(world: World, config: Config, resume: bool,
              stop_requested: Callable[[], bool]) -> None:
     """Connect torch.distributed and train. Collective."""
@@ -89,6 +115,7 @@ def train_on(world: World, config: Config, resume: bool,
 
     from swinmpi.parallel.device import start_computing
     from swinmpi.parallel.worker import Worker, leave_torch_distributed
+    from swinmpi.training.log import CURVES
     from swinmpi.training.plan import plan
     from swinmpi.training.train import run
     device = torch.device(start_computing(config.parallel.device, config.parallel.threads,
@@ -96,12 +123,11 @@ def train_on(world: World, config: Config, resume: bool,
     alone = world.size == 1 and not launched_by_torchrun()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
-    if rank:
-        warnings.simplefilter("ignore")
     worker = Worker(rank, size, device)
     folder = run(worker.on_root(plan, config, size, resume), worker, stop_requested)
     if rank == 0:
-        print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}",
+        curves = ", log and curves" if (folder / CURVES).exists() else " and log"
+        print(f"trained {config.train.updates} updates; checkpoints{curves} in {folder}",
               flush=True)
     if not alone:
         # Only here: ranks that leave by an error do not wait for each other.

@@ -1,4 +1,5 @@
 """The sections of the model families: what a network is built from, and what a family can do."""
+from collections.abc import Mapping
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -17,6 +18,21 @@ class ModelSection(Section):
                                    "pairs when absent")
     channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB; in training "
                                     "those of the pairs when absent")
+
+    @property
+    def takes_published_weights(self) -> bool:
+        """Whether weights of the thesis's published code can be converted for it."""
+        return False
+
+    @property
+    def window_is_work_enough(self) -> bool:
+        """Whether a window costs a CPU so much that calls of one are worth it, to share them."""
+        return True
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether training windows drawn one by one lie anywhere, on no frame."""
+        return False
 
 
 class AlignedModel(ModelSection):
@@ -53,6 +69,16 @@ class AlignedModel(ModelSection):
             raise ValueError(f"window_px in multiples of {steps} with {len(widths)} resolutions, "
                              f"not {self.window_px}")
         return self
+
+    @property
+    def window_is_work_enough(self) -> bool:
+        """Whether a window costs a CPU so much that calls of one are worth it, to share them."""
+        return False
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether training windows drawn one by one lie anywhere, on no frame."""
+        return True
 
     @property
     def regresses(self) -> bool:
@@ -106,6 +132,14 @@ class ThesisModel(ModelSection):
                               "window")
     residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * "
                                  "residual_gain, -1, 1)")
+    layers: Literal["published", "text"] = Field(
+        "published", description="published: as in the author's code, whose weights fit; text: as "
+        "the thesis reads, and as models were that know no such setting: GELU for the second "
+        "LayerNorm of the feed-forward, enlarging without aligned corners, an RRDB on -1..1 "
+        "without last convolution and ninth feature, one convolution as projection, the mask's "
+        "centre between the middle pixels")
+    dropout: float = Field(0.1, ge=0, lt=1, description="part of the time embedding that training "
+                           "leaves out (code)")
 
     @field_validator("attention_heads")
     @classmethod
@@ -114,6 +148,16 @@ class ThesisModel(ModelSection):
         if any(width < 1 or width % value for width in widths):
             raise ValueError(f"must divide every one of unet_channels {widths}")
         return value
+
+    @property
+    def takes_published_weights(self) -> bool:
+        """Whether weights of the thesis's published code can be converted for it."""
+        return self.as_published and self.encoder != "conv"
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the layers are those of the author's code."""
+        return self.layers == "published"
 
     @property
     def regresses(self) -> bool:
@@ -140,6 +184,13 @@ class ThesisModel(ModelSection):
     def encoder_stands_alone(self) -> bool:
         """Whether the encoder can be trained alone (`train.target: encoder`)."""
         return self.encoder == "rrdb"
+
+
+def as_meant(model: object) -> object:
+    """The `model` section of a checkpoint, with what its version could not set yet as it was."""
+    if isinstance(model, Mapping) and model.get("family") == "thesis" and "layers" not in model:
+        return {**model, "layers": "text", "dropout": 0.0}
+    return model
 
 
 ModelConfig = AlignedModel | ThesisModel

@@ -7,6 +7,7 @@ import numpy as np
 
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.evaluation.splits import Judged, judged, with_trained
 from swinmpi.evaluation.viewed import Viewed, viewed
 from swinmpi.images.imresize import imresize
 from swinmpi.images.metrics import valid_pixels
@@ -23,7 +24,8 @@ class Comparison:
 
     lr: None where HR is made smaller instead. regression: the SR file's, if it has one. extent: of
     the SR stack, in words. failed: image indices that the run which made SR gave up. no_data:
-    stored values that mean no data, beside those that the files tell.
+    stored values that mean no data, beside those that the files tell. judged: which images of HR
+    are compared.
     """
 
     sr: Viewed
@@ -37,6 +39,7 @@ class Comparison:
     value_range: ValueRange
     failed: tuple[int, ...]
     no_data: tuple[float, ...] = ()
+    judged: Judged = Judged()
 
     @property
     def image_indices(self) -> list[int]:
@@ -86,13 +89,17 @@ class ComparedStacks:
 
 
 def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
-                   no_data: tuple[float, ...] = (), view: View = AS_STORED) -> Comparison:
+                   no_data: tuple[float, ...] = (), view: View = AS_STORED,
+                   split: str | None = None) -> Comparison:
     """The comparison of the stacks at these addresses, their images unread. view: see `viewed`.
+    split: of HR, a file of pairs, whose images are compared; None for all.
 
     StackError when they are not of the same images; ConfigError when neither `lr_address` nor the
     SR file gives the scale.
     """
-    seen, others = viewed(sr_address, [one for one in (hr_address, lr_address) if one], view)
+    chosen = judged(hr_address, split, view.frames)
+    seen, others = viewed(sr_address, [one for one in (hr_address, lr_address) if one],
+                          replace(view, frames=chosen.frames or view.frames), split is not None)
     with ExitStack() as stacks:
         sr, hr, *more = (stacks.enter_context(one.open(no_data)) for one in (seen, *others))
         check_same_images(sr, hr)
@@ -116,7 +123,8 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
                  zip((sr, hr, *more), (seen, *others), strict=True)]
         return Comparison(*views[:2], views[2] if lr is not None else None, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
-                          find_value_range(sr, hr, process), tuple(failed), no_data)
+                          find_value_range(sr, hr, process), tuple(failed), no_data,
+                          with_trained(chosen, hr))
 
 
 def open_compared(comparison: Comparison, stacks: ExitStack) -> ComparedStacks:

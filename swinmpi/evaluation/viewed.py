@@ -43,12 +43,14 @@ class SrFacts:
     num_frames: int
 
 
-def viewed(sr: str, others: Sequence[str], asked: View) -> tuple[Viewed, list[Viewed]]:
+def viewed(sr: str, others: Sequence[str], asked: View,
+           may_be_alone: bool = False) -> tuple[Viewed, list[Viewed]]:
     """How to see the SR stack, and HR and LR. On one process; StackError, ConfigError.
 
     An output of swinmpi says itself what its axes are and which frames of the others it was made
     of. The others are of its axes too, where neither their files nor the user say otherwise.
-    `asked.frames` count in the stack that SR was made of.
+    `asked.frames` count in the stack that SR was made of. may_be_alone: a stack of another program
+    may hold these frames and no others.
     """
     check_frames(asked.frames)
     whole = replace(asked, frames=None)
@@ -65,6 +67,8 @@ def viewed(sr: str, others: Sequence[str], asked: View) -> tuple[Viewed, list[Vi
         made_of = frames_made_of(facts, size, own)
         if asked.frames is not None and made_of is not None:
             taken = frames_of_sr(asked.frames, made_of, size)
+        elif may_be_alone and facts.num_frames != size:
+            taken = None
         frames = asked.frames
         if frames is None and made_of not in (None, own):
             frames = spelled(made_of)

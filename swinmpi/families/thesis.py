@@ -22,6 +22,7 @@ from swinmpi.families.family import (
     cut,
     for_windows,
     frame_windows,
+    moved,
     upsampled,
 )
 from swinmpi.images.imresize import imresize_tensor
@@ -31,7 +32,7 @@ from swinmpi.models.thesis_encoders import make_encoder, thesis_condition
 from swinmpi.models.thesis_unet import ThesisUNet
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.grid import WindowGrid
-from swinmpi.windows.masks import gaussian_masks
+from swinmpi.windows.masks import GaussianMask, masks_of
 from swinmpi.windows.moves import Rect
 
 
@@ -75,8 +76,8 @@ class Thesis:
         t_image = torch.stack([t[0] for t in batch.t.split([*map(len, batch.windows)])])
         x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
         wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
-        wanted, windows = (cut(image, batch.windows, grid.window_px, grid.border)
-                           for image in (wanted, x_t))
+        wanted, windows = (cut(moved(image, batch.windows, objective.edge), batch.windows,
+                               grid.window_px, grid.border) for image in (wanted, x_t))
         told = self.told(batch, x_t, grid)
         output = self.predict(windows, for_windows(t_image, batch), *told)
         loss = objective.distance(output.float(), wanted)
@@ -100,9 +101,11 @@ class Thesis:
                 else images)
 
     def masks(self, grid: WindowGrid, shift: Shift, positions: Sequence[int]) -> Tensor:
-        """(len(positions), 1, w, w) in -1..1."""
-        side = self.config.window_px
-        return gaussian_masks(grid, shift, positions, self.config.mask_width, side, side)
+        """(len(positions), 1, w, w) in -1..1; as published around pixel w / 2, which is not in the
+        middle."""
+        config, side = self.config, self.config.window_px
+        mask = GaussianMask(config.mask_width, side / 2 if config.as_published else (side - 1) / 2)
+        return masks_of(mask, grid, shift, positions, (side, side))
 
     def lr_rows(self, height: int, width: int, num_images: int,
                 ownership: Ownership) -> list[range]:
@@ -129,7 +132,7 @@ class ThesisCondition:
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Encode the windows not known yet, in padded micro-batches; with x_t in the condition
         nothing can be kept."""
-        config, size = self.family.config, self.encoding.micro_batch
+        config = self.family.config
         if self.family.model.encoder is None:
             return
         small = None
@@ -137,14 +140,14 @@ class ThesisCondition:
             self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
         if config.sees_whole_x_t:
             self.kept.clear()
-            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2).expand(
-                size, -1, -1, -1)
+            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2)
         missing = [position for position in positions if (shift, position) not in self.kept]
-        for first in range(0, len(missing), size):
-            part = missing[first:first + size]
+        for size, part in self.encoding.parts(missing):
             padded = [*part, *[part[-1]] * (size - len(part))]
             masks = self.family.masks(self.grid, shift, padded).to(self.lr)
-            condition = thesis_condition(config, self.lr.expand(size, -1, -1, -1), masks, small)
+            lr, state = (image if image is None else image.expand(size, -1, -1, -1)
+                         for image in (self.lr, small))
+            condition = thesis_condition(config, lr, masks, state)
             with autocast(self.lr.device, self.encoding.precision):
                 encoded = self.family.model.encoder(condition)
             self.kept |= {(shift, position): features.float()

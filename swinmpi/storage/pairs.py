@@ -1,10 +1,10 @@
 """Training pairs: the file that swinmpi-prepare writes image by image and swinmpi-train reads.
 
 It holds /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,)
-uint8 (0 train, 1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config
-(JSON), creator; value_range, value_dtype: the raw values that are 0 and the type's highest here.
-Where LR is not only shrunk: /psf_px, /photons, /read_noise (N,) float64, what was drawn for each
-pair, as far as they were asked for, and attributes of these names, [low, high].
+uint8 (0 train, 1 validate, 2 test); /source (N,) strings. Attributes: scale, kernel, seed,
+data_config (JSON), creator; value_range, value_dtype: the raw values that are 0 and the type's
+highest here. Where LR is not only shrunk: /psf_px, /photons, /read_noise (N,) float64, what was
+drawn for each pair, as far as they were asked for, and attributes of these names, [low, high].
 """
 import os
 from collections.abc import Mapping
@@ -39,7 +39,8 @@ from swinmpi.storage.kinds import what_is
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 
-TRAIN, VALIDATE = 0, 1
+TRAIN, VALIDATE, TEST = 0, 1, 2
+SPLITS = {"train": TRAIN, "validate": VALIDATE, "test": TEST}
 DATASETS = ("hr", "lr", "split", "source")
 DEGRADATIONS = ("psf_px", "photons", "read_noise")
 PLACE = {"other kind": "would be an HDF5 file under the name of another format; name it .h5",
@@ -135,7 +136,8 @@ class PairWriter:
             self.file.create_dataset(name, (0, *image.shape), image.dtype,
                                      chunks=(1, *image.shape), maxshape=(None, *image.shape))
         self.file.create_dataset("split", (0,), np.uint8, chunks=(4096,), maxshape=(None,))
-        self.file["split"].attrs["meaning"] = f"{TRAIN}: train, {VALIDATE}: validate"
+        self.file["split"].attrs["meaning"] = ", ".join(
+            f"{number}: {name}" for name, number in SPLITS.items())
         self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,),
                                  maxshape=(None,))
         link_nexus(self.file, "hr", "lr")
@@ -178,8 +180,8 @@ class PairReader:
     num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the
     stored dtype (255 or 65535); value_range, value_dtype: the raw values that are 0 and that, and
     their dtype, None and "" where the file does not tell; degradation: (low, high) by the names of
-    DEGRADATIONS, of what LR was made with beside shrinking; train_indices and validate_indices,
-    int64 image indices.
+    DEGRADATIONS, of what LR was made with beside shrinking; splits (N,) uint8; train_indices and
+    validate_indices, int64 image indices.
     """
 
     def __init__(self, path: Path | str):
@@ -264,8 +266,12 @@ class PairReader:
                             if self.value_range else "")
         told = {name: self.two_numbers(name) for name in DEGRADATIONS}
         self.degradation = {name: both for name, both in told.items() if both is not None}
-        self.train_indices = np.flatnonzero(split[:] == TRAIN)
-        self.validate_indices = np.flatnonzero(split[:] == VALIDATE)
+        self.splits = split[:]
+        self.train_indices, self.validate_indices = map(self.indices, ("train", "validate"))
+
+    def indices(self, name: str) -> np.ndarray:
+        """Of the images of one of SPLITS, int64."""
+        return np.flatnonzero(self.splits == SPLITS[name])
 
     def two_numbers(self, name: str) -> tuple[float, float] | None:
         """An attribute [low, high]; None where there is none."""
@@ -289,6 +295,15 @@ class PairReader:
 
     def refuse(self, text: str) -> None:
         raise StackError(f"{self.path}: expected {text}; make the file with swinmpi-prepare")
+
+
+def holds_pairs(path: Path | str) -> bool:
+    """Whether a file that can be opened looks like one of pairs, which PairReader then checks."""
+    try:
+        with open_for_reading(path) as file:
+            return all(name in file for name in DATASETS)
+    except DAMAGE:
+        return False
 
 
 def open_pairs(path: str) -> h5py.File:

@@ -7,13 +7,14 @@ import torch
 from swinmpi.config import Config
 from swinmpi.families.loading import make_family
 from swinmpi.models.blocks import count_parameters
+from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.storage.checkpoint import CheckpointFolder
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
-from swinmpi.training.degradation import in_words
 from swinmpi.training.estimate import describe_cost
 from swinmpi.training.fitting import check_fit, fitted, values_of
-from swinmpi.training.setup import check_encoder, check_run
+from swinmpi.training.preparation.degradation import in_words
+from swinmpi.training.setup import check_drawing, check_encoder, check_run
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,16 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
 
     Raises ConfigError, StackError, OutputError or CheckpointError.
     """
+    device = planned_device(config.parallel.device)
+    config = config.replaced(parallel={
+        "precision": settled_precision(config.parallel.precision, device)})
     folder = CheckpointFolder(Path(config.train.output), config.train.keep_last)
     check_encoder(config)
     folder.check()
     inspect_pairs(config.train.data)
     with PairReader(config.train.data) as pairs:
         config = fitted(config, pairs)
+        check_drawing(config)
         check_fit(config, pairs, num_ranks)
         num_train, words, values = len(pairs.train_indices), words_of(pairs), values_of(pairs)
     check_run(config, folder, resume, values)

@@ -3,10 +3,9 @@
 Sources one at a time -> crops, keyed by (seed, image index) -> PSF, MATLAB's imresize, noise ->
 PairWriter.
 """
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,35 +14,29 @@ import numpy as np
 from swinmpi import __version__
 from swinmpi.config import DataConfig
 from swinmpi.config.sections import SPREADS
-from swinmpi.errors import OutputError, StackError
-from swinmpi.images.photographs import Photograph, to_photograph
+from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.images.photographs import to_photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.metadata.frames import View, check_frames
-from swinmpi.storage.pairs import TRAIN, VALIDATE, LrWriter, PairWriter, check_output
+from swinmpi.storage.pairs import TEST, TRAIN, VALIDATE, LrWriter, PairWriter, check_output
 from swinmpi.storage.pictures.listing import MOST_NAMED, named
-from swinmpi.training.decoding import (
-    MAX_DRAWS,
+from swinmpi.training.preparation.cutting import cut_crops
+from swinmpi.training.preparation.decoding import (
     ImageUnusable,
     Summary,
-    check_room,
     converted,
     crop_limit,
-    is_flat,
-    keyed_random,
     lr_size_px,
-    num_crops,
     say,
 )
-from swinmpi.training.degradation import in_words as degradation_in_words
-from swinmpi.training.degradation import make_lr
-from swinmpi.training.foreseen import foreseen
-from swinmpi.training.lr_stacks import write_lr
-from swinmpi.training.own_pairs import check_own_lr, cut_pairs
-from swinmpi.training.pairing import with_own_lr
-from swinmpi.training.sources import Reading, Source, find_sources, in_words, left_out
-from swinmpi.training.values import CommonValues
-
-SPLIT_STREAM = 2**64 - 1  # an image index that no image has
+from swinmpi.training.preparation.degradation import in_words as degradation_in_words
+from swinmpi.training.preparation.foreseen import foreseen
+from swinmpi.training.preparation.lr_stacks import write_lr
+from swinmpi.training.preparation.own_pairs import check_own_lr, cut_pairs
+from swinmpi.training.preparation.pairing import with_own_lr
+from swinmpi.training.preparation.sources import Reading, Source, find_sources, in_words, left_out
+from swinmpi.training.preparation.splits import assign_splits
+from swinmpi.training.preparation.values import CommonValues
 
 
 @dataclass(frozen=True)
@@ -73,6 +66,7 @@ class PreparePlan:
     words: str
     skipped: tuple[str, ...]
     dtype: np.dtype
+    num_test: int = 0
 
     @property
     def most_bytes(self) -> int:
@@ -96,7 +90,7 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
                          f"{skipped[0]}")
     return PreparePlan(request, config, sum(source.split == VALIDATE for source in sources),
                        sum(crop_limit(config, source.split) for source in sources), words,
-                       tuple(skipped), dtype)
+                       tuple(skipped), dtype, sum(source.split == TEST for source in sources))
 
 
 def describe(plan: PreparePlan) -> str:
@@ -117,12 +111,21 @@ def describe(plan: PreparePlan) -> str:
                    f"the robust range of all images, measured by the run ({plan.dtype})")
     return "\n".join([
         f"input    {' '.join(request.sources)}: {plan.words}, "
-        f"{plan.num_validate} of them for validation", *skipped,
-        f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
+        f"{plan.num_validate} of them for validation"
+        + f", {plan.num_test} to test on" * bool(plan.num_test), *skipped,
+        f"pairs    at most {plan.most_pairs}; {how(config)} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
         *degraded,
         f"range    {range_words}",
         f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB"])
+
+
+def how(config: DataConfig) -> str:
+    """What is done to an image."""
+    if config.resize is None:
+        return config.mode
+    return {"squash": "whole images squashed to", "square": "central squares shrunk to"}[
+        config.resize]
 
 
 def run(plan: PreparePlan) -> Summary:
@@ -148,7 +151,8 @@ def run(plan: PreparePlan) -> Summary:
 def recorded(config: DataConfig) -> str:
     """As JSON; what says how a file is read only where it says something."""
     default = DataConfig()
-    unsaid = {name for name in ("axes", "calibration", "no_data", *SPREADS)
+    unsaid = {name for name in ("axes", "calibration", "no_data", "resize", "validate_count",
+                                "test_share", "test_count", *SPREADS)
               if getattr(config, name) == getattr(default, name)}
     return config.model_dump_json(exclude=unsaid)
 
@@ -156,7 +160,7 @@ def recorded(config: DataConfig) -> str:
 def write_pairs(sources: Sequence[Source], config: DataConfig,
                 writer: PairWriter) -> Summary:
     """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
-    counts, failed = {TRAIN: 0, VALIDATE: 0}, []
+    counts, failed = {TRAIN: 0, VALIDATE: 0, TEST: 0}, []
     values = CommonValues(sources, config.channels, config.no_data_values)
     with Progress(len(sources), "images") as progress:
         for image_index, source in enumerate(sources):
@@ -176,74 +180,7 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
     say(f"values {values.range} of {values.dtype} become 0 to {values.highest}")
     for remark in values.survey.remarks:
         say(f"warning: {remark}")
-    return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed))
-
-
-def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
-              image_index: int) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, float]]]:
-    """HR images (size_px, size_px, C) of one photograph, the LR images made of them, and what was
-    drawn for that; all depends on (seed, image index) alone."""
-    random = keyed_random(config.seed, image_index)
-    height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
-    if config.mode == "whole":
-        hr = whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
-        yield hr, *degrade(hr, config, (image_index, 0))
-        return
-    most_reduce = check_room((photograph.height_px, photograph.width_px), source.reduce, config)
-    for number in range(num_crops(config, source.split, height * width)):
-        crop = draw_crop(photograph, source, config, random, most_reduce)
-        if crop is None:
-            if number == 0:
-                raise ImageUnusable(f"{MAX_DRAWS} crops were flat; "
-                                    "see data.flat_reject and data.flat_threshold")
-            return
-        yield crop, *degrade(crop, config, (image_index, number))
-
-
-def draw_crop(photograph: Photograph, source: Source, config: DataConfig,
-              random: np.random.Generator, most_reduce: float) -> np.ndarray | None:
-    """One crop at a random place and reduction; flat ones are drawn again with probability
-    flat_reject, at most MAX_DRAWS times (then None)."""
-    for _ in range(MAX_DRAWS):
-        reduce = draw_reduce(random, source, config, most_reduce)
-        room = [length - config.size_px * reduce
-                for length in (photograph.height_px, photograph.width_px)]
-        top_px, left_px = (int(random.integers(0, max(0, math.floor(length)), endpoint=True))
-                           for length in room)
-        crop = photograph.cut(top_px, left_px, reduce, config.size_px, config.size_px)
-        if not (is_flat(crop, config.flat_threshold) and random.random() < config.flat_reject):
-            return crop
-    return None
-
-
-def draw_reduce(random: np.random.Generator, source: Source, config: DataConfig,
-                most: float) -> float:
-    """Uniform between reduce and reduce * reduce_spread, never more than `most`."""
-    return float(random.uniform(
-        source.reduce, max(source.reduce, min(source.reduce * config.reduce_spread, most))))
-
-
-def whole_image(photograph: Photograph, reduce: float, size_px: int) -> np.ndarray:
-    """The whole image shrunk by `reduce`, then cropped or padded (mirrored) around its
-    centre to a square."""
-    shape = [max(1, int(length / reduce)) for length in (photograph.height_px, photograph.width_px)]
-    image = photograph.cut(0, 0, reduce, *shape)
-    for axis, length in enumerate(shape):
-        before = abs(size_px - length) // 2
-        if length >= size_px:
-            image = image.take(range(before, before + size_px), axis=axis)
-        else:
-            widths = [(before, size_px - length - before) if a == axis else (0, 0)
-                      for a in range(3)]
-            image = np.pad(image, widths, mode="reflect")
-    return image
-
-
-def degrade(hr: np.ndarray, config: DataConfig,
-            place: tuple[int, int]) -> tuple[np.ndarray, dict[str, float]]:
-    """The LR image of one HR image of pairs, and what was drawn for it. place: its image index and
-    the number of the crop."""
-    return make_lr(hr, (lr_size_px(config),) * 2, config, place, (0, np.iinfo(hr.dtype).max))
+    return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed), counts[TEST])
 
 
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,
@@ -259,6 +196,7 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
             raise OutputError(f"{request.output}: is the input as well; choose another --output")
     reading = Reading(opened, inspected, view, config.no_data_values)
     found = find_sources(request.sources, request.root, reading)
+    check_resize(config, found, request)
     check_own_lr(request.lr, request.lr_only, config)
     if request.lr is not None:
         found = with_own_lr(found, request.sources, request.lr, reading)
@@ -267,15 +205,14 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     return assign_splits(found, config)
 
 
-def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
-    """Whole images go to validation, so that no crop of it shares pixels with training:
-    data.validate_share of those without a split of their own, at least one where
-    there are several."""
-    free = [index for index, source in enumerate(sources) if source.split is None]
-    wanted = round(config.validate_share * len(free))
-    if config.validate_share > 0 and len(free) > 1:
-        wanted = max(1, wanted)
-    drawn = keyed_random(config.seed, SPLIT_STREAM).permutation(free)[:wanted]
-    splits = {int(index): VALIDATE for index in drawn}
-    return [source if source.split is not None else replace(source, split=splits.get(index, TRAIN))
-            for index, source in enumerate(sources)]
+def check_resize(config: DataConfig, sources: Sequence[Source], request: PrepareRequest) -> None:
+    """ConfigError where data.resize contradicts what else is asked for."""
+    if config.resize is None:
+        return
+    if config.reduce_spread != 1 or any(source.reduce != 1 for source in sources):
+        raise ConfigError("data.resize: expected images that are not shrunk otherwise "
+                          "(data.reduce_spread and the list's reduce of 1), got others; leave it "
+                          "out, or those")
+    if request.lr_only:
+        raise ConfigError("data.resize: expected pairs, got --lr-only, whose images keep their "
+                          "shape; leave out one of them")

@@ -12,6 +12,7 @@ from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
+from swinmpi.sampling.settings import check_edge
 from swinmpi.storage.checkpoint import (
     CheckpointFolder,
     check_shapes,
@@ -20,6 +21,7 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.files import tell
+from swinmpi.windows.shift import max_shift_of
 
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
 
@@ -35,6 +37,27 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Ma
                           "or choose another --set train.output=FOLDER")
     if newest is not None:
         tell_other_pairs(config, check_state(config, newest), values)
+
+
+def check_drawing(config: Config) -> None:
+    """ConfigError where windows or times cannot be drawn as asked."""
+    settings, shift, model = config.train, config.sampler.shift, config.model
+    check_edge(config)
+    if shift.edge != "roll" and settings.crop_px <= max_shift_of(shift, model.window_px):
+        raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off crops of "
+                          f"{settings.crop_px} px (train.crop_px); use roll")
+    if settings.first_t >= config.diffusion.steps:
+        raise ConfigError("train.first_t: expected less than diffusion.steps = "
+                          f"{config.diffusion.steps}, got {settings.first_t}")
+    special = (settings.shift_of, settings.circular) != ("image", "drawn")
+    if special and model.draws_freely and settings.batch == "iid":
+        raise ConfigError("train.shift_of, train.circular: expected image and drawn with "
+                          f"train.batch iid of model.family {model.family}, whose windows lie on "
+                          f"no frame, got {settings.shift_of} and {settings.circular}; set "
+                          "train.batch=image")
+    if settings.circular == "turn" and shift.pattern != "circular":
+        raise ConfigError("train.circular: expected drawn, since sampler.shift.pattern is "
+                          f"{shift.pattern}, got turn")
 
 
 def check_encoder(config: Config) -> None:
@@ -72,14 +95,17 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
         raise CheckpointError(f"{path}: expected its `train` settings, got {trained!r}; "
                               "remove this folder to resume from the one before")
     now = config.train
-    for name, same in (("model", saved.model == config.model),
-                       ("diffusion", saved.diffusion == config.diffusion),
-                       ("train.target", trained.get("target", now.target) == now.target),
-                       ("train.freeze_encoder",
-                        trained.get("freeze_encoder", False) == now.freeze_encoder)):
-        if not same:
-            raise ConfigError(f"{path}: was trained with other `{name}` settings; "
-                              "resume with the same --config and --set")
+    before = saved.replaced(train={"target": trained.get("target", now.target),
+                                   "freeze_encoder": trained.get("freeze_encoder", False)})
+    for section, keys in (("model", None), ("diffusion", None),
+                          ("train", {"target", "freeze_encoder"})):
+        was, wanted = (getattr(one, section).model_dump(include=keys) for one in (before, config))
+        for name in was.keys() | wanted.keys():
+            if was.get(name) != wanted.get(name):
+                what = section if keys is None else f"{section}.{name}"
+                raise ConfigError(f"{path}: was trained with other `{what}` settings: "
+                                  f"{section}.{name} {was.get(name)}, not {wanted.get(name)}; "
+                                  "resume with the same --config and --set")
 
 
 def tell_other_pairs(config: Config, header: Mapping, values: Mapping) -> None:

@@ -30,6 +30,7 @@ from swinmpi.training.fitting import values_of
 from swinmpi.training.log import Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
+from swinmpi.training.preparation.values import detail_of
 from swinmpi.training.setup import (
     OPTIMIZERS,
     check_same_run,
@@ -41,7 +42,6 @@ from swinmpi.training.setup import (
     start_folder,
 )
 from swinmpi.training.validation import validate
-from swinmpi.training.values import detail_of
 
 
 def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) -> Path:
@@ -112,7 +112,8 @@ class Trainer:
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = OPTIMIZERS[config.train.optimizer]
         self.optimizer = optimizer(trainable, lr=config.train.learning_rate)
-        self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
+        self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp,
+                       config.train.ema_start)
         self.scaler = torch.amp.GradScaler(worker.device.type,
                                            enabled=config.parallel.precision == "fp16")
         self.update, self.best, self.values = 0, math.inf, {}

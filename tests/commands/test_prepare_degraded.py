@@ -9,7 +9,7 @@ from swinmpi.cli.prepare import main
 from swinmpi.images.imresize import imresize
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack
-from swinmpi.training.degradation import make_lr
+from swinmpi.training.preparation.degradation import make_lr
 
 NAMES = ("psf_px", "photons", "read_noise")
 DEGRADED = ["--set=data.psf_px=[0.5, 1.5]", "--set=data.photons=[50, 500]",

@@ -14,7 +14,7 @@ from PIL import Image
 from swinmpi.interruption import Interrupted, Interruptible, raise_waiting, uninterrupted
 from swinmpi.parallel import launch
 from swinmpi.storage.attributes import escaped
-from swinmpi.training.sources import decoded
+from swinmpi.training.preparation.sources import decoded
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 
 SMALL = ["--set", "data.size_px=8", "--set", "data.crops_per_image=1",

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter
 from swinmpi.config import load_config
 from swinmpi.errors import ConfigError
 from swinmpi.images.imresize import imresize
-from swinmpi.training.degradation import in_words, make_lr
+from swinmpi.training.preparation.degradation import in_words, make_lr
 
 
 def settings(*overrides):

@@ -122,15 +122,17 @@ def test_other_scales_and_channels(tmp_path, scale, channels):
         assert len(run(pairs, tmp_path / f"run{number}", *overrides, model=model)) == 3
 
 
+@pytest.mark.filterwarnings("ignore:parallel.precision")
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("model", [ALIGNED, THESIS], ids=["aligned", "thesis"])
 def test_mixed_precision_stays_close(pairs, tmp_path, model, precision):
+    """On a CPU fp32 takes the place of fp16."""
     full = run(pairs, tmp_path / "full", "train.updates=1", model=model)
     mixed = run(pairs, tmp_path / "mixed", "train.updates=1", f"parallel.precision={precision}",
                 model=model)
     assert mixed[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.05)
-    assert mixed[0]["loss"] != full[0]["loss"]
-    assert bool(load_state(newest(tmp_path / "mixed"))["scaler"]) == (precision == "fp16")
+    assert (mixed[0]["loss"] != full[0]["loss"]) == (precision == "bf16")
+    assert not load_state(newest(tmp_path / "mixed"))["scaler"]
 
 
 class InDouble(BatchSource):
@@ -155,7 +157,8 @@ def test_accumulated_micro_steps_are_one_step(pairs, tmp_path, model, kind, dtyp
             trainer.losses.to(dtype)
             losses = trainer.gradient(kind(config, trainer.family, reader, 0, 1))
         made.append((losses,
-                     {name: value.grad for name, value in trainer.model.named_parameters()}))
+                     {name: value.grad for name, value in trainer.model.named_parameters()
+                      if value.requires_grad}))
     (losses, once), (other_losses, in_parts) = made
     assert losses == pytest.approx(other_losses, abs=1e-6)
     assert max((once[name] - in_parts[name]).abs().max() for name in once) < tolerance
@@ -237,8 +240,8 @@ def test_an_encoder_trained_alone_then_frozen(pairs, tmp_path, model):
     run(pairs, tmp_path / "frozen", *reuse, model=model)
     alone, _ = load_weights(checkpoint)
     after, header = load_weights(newest(tmp_path / "frozen") / "weights.safetensors")
-    kept = {f"encoder.{name}": value for name, value in alone.items()
-            if model is ALIGNED or name.startswith("trunk.")}
+    kept = {f"encoder.{name}" if model is ALIGNED or name.startswith("trunk.")
+            else f"encoder.head.{name}": value for name, value in alone.items()}
     assert kept and all(torch.equal(after[name], value) for name, value in kept.items())
     assert header["target"] == "diffuser"
     start = Trainer(tiny(pairs, tmp_path, *reuse, model=model), ALONE, 12).model.state_dict()

@@ -9,6 +9,7 @@ import torch
 
 from swinmpi.families.family import Family
 from swinmpi.images.lr_rows import LrRows
+from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.comm import Group, Node
 from swinmpi.parallel.device import choose_device, choose_threads
 from swinmpi.parallel.launch import allowed_cpus, cores_of
@@ -40,39 +41,42 @@ def describe_time(plans: Sequence[SamplingPlan], family: Family | None) -> str:
     costs: dict[int, Costs] = {}
     seconds = 0.0
     for plan in plans:
-        size = plan.distribution.micro_batch
-        costs[size] = costs.get(size) or measure(plan, family)
-        seconds += seconds_of(plan, costs[size]) * crowding(plan)
+        for size in plan.calls.all_sizes:
+            costs[size] = costs.get(size) or measure(plan, family, size)
+        seconds += seconds_of(plan, costs) * crowding(plan)
     ranks = plans[0].distribution.num_ranks
     return (f"time        {about(seconds)} on {ranks} rank{'s' if ranks > 1 else ''} (measured on "
             f"one micro-batch; {NOT_COUNTED})")
 
 
-def seconds_of(plan: SamplingPlan, costs: Costs) -> float:
-    """Of a rank that has most to do. Arithmetic."""
+def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
+    """Of a rank that has most to do. costs: by the size of a micro-batch. Arithmetic."""
     config, distribution, stack = plan.config, plan.distribution, plan.stack
     num_groups, ranks = len(distribution.groups), len(distribution.groups[0])
     images = math.ceil(plan.num_remaining / num_groups)
-    encoder = costs.lr_pixel * images * stack.height * stack.width / ranks
+    sizes = plan.calls.all_sizes
+    encoder = costs[sizes[0]].lr_pixel * images * stack.height * stack.width / ranks
     if not plan.takes_steps:
         return encoder
     full, rest = divmod(images, distribution.images_per_step)
-    windows = math.ceil(plan.grid.num_positions / ranks)
-    batches = sum(math.ceil(width * windows / distribution.micro_batch) for width in
-                  (*[distribution.images_per_step] * full, rest))
+    steps = [*[distribution.images_per_step] * full, rest]
+    batches = {size: sum(math.ceil(width * plan.calls.sizes.count(size) / ranks / size)
+                         for width in steps) for size in sizes}
+    told, network = (sum(getattr(costs[size], name) * batches[size] for size in sizes)
+                     for name in ("told", "network"))
     evaluations = config.sampler.steps * (2 if config.sampler.method == "heun" else 1)
     members = plan.request.ensemble
     shift = config.sampler.shift.pattern
     shifts = {"none": 1, "circular": min(4, evaluations)}.get(shift, evaluations * members)
     again = 1 if config.parallel.encoder_cache else evaluations * members
-    return (encoder * again + batches * costs.told * max(shifts, again)
-            + batches * costs.network * evaluations * members)
+    return (encoder * again + told * max(shifts, again)
+            + network * evaluations * members)
 
 
-def measure(plan: SamplingPlan, family: Family) -> Costs:
-    """In about a second; a large network by one window instead of a micro-batch."""
+def measure(plan: SamplingPlan, family: Family, size: int) -> Costs:
+    """In about a second; a large network by one window instead of a micro-batch of `size`."""
     config = plan.config.replaced(parallel={"exchange": "root"})
-    device, size = choose_device(config.parallel.device, 0), plan.distribution.micro_batch
+    device = choose_device(config.parallel.device, 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(choose_threads(config.parallel.threads, node_of(plan)))
     try:
@@ -93,7 +97,8 @@ def once(resolver: SuperResolver, plan: SamplingPlan, size: int) -> Costs:
     height, width = (min(side, MEASURED_LR_PX) for side in (plan.stack.height, plan.stack.width))
     lr = LrRows.whole(torch.zeros(family.config.channels, height, width))
     exchange = resolver.exchange_for(height, width)
-    resolver.predictor.micro_batch, grid = size, exchange.work.grid
+    grid = exchange.work.grid
+    resolver.predictor.calls = Calls((size,) * grid.num_positions)
     x_t = torch.zeros(family.x_channels, grid.frame_height_px, grid.frame_width_px)
     began = time.perf_counter()
     condition, = resolver.conditions([lr], exchange, exchange.room_for_residuals(1))

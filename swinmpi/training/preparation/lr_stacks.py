@@ -9,10 +9,10 @@ from swinmpi.images.no_data import NoData
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.pairs import LrWriter
 from swinmpi.storage.values import mask_invalid
-from swinmpi.training.decoding import ImageUnusable, Summary, decode, say
-from swinmpi.training.degradation import make_lr
-from swinmpi.training.sources import Source
-from swinmpi.training.values import CommonValues
+from swinmpi.training.preparation.decoding import ImageUnusable, Summary, decode, say
+from swinmpi.training.preparation.degradation import make_lr
+from swinmpi.training.preparation.sources import Source
+from swinmpi.training.preparation.values import CommonValues
 
 Kind = tuple[tuple[int, ...], np.dtype]
 

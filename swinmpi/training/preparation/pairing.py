@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from swinmpi.errors import StackError
 from swinmpi.storage.pictures.listing import named
-from swinmpi.training.decoding import say
-from swinmpi.training.sources import Reading, Source, find_sources
+from swinmpi.training.preparation.decoding import say
+from swinmpi.training.preparation.sources import Reading, Source, find_sources
 
 Key = Callable[[str], str]
 
@@ -24,7 +24,7 @@ def with_own_lr(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,
     if any(source.reduce != 1 for source in hr):
         raise StackError("--lr: expected HR images that are not shrunk (reduce of 1), as their LR "
                          "images are given")
-    found = find_sources([lr], None, reading)
+    found = find_sources([lr], None, replace(reading, partitioned=False))
     in_order = is_one_file(hr_inputs[0]) or all("::" in source.name for source in hr)
     if len(hr_inputs) == 1 and in_order and is_one_file(lr):
         if len(found) != len(hr):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 import numpy as np
@@ -17,9 +17,10 @@ from swinmpi.errors import StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.images.photographs import read_photograph
 from swinmpi.images.pictures import EXPECTED, SUFFIXES, Page, is_tiff, read_pages
+from swinmpi.storage.files import tell
 from swinmpi.storage.kinds import what_is
 from swinmpi.storage.metadata.frames import AS_STORED, View
-from swinmpi.storage.pairs import TRAIN, VALIDATE
+from swinmpi.storage.pairs import SPLITS
 from swinmpi.storage.pictures.listing import (
     HDF5_SUFFIXES,
     files_below,
@@ -32,9 +33,10 @@ from swinmpi.storage.pictures.listing import (
 from swinmpi.storage.pictures.source import no_data_of
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
+from swinmpi.training.preparation.partition import NAMES as PARTITION_NAMES
+from swinmpi.training.preparation.partition import find_partition, splits_by
 
 LIST_SUFFIXES = (".tsv", ".txt")
-SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ class Source:
 class Reading:
     """How HDF5 stacks among the inputs are read, which stay open in `opened`.
 
-    inspected: they were found to be sound before. view, no_data: see Stack.open.
+    inspected: they were found to be sound before. view, no_data: see Stack.open. partitioned:
+    whether a partition file among pictures says what they are for.
     """
 
     opened: ExitStack
     inspected: bool = False
     view: View = AS_STORED
     no_data: tuple[float, ...] = ()
+    partitioned: bool = True
 
     def inspect(self, addresses: Sequence[str]) -> None:
         """Have all stacks looked at by one child process."""
@@ -127,7 +131,12 @@ def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
         return [source for address in stacks for source in stack_sources(address, reading)]
     if path.is_dir():
         reading.check_frames(text)
-        return folder_sources(path)
+        return folder_sources(path, reading)
+    if path.name in PARTITION_NAMES and path.is_file():
+        reading.check_frames(text)
+        folder = root or path.parent
+        pictures = [name for name in files_below(folder).files if has_suffix(name, SUFFIXES)]
+        return picture_sources(folder, pictures, path, reading)
     if has_suffix(path.name, LIST_SUFFIXES):
         return list_sources(path, root or path.parent, reading)
     reading.check_frames(text)
@@ -137,7 +146,7 @@ def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
                      f".txt) or an HDF5 address file.h5::/path, got {what_is(path)}")
 
 
-def folder_sources(folder: Path) -> list[Source]:
+def folder_sources(folder: Path, reading: Reading) -> list[Source]:
     """Every picture below `folder`, hidden files left out, sorted by their path."""
     names, results = files_below(folder)
     pictures = [name for name in names if has_suffix(name, SUFFIXES)]
@@ -145,7 +154,22 @@ def folder_sources(folder: Path) -> list[Source]:
         others = [*names, *results]
         raise StackError(f"{folder}: expected images ({', '.join(SUFFIXES)}) or HDF5 files, found "
                          + (f"only {named(others)}; convert them" if others else "none"))
-    return [source for name in pictures for source in page_sources(name, folder / name)]
+    partition = find_partition(folder, names) if reading.partitioned else None
+    return picture_sources(folder, pictures, partition, reading)
+
+
+def picture_sources(folder: Path, pictures: Sequence[str], partition: Path | None,
+                    reading: Reading) -> list[Source]:
+    """Pictures by their path below `folder`, for what the partition file says, if there is one."""
+    splits: Sequence[int | None] = [None] * len(pictures)
+    if partition is not None:
+        splits = splits_by(partition, pictures)
+        if not reading.inspected:
+            counts = ", ".join(f"{splits.count(number)} to {name}"
+                               for name, number in SPLITS.items())
+            tell(f"{partition} says what the {len(pictures)} pictures are for: {counts}")
+    return [source for name, split in zip(pictures, splits, strict=True)
+            for source in page_sources(name, folder / name, split=split)]
 
 
 def left_out(texts: Sequence[str]) -> list[str]:
@@ -155,7 +179,8 @@ def left_out(texts: Sequence[str]) -> list[str]:
         names, results = files_below(folder)
         read = next((kind for kind in (SUFFIXES, HDF5_SUFFIXES)
                      if any(has_suffix(name, kind) for name in names)), ())
-        unread = [name for name in names if not has_suffix(name, read)]
+        unread = [name for name in names if not has_suffix(name, read)
+                  and not (read == SUFFIXES and PurePosixPath(name).name in PARTITION_NAMES)]
         found += [str(folder / name) for name in (*unread, *results)]
     return found
 
@@ -248,9 +273,9 @@ def list_settings(row: dict, where: str) -> tuple[float, int | None]:
     if not 1 <= reduce < float("inf"):
         raise StackError(f"{where}: expected a reduce of 1 or more, got {row['reduce']!r}")
     split = (row.get("split") or "").strip()
-    if split not in SPLITS:
-        raise StackError(f"{where}: expected split train, validate or nothing, got {split!r}")
-    return reduce, SPLITS[split]
+    if split and split not in SPLITS:
+        raise StackError(f"{where}: expected split {', '.join(SPLITS)} or nothing, got {split!r}")
+    return reduce, SPLITS.get(split)
 
 
 def stack_sources(address: str, reading: Reading) -> list[Source]:

@@ -14,7 +14,7 @@ from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.images.photographs import with_channels, with_depth
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.values import Survey, ValueRange, exact_float, mask_invalid, survey
-from swinmpi.training.sources import Source
+from swinmpi.training.preparation.sources import Source
 
 DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
 DETAIL_IMAGES = 256  # whose detail is looked at

@@ -6,7 +6,7 @@ import numpy as np
 from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError
 from swinmpi.images.photographs import Photograph
-from swinmpi.training.decoding import (
+from swinmpi.training.preparation.decoding import (
     MAX_DRAWS,
     ImageUnusable,
     converted,
@@ -14,8 +14,8 @@ from swinmpi.training.decoding import (
     keyed_random,
     num_crops,
 )
-from swinmpi.training.sources import Source
-from swinmpi.training.values import CommonValues
+from swinmpi.training.preparation.sources import Source
+from swinmpi.training.preparation.values import CommonValues
 
 
 def check_own_lr(lr: str | None, lr_only: bool, config: DataConfig) -> None:
@@ -23,9 +23,10 @@ def check_own_lr(lr: str | None, lr_only: bool, config: DataConfig) -> None:
     if (lr is not None or lr_only) and config.scale != round(config.scale):
         raise ConfigError(f"data.scale: expected a whole number with --lr and --lr-only, "
                           f"got {config.scale:g}")
-    if lr is not None and (config.mode != "crop" or config.reduce_spread != 1):
+    if lr is not None and (config.takes_whole or config.reduce_spread != 1):
         raise ConfigError("--lr: expected data.mode=crop and data.reduce_spread=1, as given LR "
-                          f"images are not shrunk, got {config.mode}, {config.reduce_spread:g}")
+                          f"images are not shrunk, got {'whole' if config.takes_whole else 'crop'}"
+                          f", {config.reduce_spread:g}")
     if lr is not None and config.degradation:
         given = " and ".join(f"data.{name}" for name in config.degradation)
         raise ConfigError("--lr: expected nothing that degrades, as given LR images are taken as "

@@ -5,11 +5,11 @@ import numpy as np
 
 from swinmpi.config import DataConfig
 from swinmpi.images.pictures import Page
-from swinmpi.training.decoding import ImageUnusable, check_room, decode
-from swinmpi.training.lr_stacks import check_like
-from swinmpi.training.own_pairs import check_own_dtype, check_own_size
-from swinmpi.training.sources import Source
-from swinmpi.training.values import DEPTHS, unlike
+from swinmpi.training.preparation.decoding import ImageUnusable, check_resizable, check_room, decode
+from swinmpi.training.preparation.lr_stacks import check_like
+from swinmpi.training.preparation.own_pairs import check_own_dtype, check_own_size
+from swinmpi.training.preparation.sources import Source
+from swinmpi.training.preparation.values import DEPTHS, unlike
 
 
 def foreseen(sources: Sequence[Source], config: DataConfig,
@@ -40,5 +40,7 @@ def check_page(page: Page, source: Source, config: DataConfig, first: np.dtype) 
         lr = decode(source.lr.page)
         check_own_dtype(page.dtype, lr.dtype)
         check_own_size((page.height, page.width), (lr.height, lr.width), config)
-    elif config.mode == "crop":
+    elif config.resize is not None:
+        check_resizable((page.height, page.width), config)
+    elif not config.takes_whole:
         check_room((page.height, page.width), source.reduce, config)

@@ -11,10 +11,10 @@ from tqdm import tqdm
 from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError
 from swinmpi.randomness import generator
-from swinmpi.storage.pairs import VALIDATE
+from swinmpi.storage.pairs import TRAIN
 from swinmpi.storage.pictures.listing import reason_of
-from swinmpi.training.sources import Source
-from swinmpi.training.values import CommonValues
+from swinmpi.training.preparation.sources import Source
+from swinmpi.training.preparation.values import CommonValues
 
 MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
 
@@ -30,6 +30,7 @@ class Summary:
     num_train: int
     num_validate: int
     failed: tuple[str, ...]
+    num_test: int = 0
 
 
 def decode(read: Callable[[], np.ndarray]) -> np.ndarray:
@@ -59,10 +60,10 @@ def num_crops(config: DataConfig, split: int, area_px: float) -> int:
 
 
 def crop_limit(config: DataConfig, split: int) -> int:
-    if config.mode == "whole":
+    if config.takes_whole:
         return 1
-    return (config.validate_crops or config.crops_per_image if split == VALIDATE
-            else config.crops_per_image)
+    return (config.crops_per_image if split == TRAIN
+            else config.validate_crops or config.crops_per_image)
 
 
 def lr_size_px(config: DataConfig) -> int:
@@ -82,6 +83,14 @@ def check_room(size: tuple[int, int], reduce: float, config: DataConfig) -> floa
         raise ImageUnusable(f"{size[1]} x {size[0]} px shrunk by {reduce:g} is smaller than a crop "
                             f"of {config.size_px} px; lower data.size_px or use data.mode=whole")
     return most
+
+
+def check_resizable(size: tuple[int, int], config: DataConfig) -> None:
+    """ImageUnusable where an image of this (height, width) is smaller than what data.resize makes
+    of it."""
+    if min(size) < config.size_px:
+        raise ImageUnusable(f"{size[1]} x {size[0]} px is smaller than {config.size_px} px; "
+                            "lower data.size_px")
 
 
 def is_flat(crop: np.ndarray, threshold: float) -> bool:

@@ -1,0 +1,1 @@
+"""What swinmpi-prepare does with images, from where they come from to the pairs."""
