@@ -13,6 +13,7 @@ from torch import Tensor
 
 Border = Literal["reflect", "wrap"]
 BORDERS = ("reflect", "wrap")
+WHOLE_IMAGE_STEP_PX = 8
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,18 @@ def canvas_coordinate(start: int, count: int, size_px: int, window_px: int,
     check_border(border)
     at = torch.arange(start, start + count)
     return at.remainder(whole_windows(size_px, window_px) * window_px) if border == "wrap" else at
+
+
+def window_over(height_px: int, width_px: int, window_px: int | None) -> int:
+    """Side of the windows over an image: `window_px`, or for None of the one that covers it."""
+    return whole_image_px(max(height_px, width_px)) if window_px is None else window_px
+
+
+def whole_image_px(size_px: int) -> int:
+    """What a network that halves three times, then looks one mirrored pixel beyond, needs to see a
+    side as a whole."""
+    return max(2 * WHOLE_IMAGE_STEP_PX, whole_windows(size_px, WHOLE_IMAGE_STEP_PX)
+               * WHOLE_IMAGE_STEP_PX)
 
 
 def whole_windows(size_px: int, window_px: int) -> int:
