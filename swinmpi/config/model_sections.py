@@ -157,9 +157,8 @@ class SrdiffModel(ModelSection):
 
     @model_validator(mode="after")
     def network_can_be_built(self):
-        if self.unet_channels[0] % 2 or min(self.unet_channels) < 1:
-            raise ValueError("unet_channels of at least 1, the first even (it is the length of the "
-                             f"time embedding), not {self.unet_channels}")
+        if any(width < 8 or width % 8 for width in self.unet_channels):
+            raise ValueError(f"unet_channels in multiples of 8, not {self.unet_channels}")
         return self
 
     @property

@@ -19,8 +19,8 @@ class SrdiffUNet(nn.Module):
         steps = list(zip(widths[:-1], widths[1:], strict=True))
         self.enlarge = nn.ConvTranspose2d(SrdiffEncoder.num_features(config), first, 2 * scale,
                                           scale, scale // 2)
-        self.embed = nn.Sequential(nn.Linear(first, 4 * first), nn.Mish(),
-                                   nn.Linear(4 * first, first))
+        self.embed = nn.Sequential(nn.Linear(first, 4 * first), ExactMish(),
+                                   nn.Linear(4 * first, first), ExactMish())
         self.encoders = nn.ModuleList(Stage(inputs, outputs, first) for inputs, outputs
                                       in [(config.channels, first), *steps])
         self.downs = nn.ModuleList(mirrored_conv(fine, fine, stride=2) for fine, _ in steps)
@@ -48,6 +48,14 @@ class SrdiffUNet(nn.Module):
         return self.exit(x)
 
 
+class ExactMish(nn.Module):
+    """Mish of few numbers, in float64: the last bits of float32 would depend on their place in
+    the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.mish(x.double()).to(x.dtype)
+
+
 class Stage(nn.Module):
     """Two residual blocks of one resolution; the first may change the width."""
 
@@ -65,12 +73,13 @@ class Stage(nn.Module):
 
 
 class MishBlock(nn.Module):
-    """x + Mish(conv(Mish(conv(x)) + time)); (n, inputs, h, w) -> (n, outputs, h, w)."""
+    """x + Mish(conv(Mish(conv(x)) + time)); (n, inputs, h, w) -> (n, outputs, h, w). The
+    embedding has gone through Mish."""
 
     def __init__(self, inputs: int, outputs: int, embedding_channels: int):
         super().__init__()
         self.conv1, self.conv2 = mirrored_conv(inputs, outputs), mirrored_conv(outputs, outputs)
-        self.time = nn.Sequential(nn.Mish(), nn.Linear(embedding_channels, outputs))
+        self.time = nn.Linear(embedding_channels, outputs)
         self.skip = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 Border = Literal["reflect", "wrap"]
 BORDERS = ("reflect", "wrap")
-WHOLE_IMAGE_STEP_PX = 8
+# Halved three times it leaves 4 x 4 px, so that with channels in multiples of 8 an image is a whole
+# number of vectors: the processor then computes it the same wherever in a batch it lies.
+WHOLE_IMAGE_STEP_PX = 32
 
 
 @dataclass(frozen=True)
@@ -156,10 +158,8 @@ def window_over(height_px: int, width_px: int, window_px: int | None) -> int:
 
 
 def whole_image_px(size_px: int) -> int:
-    """What a network that halves three times, then looks one mirrored pixel beyond, needs to see a
-    side as a whole."""
-    return max(2 * WHOLE_IMAGE_STEP_PX, whole_windows(size_px, WHOLE_IMAGE_STEP_PX)
-               * WHOLE_IMAGE_STEP_PX)
+    """A side grown to what a network of four resolutions can halve."""
+    return whole_windows(size_px, WHOLE_IMAGE_STEP_PX) * WHOLE_IMAGE_STEP_PX
 
 
 def whole_windows(size_px: int, window_px: int) -> int:
