@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from swinmpi.images.contact_sheet import contact_sheet
+from swinmpi.images.contact_sheet import closeup_sheet
 from swinmpi.images.figures import CAPTION, FIGURES, HEADLINE, Figure
 from swinmpi.reports.tables import format_table
 
@@ -78,12 +78,12 @@ def as_json(evaluation: Evaluation) -> bytes:
 def as_png(evaluation: Evaluation, rows: Sequence[Sequence[np.ndarray]]) -> bytes:
     """The first images, one a row of tiles: whole, LR, versions with their figures, HR."""
     listed = list(evaluation.images.items())[:len(rows)]
-    captions = [[f"image {index}", "",
-                 *(caption(values, evaluation.figures) for values in versions.values()), ""]
-                for index, versions in listed]
-    titles = ["", "LR", *(TITLES[version] for version in listed[0][1]), "HR"]
-    png = io.BytesIO()
-    contact_sheet(rows, titles, captions, max_rows=len(rows)).save(png, "PNG", optimize=True)
+    captions = [[caption(values, evaluation.figures) for values in versions.values()]
+                for _, versions in listed]
+    labels = [*(TITLES[version] for version in listed[0][1]), "HR"]
+    sheet, png = closeup_sheet(rows, labels, [f"image {index}" for index, _ in listed],
+                               captions), io.BytesIO()
+    sheet.save(png, "PNG", optimize=True)
     return png.getvalue()
 
 

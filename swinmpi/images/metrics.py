@@ -73,8 +73,8 @@ def shrink_part(sr: np.ndarray, origin: Sequence[int], size: Sequence[int], lr_s
 
 
 def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
-    """|m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of two sets of features, float64 (N, D): FID
-    where these are Inception's (Heusel et al. 2017, eq. 6). NaN for fewer than two images.
+    """|m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of two sets of features, float64 (N, D):
+    FID where these are Inception's (Heusel et al. 2017, eq. 6). NaN for fewer than two images.
 
     With S_1 = A^T A and S_2 = B^T B the eigenvalues of S_1 S_2 are the squared singular values of
     A B^T, which is small where images are fewer than features.

@@ -13,6 +13,8 @@ from PIL import Image
 
 from swinmpi.cli.evaluate import main
 from swinmpi.config import dump_yaml, load_config
+from swinmpi.errors import ConfigError
+from swinmpi.evaluation.beside import sheet_of_stacks
 from swinmpi.evaluation.compared import check_compared, open_compared
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
@@ -301,3 +303,15 @@ def test_fid_without_its_weights(stacks, tmp_path, capsys):
     assert "FID is unavailable: " in capsys.readouterr().out
     told = complaint(capsys, *compared, "--inception", "absent.pth")
     assert "absent.pth: expected Inception's weights, found no file" in told
+
+
+def test_stacks_side_by_side(stacks, tmp_path):
+    other = write_ours(tmp_path / "other.h5", stacks["lr"], {"sr": stacks["images"]["regression"]},
+                       failed=(0,))
+    both = {"ours": stacks["sr"], "theirs": other}
+    one, two = (sheet_of_stacks(named, stacks["hr"], stacks["lr"])
+                for named in ({"ours": stacks["sr"]}, both))
+    assert two.width - one.width == pytest.approx((one.width - 56) / 5, rel=0.3)
+    assert one.height / two.height == pytest.approx(3 / 2, rel=0.1), "image 0 is not in both"
+    with pytest.raises(ConfigError, match="in every stack, 0 to 2, got 0"):
+        sheet_of_stacks(both, stacks["hr"], stacks["lr"], images=[0, 1])

@@ -215,7 +215,7 @@ def test_sums_of_all_figures_are_finished_by_name():
 
 def test_names_are_unique_and_a_figure_is_used_somewhere():
     assert len({figure.name for figure in TABLE}) == len(TABLE)
-    with pytest.raises(ValueError, match="expected a figure with `summed`, `compared` or `gathered`"):
+    with pytest.raises(ValueError, match="with `summed`, `compared` or `gathered`"):
         Figure("none", "none", ".1f", "used nowhere", 0.0)
 
 
