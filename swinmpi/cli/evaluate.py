@@ -62,6 +62,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
+    made.add_argument("--inception", type=Path, metavar="FILE",
+                      help="Inception's weights for FID, of torch-fidelity (default: the copy in "
+                      "TORCH_HOME; never downloaded)")
     return made
 
 
@@ -108,10 +111,13 @@ def check_answer(options: Namespace) -> None:
     """OutputError, CheckpointError where the figures could not be made or written; before hours of
     sampling."""
     from swinmpi.evaluation.evaluate import check_folder
+    from swinmpi.images.frechet import load_inception
     from swinmpi.images.perceptual import load_lpips
     check_folder(options.output)
     if options.lpips_backbone is not None:
         load_lpips(options.lpips_backbone)
+    if options.inception is not None:
+        load_inception(options.inception)
 
 
 def evaluate_and_print(options: Namespace, sr: str) -> None:
@@ -143,7 +149,7 @@ def request_for(options: Namespace, sr: str):
     data = config_from(options).data
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
                    data.no_data_values, View(data.axes, options.frames, data.calibration),
-                   options.split)
+                   options.split, options.inception)
 
 
 if __name__ == "__main__":

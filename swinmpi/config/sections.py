@@ -5,112 +5,13 @@ docs/configuration.md is generated from the descriptions (`python -m swinmpi.con
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from swinmpi.config.base import MOST_AT_ONCE, MOST_COUNT, MOST_SEED, Section
-from swinmpi.config.model_sections import DEFAULT_FAMILY, AlignedModel, ModelConfig
+from swinmpi.config.base import MOST_AT_ONCE, MOST_SEED, Section
+from swinmpi.config.data_section import DataConfig
+from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES, AlignedModel, ModelConfig
 
 Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
-Spread = float | list[float] | None
-# Settings of DataConfig that are a number or [low, high], and what lies in their bounds.
-SPREADS = {"psf_px": (0.0, 1000.0), "photons": (0.01, 1e12), "read_noise": (0.0, 10.0)}
-
-
-class DataConfig(Section):
-    """What `swinmpi-prepare` cuts from its images and how it degrades it."""
-
-    size_px: int = Field(192, ge=8, le=8192, description="side of the HR crops, or of the whole "
-                         "padded images")
-    mode: Literal["crop", "whole"] = Field(
-        "crop", description="crop: square crops at random places; whole: every image once, cropped "
-        "or mirrored to a square")
-    resize: Literal["squash", "square"] | None = Field(
-        None, description="whole images (mode whole) shrunk to size_px along both axes: squash: "
-        "each axis by itself, as the author's code does; square: the largest square in the middle")
-    crops_per_image: int = Field(16, gt=0, le=MOST_COUNT, description="crops from each training "
-                                 "image, at most")
-    validate_crops: int | None = Field(None, gt=0, le=MOST_COUNT, description="crops from each "
-                                       "validation image; as from training images when absent")
-    coverage: float | None = Field(None, gt=0, le=1e6, description="at most this many crops over "
-                                   "each pixel of a (reduced) image; gives small images fewer")
-    reduce_spread: float = Field(1.0, ge=1, le=1000, description="shrink an image by a factor "
-                                 "drawn from reduce .. reduce * this before cutting")
-    scale: float = Field(2.0, gt=1, le=64, description="HR size / LR size")
-    kernel: Literal["bicubic", "bilinear"] = Field(
-        "bicubic", description="kernel of MATLAB's imresize, which makes LR from HR")
-    psf_px: Spread = Field(None, description="sigma of a Gaussian point spread function, in HR px, "
-                           "that HR is convolved with before it is shrunk; a number, or [low, "
-                           "high] to draw one for every crop; nothing or 0: none")
-    photons: Spread = Field(None, description="photons counted in an LR pixel at the high end of "
-                            "the value range (none at the low end), for Poisson (shot) noise; a "
-                            "number, or [low, high] to draw one for every crop, evenly in its "
-                            "logarithm; nothing: no such noise")
-    read_noise: Spread = Field(None, description="sigma of Gaussian noise on LR, as a share of the "
-                               "value range; a number, or [low, high] to draw one for every crop; "
-                               "nothing or 0: none")
-    flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop "
-                               "is drawn again")
-    flat_threshold: float = Field(0.02, ge=0, description="a crop is flat below this standard "
-                                  "deviation of its brightness (range 0..1)")
-    validate_share: float = Field(0.1, ge=0, lt=1, description="part of the images that is kept "
-                                  "for validation, where the list names no split")
-    validate_count: int | None = Field(None, ge=0, le=MOST_COUNT, description="so many images in "
-                                       "place of validate_share")
-    test_share: float = Field(0.0, ge=0, lt=1, description="part of the images that is kept to "
-                              "test on, where the list names no split")
-    test_count: int | None = Field(None, ge=0, le=MOST_COUNT, description="so many images in place "
-                                   "of test_share")
-    channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
-                                    "3: RGB (grey is copied)")
-    seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
-    no_data: float | list[float] | None = Field(
-        None, description="stored values that mean no data, beside NaN and what the file itself "
-        "names in _FillValue or missing_value; of every command that reads images")
-
-    @property
-    def takes_whole(self) -> bool:
-        """Whether an image gives one HR image, all of it; a resize asks for that as well."""
-        return self.mode == "whole" or self.resize is not None
-
-    @property
-    def no_data_values(self) -> tuple[float, ...]:
-        """`no_data` as a tuple, maybe empty."""
-        told = self.no_data
-        return () if told is None else tuple(told) if isinstance(told, list) else (told,)
-    axes: str | None = Field(None, description="what the axes of an HDF5 stack are, a letter for "
-                             "each: y, x, c for colours, any other for images that follow each "
-                             "other, such as tzyx; as the file says, else by shape, when absent")
-    calibration: Literal["skip", "bicubic", "network"] = Field(
-        "skip", description="darks and flats of a tomogram with an image_key: skip leaves them "
-        "out, bicubic keeps them, enlarged without the network, network takes them as "
-        "projections; swinmpi-prepare always leaves them out")
-
-    @property
-    def degradation(self) -> dict[str, tuple[float, float]]:
-        """(low, high) of what is drawn for every crop beside shrinking it, by its setting."""
-        set_ones = {name: getattr(self, name) for name in SPREADS}
-        both = {name: tuple(map(float, value)) if isinstance(value, list) else (float(value),) * 2
-                for name, value in set_ones.items() if value is not None}
-        return {name: (low, high) for name, (low, high) in both.items() if high > 0}
-
-    @field_validator(*SPREADS, mode="before")
-    @classmethod
-    def check_spread(cls, value: Any, info) -> Any:
-        low, high = SPREADS[info.field_name]
-        told = value if isinstance(value, list) else [value, value]
-        numbers = all(type(one) in (int, float) and low <= one <= high for one in told)
-        if value is not None and not (numbers and len(told) == 2 and told[0] <= told[1]):
-            raise ValueError(f"a number from {low:g} to {high:g}, or two as [low, high]")
-        return value
-
-    @field_validator("axes")
-    @classmethod
-    def check_axes(cls, axes: str | None) -> str | None:
-        if axes is not None and not (axes.isalpha() and axes.islower() and axes.isascii()
-                                     and len(set(axes)) == len(axes) and {"y", "x"} <= set(axes)):
-            raise ValueError("a lower-case letter for each axis, y and x among them and "
-                             "none twice, such as tzyx")
-        return axes
 
 
 class DiffusionConfig(Section):
@@ -155,7 +56,7 @@ class ShiftConfig(Section):
 
     pattern: Literal["none", "circular", "random"] = Field(
         "circular", description="circular: (0, 0), (0, s), (s, s), (s, 0) in turn; random: drawn "
-        "for each step")
+        "for each step; none when absent and one window is the whole image")
     circular: Literal["turn", "drawn"] = Field(
         "turn", description="pattern circular, in sampling: turn: the four shifts in turn; drawn: "
         "one of them drawn for each step; training has train.circular")
@@ -252,16 +153,17 @@ class TrainConfig(Section):
     optimizer: Literal["adam"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(3e-4, gt=0, description="at its highest")
     warmup_updates: int = Field(200, ge=0, description="updates in which the learning rate rises")
-    annealing: Literal["none", "tail", "epoch"] = Field(
+    annealing: Literal["none", "tail", "epoch", "halve"] = Field(
         "tail", description="how the learning rate falls: cosine over the last part, or per epoch "
-        "as in the thesis")
+        "as in the thesis, or by half at a time as in SRDiff")
     annealing_share: float = Field(0.3, gt=0, le=1, description="tail: part of the updates that "
                                    "anneals")
     annealing_epochs: int = Field(200, gt=0, description="epoch: T_max of the cosine")
+    annealing_updates: int = Field(100_000, gt=0, description="halve: updates between two halvings")
     loss: Literal["l1", "smooth_l1"] = Field("l1", description="distance of the prediction to its "
                                              "target")
-    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), family "
-                                     "aligned")
+    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), families "
+                                     "aligned and srdiff")
     clip_norm: float | None = Field(1.0, gt=0, description="limit of the gradient's norm")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="mu of the averaged weights (thesis "
                              "eq. 2.1)")
@@ -311,6 +213,22 @@ class Config(Section):
         if isinstance(values, dict) and isinstance(values.get("model"), dict):
             return values | {"model": {"family": DEFAULT_FAMILY} | values["model"]}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_window_stays(cls, values):
+        """Without a word on it, the one window over an image is not moved."""
+        if not (isinstance(values, dict) and isinstance(values.get("model"), dict)):
+            return values
+        section = FAMILIES.get(str(values["model"].get("family")))
+        sampler = values.get("sampler", {})
+        shift = sampler.get("shift", {}) if isinstance(sampler, dict) else None
+        if section is None or not isinstance(shift, dict):
+            return values
+        window_px = section.model_fields["window_px"].default
+        if values["model"].get("window_px", window_px) is not None:
+            return values
+        return values | {"sampler": sampler | {"shift": {"pattern": "none"} | shift}}
 
     def replaced(self, **sections: Mapping[str, Any]) -> "Config":
         """A copy with other values, not validated: `config.replaced(sampler={"steps": 1})`."""

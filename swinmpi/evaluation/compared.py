@@ -25,7 +25,7 @@ class Comparison:
     lr: None where HR is made smaller instead. regression: the SR file's, if it has one. extent: of
     the SR stack, in words. failed: image indices that the run which made SR gave up. no_data:
     stored values that mean no data, beside those that the files tell. judged: which images of HR
-    are compared.
+    are compared. seamless: why there is no window_px, in words.
     """
 
     sr: Viewed
@@ -40,6 +40,7 @@ class Comparison:
     failed: tuple[int, ...]
     no_data: tuple[float, ...] = ()
     judged: Judged = Judged()
+    seamless: str = "the SR file does not tell its window size"
 
     @property
     def image_indices(self) -> list[int]:
@@ -124,7 +125,9 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
         return Comparison(*views[:2], views[2] if lr is not None else None, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
                           find_value_range(sr, hr, process), tuple(failed), no_data,
-                          with_trained(chosen, hr))
+                          with_trained(chosen, hr),
+                          **({"seamless": "no windows were put together"}
+                             if "window_px" in model else {}))
 
 
 def open_compared(comparison: Comparison, stacks: ExitStack) -> ComparedStacks:
@@ -181,12 +184,14 @@ def find_value_range(sr: Stack, hr: Stack, process: Mapping) -> ValueRange:
 
 
 def recorded_model(sr: Stack, process: Mapping) -> dict:
-    """`scale` and `window_px` of the model that made the SR stack, as far as its file has them."""
+    """`scale` and `window_px` of the model that made the SR stack, as far as its file has them;
+    None for a window that was the whole image."""
     try:
         written = process.get("configuration")
         model = {} if written is None else parse_yaml(written)["model"]
         known = {name: model[name] for name in ("scale", "window_px") if name in model}
-        if all(type(value) is int and value > 1 for value in known.values()):
+        if all(type(value) is int and value > 1 or (name, value) == ("window_px", None)
+               for name, value in known.items()):
             return known
     except (TypeError, KeyError, YAMLError):
         pass

@@ -9,9 +9,17 @@ import numpy as np
 
 from swinmpi.errors import CheckpointError, OutputError
 from swinmpi.evaluation.compared import Comparison, check_compared, open_compared
+from swinmpi.evaluation.gathering import Gathering
 from swinmpi.evaluation.report import Evaluation, as_json, as_png
 from swinmpi.images.contact_sheet import closeup_row, to_uint8
-from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
+from swinmpi.images.figures import (
+    FIGURES,
+    ComparedImage,
+    Figure,
+    compare_image,
+    gathered_figures,
+)
+from swinmpi.images.frechet import load_inception
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
 from swinmpi.storage.files import (
     check_by_trying,
@@ -32,7 +40,8 @@ Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 @dataclass(frozen=True)
 class Request:
     """Addresses of the stacks to compare, and the folder for the answer. no_data: see
-    Comparison; view: see `viewed`; split: of the reference, a file of pairs, to judge alone."""
+    Comparison; view: see `viewed`; split: of the reference, a file of pairs, to judge alone;
+    lpips_backbone, inception: weights, None for those in torch's cache."""
 
     sr: str
     reference: str
@@ -42,6 +51,7 @@ class Request:
     no_data: tuple[float, ...] = ()
     view: View = AS_STORED
     split: str | None = None
+    inception: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -57,14 +67,16 @@ def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationP
     """Validate everything but the pixels; nothing is written. One process.
 
     Raises StackError when the stacks do not fit each other, ConfigError when no LR is known,
-    CheckpointError for a bad LPIPS backbone that was named, OutputError where nothing can be
-    written.
+    CheckpointError for weights of LPIPS or FID that were named and are bad, OutputError where
+    nothing can be written.
     """
     check_folder(request.output)
     comparison = check_compared(request.sr, request.reference, request.lr, request.no_data,
                                 request.view, request.split)
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
+    if request.inception is not None:
+        load_inception(request.inception)
     return EvaluationPlan(request, comparison, figures)
 
 
@@ -105,9 +117,11 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
     written.
     """
     comparison, images, nan_pixels, rows = plan.comparison, {}, {}, []
+    gathering = Gathering(gathered_figures(plan.figures))
     with ExitStack() as opened:
         stacks = open_compared(comparison, opened)
         distance, no_lpips = find_distance(plan.request.lpips_backbone)
+        no_fid = gathering.find_features(plan.request.inception)
         make_folder(plan.request.output)
         limits = stacks.hr.range()
         on_raw = distance and distance_of_raw(distance, limits)
@@ -119,12 +133,14 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
                         for name, image in versions.items() if name != "hr"}
             images[image_index] = {name: compare_image(image, plan.figures)
                                    for name, image in compared.items()}
+            gathering.add({name: limits.to_unit(image) for name, image in versions.items()})
             if len(rows) < PICTURE_ROWS:
                 lr, *tiles = (to_uint8(image, limits.low, limits.high)
                               for image in (lr, *versions.values()))
                 rows.append(closeup_row(lr, tiles))
-    said = [*comparison.judged.remarks, *no_lpips, *remarks(comparison, nan_pixels)]
-    return Evaluation(settings(comparison), images, nan_pixels, said, plan.figures), rows
+    said = [*comparison.judged.remarks, *no_lpips, *no_fid, *remarks(comparison, nan_pixels)]
+    return Evaluation(settings(comparison), images, nan_pixels, said, plan.figures,
+                      gathering.finish()), rows
 
 
 def find_distance(backbone: Path | None) -> tuple[Distance | None, list[str]]:
@@ -155,7 +171,7 @@ def remarks(comparison: Comparison, nan_pixels: Mapping[int, int]) -> list[str]:
         failed = ", ".join(str(comparison.judged.index(number)) for number in comparison.failed)
         found.append(f"left out because the run gave them up: images {failed}")
     if comparison.window_px is None:
-        found.append("no seam score: the SR file does not tell its window size")
+        found.append(f"no seam score: {comparison.seamless}")
     return found
 
 

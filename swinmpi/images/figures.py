@@ -1,11 +1,13 @@
 """The table of figures: what each is called, how it is printed and how it is computed.
 
-A figure is used in one or both of two places, and an entry says how it is computed there:
+A figure is used in one or more of three places, and an entry says how it is computed there:
  - `summed`: while a run samples, without the truth, from rectangular parts of an image that lie on
    the ranks that made them. Every part gives some sums, the sums of all parts are added up, and
    `finish` makes a figure of them, stored under `name` in OUT's /entry/per_image.
  - `compared`: in an evaluation, from a whole image beside the true one, printed and stored under
    `name` in evaluate.json.
+ - `gathered`: in an evaluation, from the features of all images beside those of all true ones; one
+   number for a version, stored beside the means.
 To add a figure, add its formula to metrics.py and its entry to FIGURES. Every function takes
 another table in place of FIGURES. Without torch at import, as metrics.py.
 """
@@ -27,6 +29,7 @@ class ImagePart:
     sr, lr: raw values; sample, base: what the network made and what it added detail to, around
     -1..1. All (h, w, C), over the SR pixels `held` or the LR pixels under them. wanted: the rows
     and columns of SR pixels that the part stands for. lr_size: of the whole LR image.
+    window_px: None where one window is the whole image, which has no seam.
     """
 
     sr: np.ndarray
@@ -37,7 +40,7 @@ class ImagePart:
     held: tuple[range, range]
     lr_size: tuple[int, int]
     scale: int
-    window_px: int
+    window_px: int | None
 
     def __post_init__(self):
         for wanted, held, size in zip(self.wanted, self.held, self.size, strict=True):
@@ -103,8 +106,9 @@ class Summed:
 class Figure:
     """A figure. style: how a number is printed, a format specification.
 
-    best: the figure of a perfect image. optional: whether what it needs may not be installed; it is
-    then printed as unavailable.
+    best: the figure of a perfect image. gathered: (features of the images, of the true ones), each
+    float64 (N, D) -> the figure. optional: whether what it needs may not be installed; it is then
+    printed as unavailable.
     """
 
     name: str
@@ -114,11 +118,13 @@ class Figure:
     best: float
     summed: Summed | None = None
     compared: Callable[[ComparedImage], float] | None = None
+    gathered: Callable[[np.ndarray, np.ndarray], float] | None = None
     optional: bool = False
 
     def __post_init__(self):
-        if self.summed is None and self.compared is None:
-            raise ValueError(f"{self.name}: expected a figure with `summed`, `compared` or both")
+        if self.summed is None and self.compared is None and self.gathered is None:
+            raise ValueError(f"{self.name}: expected a figure with `summed`, `compared` or "
+                             "`gathered`")
 
 
 Figures = Sequence[Figure]
@@ -133,6 +139,8 @@ def consistency_of_part(part: ImagePart) -> np.ndarray:
 
 def seams_of_part(part: ImagePart) -> np.ndarray:
     """(sum of gradients across window borders, their number, the same elsewhere)."""
+    if part.window_px is None:
+        return np.zeros(4)
     return metrics.seam_sums(part.sample, part.base, part.origin, part.wanted, part.window_px)
 
 
@@ -144,6 +152,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("lpips", "LPIPS", ".4f", "learned perceptual distance to the true image", 0.0,
            compared=lambda one: one.distance(one.image, one.hr) if one.distance else NOTHING,
            optional=True),
+    Figure("fid", "FID", ".2f", "distance of Inception's features over all images; compare only "
+           "between equally many", 0.0, gathered=metrics.frechet_distance, optional=True),
     Figure("lr_psnr", "LR-PSNR dB", ".2f", "PSNR of the image, shrunk, to the LR image",
            float("inf"), Summed(2, consistency_of_part, metrics.psnr_of_sums),
            compared=lambda one: metrics.lr_psnr(one.image, one.lr, one.data_range)),
@@ -170,6 +180,11 @@ def summed_figures(figures: Figures = FIGURES) -> tuple[Figure, ...]:
 def compared_figures(figures: Figures = FIGURES) -> tuple[Figure, ...]:
     """Those of an evaluation against the truth."""
     return tuple(figure for figure in figures if figure.compared)
+
+
+def gathered_figures(figures: Figures = FIGURES) -> tuple[Figure, ...]:
+    """Those of an evaluation that are of all images together."""
+    return tuple(figure for figure in figures if figure.gathered)
 
 
 def stored_names(figures: Figures = FIGURES) -> tuple[str, ...]:

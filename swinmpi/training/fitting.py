@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 
 from swinmpi.config import Config
-from swinmpi.config.model_sections import SCALES
 from swinmpi.errors import ConfigError
 from swinmpi.storage.pairs import PairReader
 
@@ -16,7 +15,7 @@ def fitted(config: Config, pairs: PairReader) -> Config:
     A crop is as large as by default, or as the stored images have room for.
     """
     told = {"scale": pairs.scale, "channels": pairs.channels}
-    if pairs.scale in SCALES:
+    if pairs.scale in config.model.scales:
         told["scale"] = int(pairs.scale)
     else:
         del told["scale"]
@@ -32,7 +31,7 @@ def fitting_crop(config: Config, stored_px: int) -> int:
     of whole windows; what is nearest where there is none."""
     model = config.model
     wraps = config.sampler.shift.border == "wrap"
-    unit = math.lcm(model.scale, model.window_px if wraps else 1)
+    unit = math.lcm(model.scale, (model.window_px or 1) if wraps else 1)
     return max(min(config.train.crop_px, stored_px) // unit, 1) * unit
 
 
@@ -48,7 +47,9 @@ def misfits_of_data(config: Config, pairs: PairReader) -> Iterator[str]:
     model, data = config.model, config.train.data
     height, width = pairs.hr.shape[1:3]
     if pairs.scale != model.scale:
-        wanted = model.scale if "scale" in model.model_fields_set else "2, 3 or 4"
+        *others, last = model.scales
+        several = f"{', '.join(map(str, others))} or {last}"
+        wanted = model.scale if "scale" in model.model_fields_set else several
         yield f"{data}: expected pairs of scale {wanted} (model.scale), got {pairs.scale:g}"
     if pairs.channels != model.channels:
         yield f"{data}: expected {model.channels} channels (model.channels), got {pairs.channels}"
@@ -63,14 +64,15 @@ def misfits_of_crop(config: Config, pairs: PairReader, num_ranks: int) -> Iterat
     if settings.batch_images % (num_ranks * settings.accumulate):
         yield ("train.batch_images: expected a multiple of ranks x train.accumulate = "
                f"{num_ranks} x {settings.accumulate}, got {settings.batch_images}")
-    if crop_px < model.window_px:
-        yield (f"train.crop_px: expected at least a window of {model.window_px} px "
+    window_px = model.window_px or model.scale
+    if crop_px < window_px:
+        yield (f"train.crop_px: expected at least a window of {window_px} px "
                f"(model.window_px), got {crop_px}")
     if crop_px > pairs.size_px or crop_px % model.scale:
         yield (f"train.crop_px: expected a multiple of {model.scale}, "
                f"at most the stored {pairs.size_px} px, got {crop_px}")
-    if config.sampler.shift.border == "wrap" and crop_px % model.window_px:
-        yield (f"train.crop_px: expected whole windows of {model.window_px} px with border wrap, "
+    if config.sampler.shift.border == "wrap" and crop_px % window_px:
+        yield (f"train.crop_px: expected whole windows of {window_px} px with border wrap, "
                f"got {crop_px}")
 
 

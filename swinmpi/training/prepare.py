@@ -13,12 +13,13 @@ import numpy as np
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
-from swinmpi.config.sections import SPREADS
+from swinmpi.config.data_section import SPREADS
 from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.images.photographs import to_photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.metadata.frames import View, check_frames
-from swinmpi.storage.pairs import TEST, TRAIN, VALIDATE, LrWriter, PairWriter, check_output
+from swinmpi.storage.pair_writing import LrWriter, PairWriter, check_output
+from swinmpi.storage.pairs import TEST, TRAIN, VALIDATE
 from swinmpi.storage.pictures.listing import MOST_NAMED, named
 from swinmpi.training.preparation.cutting import cut_crops
 from swinmpi.training.preparation.decoding import (

@@ -12,7 +12,7 @@ from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
-from swinmpi.sampling.settings import check_edge
+from swinmpi.sampling.settings import check_edge, check_shift
 from swinmpi.storage.checkpoint import (
     CheckpointFolder,
     check_shapes,
@@ -42,6 +42,7 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Ma
 def check_drawing(config: Config) -> None:
     """ConfigError where windows or times cannot be drawn as asked."""
     settings, shift, model = config.train, config.sampler.shift, config.model
+    check_shift(config)
     check_edge(config)
     if shift.edge != "roll" and settings.crop_px <= max_shift_of(shift, model.window_px):
         raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off crops of "
@@ -68,7 +69,15 @@ def check_encoder(config: Config) -> None:
         raise ConfigError("train.encoder_checkpoint, train.freeze_encoder: "
                           "expected none with train.target=encoder, which "
                           "trains an encoder from the start; remove them")
+    if not model.learns:
+        raise ConfigError(f"model.family: expected a model that learns, got {model.family}, which "
+                          "has no weights; sample with it at once: swinmpi-sample --model "
+                          f"{model.family}_x{model.scale}")
     if (settings.target == "encoder" or reused) and not model.encoder_stands_alone:
+        if not hasattr(model, "encoder"):
+            raise ConfigError("train.target, train.encoder_checkpoint: expected a family with an "
+                              f"encoder that can be trained alone, got {model.family}, which has "
+                              "none; remove them")
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
                           f"trained alone, got {model.encoder}")
     if settings.freeze_encoder and not reused:

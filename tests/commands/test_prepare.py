@@ -19,7 +19,8 @@ from swinmpi.cli.prepare import main
 from swinmpi.errors import OutputError, StackError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import read_photograph, to_photograph, with_channels, with_depth
-from swinmpi.storage.pairs import PairReader, PairWriter
+from swinmpi.storage.pair_writing import PairWriter
+from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack
 
 SMALL = ["--set", "data.size_px=16", "--set", "data.crops_per_image=3"]

@@ -6,7 +6,8 @@ import torch
 from swinmpi.cli.train import main
 from swinmpi.config import load_config
 from swinmpi.storage.checkpoint import load_weights
-from swinmpi.storage.pairs import TRAIN, VALIDATE, PairReader, PairWriter
+from swinmpi.storage.pair_writing import PairWriter
+from swinmpi.storage.pairs import TRAIN, VALIDATE, PairReader
 from swinmpi.training.estimate import cost_of, in_words
 from swinmpi.training.fitting import fitted
 from tests.support.training import ALIGNED, SHORT, THESIS, as_arguments, write_pairs

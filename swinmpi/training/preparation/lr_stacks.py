@@ -7,7 +7,7 @@ from swinmpi.config import DataConfig
 from swinmpi.errors import StackError
 from swinmpi.images.no_data import NoData
 from swinmpi.reports.progress import Progress
-from swinmpi.storage.pairs import LrWriter
+from swinmpi.storage.pair_writing import LrWriter
 from swinmpi.storage.values import mask_invalid
 from swinmpi.training.preparation.decoding import ImageUnusable, Summary, decode, say
 from swinmpi.training.preparation.degradation import make_lr
