@@ -20,8 +20,8 @@ from swinmpi.sampling.settings import takes_steps
 from swinmpi.sampling.superresolve import EXCHANGES
 from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
 from swinmpi.storage.header import read_header
+from swinmpi.storage.outputs.carrying import carried
 from swinmpi.storage.outputs.output import pixel_datasets
-from swinmpi.storage.outputs.partial import carried
 from swinmpi.storage.pictures.source import PictureStack
 from swinmpi.storage.stack import Stack
 from swinmpi.windows.grid import WindowGrid

@@ -31,9 +31,10 @@ from swinmpi.storage.outputs.output import (
     measured_before,
     pixel_datasets,
 )
+from swinmpi.storage.pictures.done import count_done, range_before
 from swinmpi.storage.pictures.journal import NAME
 from swinmpi.storage.pictures.source import PictureStack
-from swinmpi.storage.pictures.store import PictureStore, count_done, range_before
+from swinmpi.storage.pictures.store import PictureStore
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 

@@ -23,8 +23,8 @@ import numpy as np
 from swinmpi.errors import ConfigError, StackError, SwinmpiError
 from swinmpi.storage.address import DAMAGE, open_file, parse_address, reason_of
 from swinmpi.storage.metadata.frames import AS_STORED, View
+from swinmpi.storage.outputs.carrying import DATA, carried
 from swinmpi.storage.outputs.merging import read_shard
-from swinmpi.storage.outputs.partial import DATA, carried
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack

@@ -132,7 +132,7 @@ def test_frames(tmp_path, checkpoint, recorded, capsys):
 
 def test_wrong_axes_are_one_line(tmp_path, capsys):
     sr, hr = (write_stack(tmp_path / f"{name}.h5", stored(HR, "tzyx")) for name in ("sr", "hr"))
-    for words, expected in (([], "data.axes"), (["--set", "data.axes=tyx"], "got 'tyx'"),
+    for words, expected in ((["--set", "data.axes=tyx"], "got 'tyx'"),
                             (["--set", "data.axes=yxtt"], "data.axes")):
         code = main([f"{sr}::/images", "--reference", f"{hr}::/images", *words])
         captured = capsys.readouterr()

@@ -7,7 +7,7 @@ import pytest
 
 from swinmpi.errors import CheckpointError, StackError
 from swinmpi.storage.header import read_header
-from swinmpi.storage.outputs.partial import carried
+from swinmpi.storage.outputs.carrying import carried
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack

@@ -145,7 +145,7 @@ def test_datasets_that_are_no_stack_of_images(tmp_path, data, words):
 # bad files
 
 def test_files_that_are_no_hdf5(tmp_path):
-    refused(str(tmp_path / "missing.h5"), "missing.h5", "No such file")
+    refused(str(tmp_path / "missing.h5"), "missing.h5", "got nothing there")
     refused(str(tmp_path), "folder")
     for name, content in (("text.h5", b"not a stack\n" * 100), ("empty.h5", b"")):
         (tmp_path / name).write_bytes(content)

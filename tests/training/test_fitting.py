@@ -97,7 +97,7 @@ def finished(grey, tmp_path_factory):
     (["train.encoder_checkpoint=missing.safetensors", "train.output=other"], [],
      "found nothing there"),
     (["train.output=/dev/null/run"], [], "is no folder, or not writable"),
-    (["train.data=missing.h5", "train.output=other"], [], "no such file"),
+    (["train.data=missing.h5", "train.output=other"], [], "got nothing there"),
 ])
 def test_a_dry_run_refuses_what_a_run_refuses(grey, finished, capsys, overrides, options, part):
     before = sorted(finished.rglob("*"))

@@ -26,6 +26,7 @@ from swinmpi.storage.files import (
 from swinmpi.storage.layout import Arrangement
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.metadata.said import is_no_variable
+from swinmpi.storage.outputs.carrying import ALONG, DATA, LIBRARY, LINKED, STRUCTURE
 from swinmpi.storage.outputs.packing import (
     attach_scales,
     link_images,
@@ -34,16 +35,7 @@ from swinmpi.storage.outputs.packing import (
     unfolded,
     write_process,
 )
-from swinmpi.storage.outputs.partial import (
-    ALONG,
-    DATA,
-    LIBRARY,
-    LINKED,
-    PER_IMAGE,
-    STRUCTURE,
-    differing_keys,
-    shortened,
-)
+from swinmpi.storage.outputs.partial import PER_IMAGE, differing_keys, shortened
 from swinmpi.storage.outputs.result import PROCESS, read_entries
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from swinmpi.errors import ConfigError
 from swinmpi.storage.files import as_output_error
+from swinmpi.storage.outputs.carrying import DATA
 from swinmpi.storage.outputs.output import ADVICE
-from swinmpi.storage.outputs.partial import DATA, PER_IMAGE
+from swinmpi.storage.outputs.partial import PER_IMAGE
 from swinmpi.storage.outputs.placing import check_figures, checked_part
 
 StoredPart = tuple[int, int, int, Mapping[str, np.ndarray]]

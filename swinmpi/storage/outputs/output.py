@@ -34,9 +34,9 @@ from swinmpi.storage.files import (
     tell,
 )
 from swinmpi.storage.locking import check_in_place
+from swinmpi.storage.outputs.carrying import DATA
 from swinmpi.storage.outputs.packing import pack
 from swinmpi.storage.outputs.partial import (
-    DATA,
     PER_IMAGE,
     check_resumable,
     create_partial,

@@ -13,16 +13,16 @@ from swinmpi.storage.attributes import copy_attributes, escaped, text_list
 from swinmpi.storage.files import Sink
 from swinmpi.storage.layout import Arrangement
 from swinmpi.storage.metadata.said import NO_VARIABLE
-from swinmpi.storage.outputs.partial import (
+from swinmpi.storage.outputs.carrying import (
     ALONG,
     DATA,
     LIBRARY,
     LINKED,
-    PER_IMAGE,
     RESTORED,
     nexus_group,
     set_axes,
 )
+from swinmpi.storage.outputs.partial import PER_IMAGE
 
 CHUNK_BYTES = 1 << 20
 

@@ -9,7 +9,8 @@ import numpy as np
 from swinmpi.errors import StackError
 from swinmpi.storage.address import DAMAGE, Address, find_object, reason_of
 from swinmpi.storage.attributes import names_of
-from swinmpi.storage.outputs.partial import DATA, PER_IMAGE
+from swinmpi.storage.outputs.carrying import DATA
+from swinmpi.storage.outputs.partial import PER_IMAGE
 from swinmpi.storage.stack import Stack
 
 PROCESS = "/entry/process"

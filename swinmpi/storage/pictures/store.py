@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,14 @@ from swinmpi.storage.files import (
     system_reason,
     tell,
 )
+from swinmpi.storage.pictures.done import (
+    PARTIAL,
+    has_page,
+    is_done,
+    is_published,
+    kept_range,
+    spool,
+)
 from swinmpi.storage.pictures.encoding import encode, written
 from swinmpi.storage.pictures.journal import (
     ADVICE,
@@ -31,14 +38,11 @@ from swinmpi.storage.pictures.journal import (
     Journal,
     Memory,
     differing,
-    is_there,
     read_memory,
 )
 from swinmpi.storage.pictures.listing import Picture
 from swinmpi.storage.pictures.source import PictureSet, PictureStack, read_picture
 from swinmpi.storage.values import ValueRange
-
-PARTIAL = ".partial"
 
 
 class PictureStore:
@@ -203,40 +207,6 @@ class PictureStore:
         self.close()
 
 
-def is_done(folder: Path, memory: Memory, stack: PictureStack, image_index: int) -> bool:
-    """Whether the page is there, in its picture or waiting for it."""
-    picture, number = stack.member(image_index)
-    content = stack.content_of(image_index)
-    return (is_published(folder, memory, picture, content)
-            or has_page(folder, memory, picture, number, content))
-
-
-def is_published(folder: Path, memory: Memory, picture: Picture, content: str) -> bool:
-    told = memory.pictures.get(picture.target)
-    return told is not None and told["input"] == content and is_there(folder, told)
-
-
-def has_page(folder: Path, memory: Memory, picture: Picture, number: int, content: str) -> bool:
-    told = memory.pages.get((picture.target, number))
-    return (told is not None and told["input"] == content
-            and spool(folder, picture, number).exists())
-
-
-def spool(folder: Path, picture: Picture, number: int) -> Path:
-    name = sha256(os.fsencode(picture.target)).hexdigest()[:16]
-    return folder / PARTIAL / f"{name}-{number}.npy"
-
-
-def count_done(folder: Path, stack: PictureStack, settings: Mapping[str, Any],
-               overwrite: bool) -> int:
-    """How many images of a stack a run into `folder` would find done."""
-    memory = read_memory(folder)
-    afresh = memory.settings is None or differing(memory.settings, settings)
-    if afresh or overwrite and memory.is_over:
-        return 0
-    return sum(is_done(folder, memory, stack, index) for index in range(stack.num_images))
-
-
 def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any],
                  overwrite: bool) -> None:
     """OutputError unless pictures may be written into `folder`. Leaves nothing behind.
@@ -271,16 +241,6 @@ def check_folder(folder: Path, pictures: PictureSet, settings: Mapping[str, Any]
             if os.path.lexists(folder / above) and not (folder / above).is_dir():
                 raise OutputError(f"{folder / above}: is no folder, where {final} should go; "
                                   "choose another --output")
-
-
-def range_before(folder: Path, stack: PictureStack) -> ValueRange | None:
-    """What a folder, if it is there, was begun with for pictures of this depth."""
-    return kept_range(read_memory(folder), stack)
-
-
-def kept_range(memory: Memory, stack: PictureStack) -> ValueRange | None:
-    kept = memory.ranges.get(stack.dtype.str)
-    return None if kept is None else ValueRange(*kept)
 
 
 def begin_afresh(folder: Path) -> None:

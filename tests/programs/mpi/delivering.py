@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from swinmpi.config import load_config
+from swinmpi.demo import DEMO_MODEL, MODELS, shipped
 from swinmpi.errors import OutputError
 from swinmpi.parallel import relay
 from swinmpi.parallel.launch import start_mpi
@@ -110,7 +111,8 @@ def run(backend, folder, series, stack_name, world):
     config = load_config(overrides=["output.regression=true", "output.value_range=[0,60000]"])
     config = config.replaced(output={"backend": backend})
     output = folder / f"{'resumed' if series == 'killed' else series}-{stack_name}.h5"
-    request = SampleRequest(str(folder / f"{stack_name}.h5"), output, Path(__file__), ensemble=2)
+    request = SampleRequest(str(folder / f"{stack_name}.h5"), output,
+                            shipped(MODELS[DEMO_MODEL]), ensemble=2)
     distribution = Distribution((range(world.size),), "all", 2, 1, 1)
     with Stack.open(request.stack) as stack:
         plan = SamplingPlan(request, config, stack, True, None, NUM_IMAGES, distribution)
