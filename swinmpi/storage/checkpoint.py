@@ -3,6 +3,7 @@ import io
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -60,8 +61,9 @@ def load_state_dict(path: Path | str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: expected a file with a state dict, found "
                               f"{'a folder' if path.is_dir() else 'nothing there'}")
     try:
-        saved = (load_file(path) if path.suffix == ".safetensors"
-                 else torch.load(path, map_location="cpu", weights_only=True))
+        with warnings.catch_warnings(action="ignore"):  # what is wrong is told below
+            saved = (load_file(path) if path.suffix == ".safetensors"
+                     else torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # noqa: BLE001 - torch raises many kinds, for pickles as well
         raise CheckpointError(f"{path}: expected a state dict of tensors alone, as torch.save("
                               "network.state_dict(), FILE) writes it, got something else "

@@ -89,11 +89,16 @@ def finished(grey, tmp_path_factory):
     return folder
 
 
+def test_fp16_goes_on_with_fp32_on_a_cpu(grey, finished, capsys):
+    assert train(grey, finished, "parallel.precision=fp16", options=["--resume", "--dry-run"]) == 0
+    told = capsys.readouterr()
+    assert "1 rank, fp32" in told.out and "fp16 is for GPUs" in told.err
+
+
 @pytest.mark.parametrize(("overrides", "options", "part"), [
     ([], [], "go on with --resume"),
     (["model.residual_gain=8.0"], ["--resume"], "other `model` settings"),
     (["diffusion.steps=60"], ["--resume"], "other `diffusion` settings"),
-    (["parallel.precision=fp16"], ["--resume"], "does not fit this run"),
     (["train.encoder_checkpoint=missing.safetensors", "train.output=other"], [],
      "found nothing there"),
     (["train.output=/dev/null/run"], [], "is no folder, or not writable"),
