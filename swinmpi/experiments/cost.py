@@ -1,0 +1,3 @@
+"""x"""
+def describe(plan, num_ranks):
+    return "?"
