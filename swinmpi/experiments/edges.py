@@ -1,4 +1,4 @@
-"""How much worse an image is along its border: what the thesis's naive shift leaves (figure 2.6)."""
+"""How much worse an image is along its border: what the thesis's naive shift leaves (fig. 2.6)."""
 import numpy as np
 
 from swinmpi.images.figures import FIGURES, ComparedImage, Figure

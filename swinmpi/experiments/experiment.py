@@ -4,8 +4,10 @@ from pathlib import Path
 
 from swinmpi.errors import ConfigError
 from swinmpi.experiments.arms import Job, run_arm
+from swinmpi.experiments.pictures import picture_arm
 from swinmpi.experiments.plan import ArmRun, ExperimentPlan, same_settings
 from swinmpi.experiments.report import write_report
+from swinmpi.experiments.timing import time_arm
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.parallel.worker import Worker
@@ -71,4 +73,4 @@ def check_begun(plan: ExperimentPlan) -> None:
     same_settings(written if isinstance(written, dict) else {}, plan)
 
 
-RUNS = {"quality": run_arm}
+RUNS = {"quality": run_arm, "time": time_arm, "pictures": picture_arm}
