@@ -1,6 +1,12 @@
 """What can be set: sections of typed keys, read from YAML and the command line."""
 from swinmpi.config.loading import PRESETS, dump_yaml, load_config
-from swinmpi.config.model_sections import AlignedModel, ModelConfig, ThesisModel
+from swinmpi.config.model_sections import (
+    AlignedModel,
+    ModelConfig,
+    SrdiffModel,
+    ThesisModel,
+    VanillaModel,
+)
 from swinmpi.config.sections import (
     Config,
     DataConfig,
@@ -12,5 +18,5 @@ from swinmpi.config.sections import (
 )
 
 __all__ = ["PRESETS", "AlignedModel", "Config", "DataConfig", "DiffusionConfig", "ModelConfig",
-           "ParallelConfig", "SamplerConfig", "ShiftConfig", "ThesisModel", "TrainConfig",
-           "dump_yaml", "load_config"]
+           "ParallelConfig", "SamplerConfig", "ShiftConfig", "SrdiffModel", "ThesisModel",
+           "TrainConfig", "VanillaModel", "dump_yaml", "load_config"]

@@ -1,4 +1,5 @@
 """The sections of the model families: what a network is built from, and what a family can do."""
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -6,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from swinmpi.config.base import DEEPEST, WIDEST, Section
 
 Width = Annotated[int, Field(le=WIDEST)]
+WINDOW_PX = Field(None, ge=16, le=4096, multiple_of=8, description="side of a window on the HR "
+                  "grid; one window over the whole image, of any size, when absent")
 
 
 class ModelSection(Section):
@@ -14,6 +17,31 @@ class ModelSection(Section):
     family: str
     scale: Literal[2, 3, 4] = Field(2, description="HR size / LR size")
     channels: Literal[1, 3] = Field(3, description="of the images: 1 grey, 3 RGB")
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to train."""
+        return True
+
+    @property
+    def regresses(self) -> bool:
+        """Whether what is diffused is added to an HR image of the encoder's own."""
+        return False
+
+    @property
+    def sees_whole_x_t(self) -> bool:
+        """Whether a window is told about x_t outside of it."""
+        return False
+
+    @property
+    def may_crop(self) -> bool:
+        """Whether `sampler.shift.edge` crop_* makes sense for it."""
+        return False
+
+    @property
+    def encoder_stands_alone(self) -> bool:
+        """Whether the encoder can be trained alone (`train.target: encoder`)."""
+        return False
 
 
 class AlignedModel(ModelSection):
@@ -39,13 +67,8 @@ class AlignedModel(ModelSection):
     @model_validator(mode="after")
     def network_can_be_built(self):
         widths = self.unet_channels
-        deepest, steps = widths[-1], 2 ** len(widths)
-        if any(width < 8 or width % 8 for width in widths):
-            raise ValueError("unet_channels in multiples of 8 (the groups of the normalisation), "
-                             f"not {widths}")
-        if deepest % self.attention_heads:
-            raise ValueError(f"attention_heads that divide the last of unet_channels, {deepest}, "
-                             f"not {self.attention_heads}")
+        steps = 2 ** len(widths)
+        check_widths(widths, self.attention_heads)
         if self.window_px % steps:
             raise ValueError(f"window_px in multiples of {steps} with {len(widths)} resolutions, "
                              f"not {self.window_px}")
@@ -53,22 +76,10 @@ class AlignedModel(ModelSection):
 
     @property
     def regresses(self) -> bool:
-        """Whether the encoder makes an HR image of its own."""
         return True
 
     @property
-    def sees_whole_x_t(self) -> bool:
-        """Whether a window is told about x_t outside of it."""
-        return False
-
-    @property
-    def may_crop(self) -> bool:
-        """Whether `sampler.shift.edge` crop_* makes sense for it."""
-        return False
-
-    @property
     def encoder_stands_alone(self) -> bool:
-        """Whether the encoder can be trained alone (`train.target: encoder`)."""
         return True
 
 
@@ -127,7 +138,85 @@ class ThesisModel(ModelSection):
         return self.encoder == "rrdb"
 
 
-ModelConfig = AlignedModel | ThesisModel
+class SrdiffModel(ModelSection):
+    """SRDiff (Li et al. 2021, arXiv 2104.14951): an RRDB's features enlarged and added inside a U-Net
+    without normalisation or attention; one window over the whole image."""
+
+    family: Literal["srdiff"] = Field("srdiff", description="which family of model this is")
+    scale: Literal[2, 4, 8] = Field(4, description="HR size / LR size")
+    window_px: int | None = WINDOW_PX
+    rrdb_blocks: int = Field(8, ge=2, le=DEEPEST, description="RRDB blocks of the encoder")
+    rrdb_channels: int = Field(32, gt=0, le=WIDEST, description="width of the RRDB")
+    rrdb_growth: int = Field(16, gt=0, le=WIDEST, description="channels that each convolution of "
+                             "a dense block adds")
+    unet_channels: list[Width] = Field(
+        [64, 128, 128, 256], min_length=4, max_length=4, description="widths of the U-Net's four "
+        "resolutions, 64 times 1, 2, 2, 4 as published for CelebA; 1, 2, 3, 4 for DF2K")
+    residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * "
+                                 "residual_gain, -1, 1)")
+
+    @model_validator(mode="after")
+    def network_can_be_built(self):
+        if any(width < 8 or width % 8 for width in self.unet_channels):
+            raise ValueError(f"unet_channels in multiples of 8, not {self.unet_channels}")
+        return self
+
+    @property
+    def encoder_stands_alone(self) -> bool:
+        return True
+
+
+class VanillaModel(ModelSection):
+    """Plain diffusion, of the image itself: one window over the whole image, no encoder; told the
+    bicubic image beside x_t (as SR3, Saharia et al. 2021), or nothing."""
+
+    family: Literal["vanilla"] = Field("vanilla", description="which family of model this is")
+    scale: Literal[2, 3, 4, 8] = Field(2, description="HR size / LR size")
+    window_px: int | None = WINDOW_PX
+    conditional: bool = Field(True, description="false: images from noise; LR only gives the size")
+    unet_channels: list[Width] = Field([64, 128, 256, 256], min_length=2, max_length=4,
+                                       description="widths of the U-Net, one a resolution, the "
+                                       "finest first")
+    unet_blocks: int = Field(2, gt=0, le=DEEPEST, description="residual blocks per resolution")
+    attention_heads: int = Field(4, gt=0, description="heads of the self-attention at the lowest "
+                                 "resolution")
+    residual_gain: float | None = Field(
+        None, ge=1e-6, le=1e6, description="diffuse clip((HR - bicubic) * residual_gain, -1, 1) "
+        "in place of the image itself; conditional only")
+
+    @model_validator(mode="after")
+    def network_can_be_built(self):
+        check_widths(self.unet_channels, self.attention_heads)
+        if self.residual_gain is not None and not self.conditional:
+            raise ValueError("no residual_gain with conditional false, which knows no bicubic "
+                             f"image to add to, not {self.residual_gain:g}")
+        return self
+
+
+class BicubicModel(ModelSection):
+    """MATLAB's bicubic imresize as a model: nothing is trained, `swinmpi-sample --model bicubic_x2`
+    takes it."""
+
+    family: Literal["bicubic"] = Field("bicubic", description="which family of model this is")
+    scale: Literal[2, 3, 4, 8] = Field(2, description="HR size / LR size")
+    window_px: None = Field(None, description="nothing: there are no windows")
+
+    @property
+    def learns(self) -> bool:
+        return False
+
+
+def check_widths(widths: Sequence[int], attention_heads: int) -> None:
+    """ValueError unless a U-Net of normalised blocks with attention below can have these widths."""
+    if any(width < 8 or width % 8 for width in widths):
+        raise ValueError("unet_channels in multiples of 8 (the groups of the normalisation), "
+                         f"not {widths}")
+    if widths[-1] % attention_heads:
+        raise ValueError(f"attention_heads that divide the last of unet_channels, {widths[-1]}, "
+                         f"not {attention_heads}")
+
+
+ModelConfig = AlignedModel | ThesisModel | SrdiffModel | VanillaModel | BicubicModel
 FAMILIES: dict[str, type[ModelSection]] = {section.model_fields["family"].default: section
                                            for section in get_args(ModelConfig)}
 DEFAULT_FAMILY = next(iter(FAMILIES))

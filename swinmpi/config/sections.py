@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import MOST_AT_ONCE, MOST_COUNT, MOST_SEED, Section
-from swinmpi.config.model_sections import DEFAULT_FAMILY, AlignedModel, ModelConfig
+from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES, AlignedModel, ModelConfig
 
 Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
 
@@ -85,7 +85,7 @@ class ShiftConfig(Section):
 
     pattern: Literal["none", "circular", "random"] = Field(
         "circular", description="circular: (0, 0), (0, s), (s, s), (s, 0) in turn; random: drawn "
-        "for each step")
+        "for each step; none when absent and one window is the whole image")
     max_px: int | None = Field(None, ge=0, le=1 << 16, description="s; a quarter of the window "
                                "when absent (thesis table 3.1)")
     border: Literal["reflect", "wrap"] = Field(
@@ -162,16 +162,17 @@ class TrainConfig(Section):
     optimizer: Literal["adam"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(3e-4, gt=0, description="at its highest")
     warmup_updates: int = Field(200, ge=0, description="updates in which the learning rate rises")
-    annealing: Literal["none", "tail", "epoch"] = Field(
+    annealing: Literal["none", "tail", "epoch", "halve"] = Field(
         "tail", description="how the learning rate falls: cosine over the last part, or per epoch "
-        "as in the thesis")
+        "as in the thesis, or by half at a time as in SRDiff")
     annealing_share: float = Field(0.3, gt=0, le=1, description="tail: part of the updates that "
                                    "anneals")
     annealing_epochs: int = Field(200, gt=0, description="epoch: T_max of the cosine")
+    annealing_updates: int = Field(100_000, gt=0, description="halve: updates between two halvings")
     loss: Literal["l1", "smooth_l1"] = Field("l1", description="distance of the prediction to its "
                                              "target")
-    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), family "
-                                     "aligned")
+    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), families "
+                                     "aligned and srdiff")
     clip_norm: float | None = Field(1.0, gt=0, description="limit of the gradient's norm")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="mu of the averaged weights (thesis "
                              "eq. 2.1)")
@@ -219,6 +220,22 @@ class Config(Section):
         if isinstance(values, dict) and isinstance(values.get("model"), dict):
             return values | {"model": {"family": DEFAULT_FAMILY} | values["model"]}
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_window_stays(cls, values):
+        """Without a word on it, the one window over an image is not moved."""
+        if not (isinstance(values, dict) and isinstance(values.get("model"), dict)):
+            return values
+        section = FAMILIES.get(values["model"].get("family"))
+        sampler = values.get("sampler", {})
+        shift = sampler.get("shift", {}) if isinstance(sampler, dict) else None
+        if section is None or not isinstance(shift, dict):
+            return values
+        window_px = section.model_fields["window_px"].default
+        if values["model"].get("window_px", window_px) is not None:
+            return values
+        return values | {"sampler": sampler | {"shift": {"pattern": "none"} | shift}}
 
     def replaced(self, **sections: Mapping[str, Any]) -> "Config":
         """A copy with other values, not validated: `config.replaced(sampler={"steps": 1})`."""

@@ -21,7 +21,7 @@ class Comparison:
     """Stacks of the same images, and what their figures are measured with.
 
     lr: None where HR is made smaller instead. regression: the SR file's, if it has one. extent: of
-    the SR stack, in words. failed: image indices that the run which made SR gave up. no_data:
+    the SR stack, in words. seamless: why there is no window_px, in words. failed: image indices that the run which made SR gave up. no_data:
     stored values that mean no data, beside those that the files tell.
     """
 
@@ -36,6 +36,7 @@ class Comparison:
     value_range: ValueRange
     failed: tuple[int, ...]
     no_data: tuple[float, ...] = ()
+    seamless: str = "the SR file does not tell its window size"
 
     @property
     def image_indices(self) -> list[int]:
@@ -114,7 +115,9 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
         scale = model["scale"] if lr is None else hr.height / lr.height
         return Comparison(sr.address, hr.address, lr and lr.address, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
-                          find_value_range(sr, hr, process), tuple(failed), no_data)
+                          find_value_range(sr, hr, process), tuple(failed), no_data,
+                          **({"seamless": "no windows were put together"}
+                             if "window_px" in model else {}))
 
 
 def open_compared(comparison: Comparison, stacks: ExitStack) -> ComparedStacks:
@@ -165,12 +168,14 @@ def find_value_range(sr: Stack, hr: Stack, process: Mapping) -> ValueRange:
 
 
 def recorded_model(sr: Stack, process: Mapping) -> dict:
-    """`scale` and `window_px` of the model that made the SR stack, as far as its file has them."""
+    """`scale` and `window_px` (None: the whole image) of the model that made the SR stack, as far as
+    its file has them."""
     try:
         written = process.get("configuration")
         model = {} if written is None else parse_yaml(written)["model"]
         known = {name: model[name] for name in ("scale", "window_px") if name in model}
-        if all(type(value) is int and value > 1 for value in known.values()):
+        if all(type(value) is int and value > 1 or (name, value) == ("window_px", None)
+               for name, value in known.items()):
             return known
     except (TypeError, KeyError, YAMLError):
         pass

@@ -133,7 +133,7 @@ def remarks(comparison: Comparison, nan_pixels: Mapping[int, int]) -> list[str]:
         failed = ", ".join(map(str, comparison.failed))
         found.append(f"left out because the run gave them up: images {failed}")
     if comparison.window_px is None:
-        found.append("no seam score: the SR file does not tell its window size")
+        found.append(f"no seam score: {comparison.seamless}")
     return found
 
 

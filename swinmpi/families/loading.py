@@ -9,12 +9,16 @@ from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.aligned import Aligned
 from swinmpi.families.family import Family
 from swinmpi.families.regression import Regression
+from swinmpi.families.srdiff import Srdiff
 from swinmpi.families.thesis import Thesis
+from swinmpi.families.vanilla import Vanilla
 from swinmpi.models.blocks import count_parameters
 from swinmpi.storage.checkpoint import load_into, load_weights
 from swinmpi.storage.stack import memory_bytes
 
-FAMILIES: dict[str, Callable[[ModelConfig], Family]] = {"aligned": Aligned, "thesis": Thesis}
+FAMILIES: dict[str, Callable[[ModelConfig], Family]] = {
+    "aligned": Aligned, "thesis": Thesis, "srdiff": Srdiff, "vanilla": Vanilla,
+    "bicubic": Regression}
 
 
 def make_family(config: ModelConfig, takes_steps: bool = True) -> Family:

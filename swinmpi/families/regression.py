@@ -1,20 +1,23 @@
 """An encoder that was trained alone (`train.target: encoder`): a regression super-resolver.
 
-It takes no steps; its result is the bicubic image and the residual that it predicts.
+It takes no steps; its result is the bicubic image and the residual that it predicts, which is none
+for the family `bicubic`.
 """
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from swinmpi.config import ModelConfig
 from swinmpi.families.family import Batch, Drawing, Encoding, Objective, Shift, Window, upsampled
+from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.diffuser import autocast
 from swinmpi.models.rrdb import RRDBSuperResolver
+from swinmpi.models.srdiff_encoder import SrdiffEncoder
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.moves import Rect
 
@@ -29,13 +32,10 @@ class Regression:
     starts_from_lr = True
 
     def __init__(self, config: ModelConfig):
+        """ValueError for a family without an encoder that stands alone."""
         self.config = config
-        self.model = AlignedEncoder(config) if config.regresses else RRDBSuperResolver(config)
+        self.model, self.residual = make_regressor(config)
         self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
-        if config.regresses:
-            # No regression answers for the global vector, and DDP waits for every gradient that it
-            # expects.
-            self.model.to_global.requires_grad_(False)
 
     def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
         """Nothing is diffused: what is missing in the base."""
@@ -52,12 +52,6 @@ class Regression:
         """L1(HR, bicubic + residual)."""
         loss = functional.l1_loss(upsampled(batch) + self.residual(batch.lr).float(), batch.hr)
         return {"loss": loss, "regression": loss.detach()}
-
-    def residual(self, lr: Tensor) -> Tensor:
-        """What to add to the bicubic image, (n, C, h, w) -> (n, C, H, W)."""
-        if self.config.regresses:
-            return self.model.upsample(self.model.trunk(lr))[:, -self.config.channels:]
-        return self.model(lr)
 
     def lr_rows(self, height: int, width: int, num_images: int,
                 ownership: Ownership) -> list[range]:
@@ -91,3 +85,47 @@ class RegressionCondition:
     def residual(self, rect: Rect) -> Tensor:
         return self.whole_residual[:, rect.rows.start:rect.rows.stop,
                                    rect.cols.start:rect.cols.stop]
+
+
+Residual = Callable[[Tensor], Tensor]
+"""LR (n, C, h, w) -> what to add to the bicubic image, (n, C, H, W)."""
+
+
+def make_regressor(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    """The encoder of a family and its regression; ValueError where there is none."""
+    if config.family not in REGRESSORS:
+        raise ValueError(f"expected a family with an encoder that stands alone, one of "
+                         f"{', '.join(REGRESSORS)}, got {config.family}")
+    return REGRESSORS[config.family](config)
+
+
+def of_aligned(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    model = AlignedEncoder(config)
+    # No regression answers for the global vector, and DDP waits for every gradient that it
+    # expects.
+    model.to_global.requires_grad_(False)
+    return model, lambda lr: model.upsample(model.trunk(lr))[:, -config.channels:]
+
+
+def of_thesis(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    model = RRDBSuperResolver(config)
+    return model, model
+
+
+def of_srdiff(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    """Its encoder makes the image itself."""
+    model = SrdiffEncoder(config)
+    return model, lambda lr: model.image(model.levels(lr)).float() - enlarged(lr, config.scale)
+
+
+def of_bicubic(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    return nn.Module(), lambda lr: torch.zeros_like(enlarged(lr, config.scale))
+
+
+def enlarged(lr: Tensor, scale: int) -> Tensor:
+    """Bicubic, (n, C, h, w) -> (n, C, h * scale, w * scale)."""
+    return imresize_tensor(lr, size=[side * scale for side in lr.shape[-2:]])
+
+
+REGRESSORS = {"aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff,
+              "bicubic": of_bicubic}

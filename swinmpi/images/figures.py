@@ -27,6 +27,7 @@ class ImagePart:
     sr, lr: raw values; sample, base: what the network made and what it added detail to, around
     -1..1. All (h, w, C), over the SR pixels `held` or the LR pixels under them. wanted: the rows
     and columns of SR pixels that the part stands for. lr_size: of the whole LR image.
+    window_px: None where one window is the whole image, which has no seam.
     """
 
     sr: np.ndarray
@@ -37,7 +38,7 @@ class ImagePart:
     held: tuple[range, range]
     lr_size: tuple[int, int]
     scale: int
-    window_px: int
+    window_px: int | None
 
     def __post_init__(self):
         for wanted, held, size in zip(self.wanted, self.held, self.size, strict=True):
@@ -133,6 +134,8 @@ def consistency_of_part(part: ImagePart) -> np.ndarray:
 
 def seams_of_part(part: ImagePart) -> np.ndarray:
     """(sum of gradients across window borders, their number, the same elsewhere)."""
+    if part.window_px is None:
+        return np.zeros(4)
     return metrics.seam_sums(part.sample, part.base, part.origin, part.wanted, part.window_px)
 
 

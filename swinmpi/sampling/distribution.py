@@ -43,7 +43,8 @@ def distribute(parallel: ParallelConfig, num_positions: int, num_images: int, nu
                takes_steps: bool = True) -> Distribution:
     """For `num_images` images still to do, of `num_positions` windows each. `parallel.device` and
     `parallel.micro_batch` are settled. takes_steps: False for an encoder alone."""
-    ranks_per_image, reason = choose_ranks_per_image(parallel, num_images, num_ranks, takes_steps)
+    ranks_per_image, reason = choose_ranks_per_image(parallel, num_images, num_ranks,
+                                                     takes_steps and num_positions > 1)
     groups = split_groups(num_ranks, ranks_per_image)
     images_per_step = parallel.images_per_step
     if images_per_step == "auto":
@@ -63,11 +64,12 @@ def settled_micro_batch(parallel: ParallelConfig, num_positions: int, device: st
 
 
 def choose_ranks_per_image(parallel: ParallelConfig, num_images: int, num_ranks: int,
-                           takes_steps: bool) -> tuple[int, str]:
-    """(ranks per image, the reason in words)."""
+                           has_windows: bool) -> tuple[int, str]:
+    """(ranks per image, the reason in words). has_windows: False for an encoder alone, and for one
+    window over the whole image."""
     asked = parallel.ranks_per_image
-    if not takes_steps:
-        return 1, "one rank per image, because an encoder alone has no windows to share"
+    if not has_windows:
+        return 1, "one rank per image, because it has no windows to share"
     if asked == "auto":
         return auto_ranks_per_image(num_images, num_ranks)
     if asked == "all" or asked >= num_ranks:

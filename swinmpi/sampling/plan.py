@@ -118,12 +118,15 @@ def describe(plan: SamplingPlan) -> str:
 
 def describe_work(plan: SamplingPlan) -> str:
     """What is done to each image, in words."""
-    return describe_steps(plan.config, plan.grid) if plan.takes_steps else "one pass of the encoder"
+    if plan.takes_steps:
+        return describe_steps(plan.config, plan.grid)
+    return "one pass of the encoder" if plan.config.model.learns else "enlarged, by no network"
 
 
 def describe_steps(config: Config, grid: WindowGrid) -> str:
     """Windows and steps of an image, in words."""
-    return (f"{grid.num_positions} windows of {grid.window_px} px, "
+    windows = "1 window" if grid.num_positions == 1 else f"{grid.num_positions} windows"
+    return (f"{windows} of {grid.window_px} px, "
             f"{config.sampler.steps} steps ({config.sampler.method})")
 
 

@@ -9,7 +9,7 @@ from swinmpi.diffusion.noise import random_shift
 from swinmpi.diffusion.samplers import Sampler, make_sampler
 from swinmpi.diffusion.schedule import make_schedule
 from swinmpi.errors import SwinmpiError
-from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.grid import WindowGrid, window_over
 from swinmpi.windows.shift import circular_shift, max_shift_of
 
 Shift = tuple[int, int]
@@ -21,12 +21,15 @@ class Abandoned(Exception):
 
 @dataclass(frozen=True, eq=False)
 class ReverseProcess:
-    """From x_T to x_0, the same on every rank. `window_px` and the shift are in px of x_t."""
+    """From x_T to x_0, the same on every rank. `window_px` and the shift are in px of x_t.
+
+    window_px: None for one window over the whole image, which is not shifted.
+    """
 
     sampler: Sampler
     noise_scale: float
     shift: ShiftConfig
-    window_px: int
+    window_px: int | None
 
     @property
     def num_evaluations(self) -> int:
@@ -39,11 +42,11 @@ class ReverseProcess:
 
     def shift_at(self, seed: int, stack_index: int, number: int) -> Shift:
         """The shift of evaluation `number`, a pure function of (seed, stack index, number)."""
+        if self.shift.pattern == "none" or self.window_px is None:
+            return (0, 0)
         max_px = max_shift_of(self.shift, self.window_px)
-        if self.shift.pattern == "circular":
-            return circular_shift(number, max_px)
-        return (random_shift(seed, stack_index, number, max_px) if self.shift.pattern == "random"
-                else (0, 0))
+        return (circular_shift(number, max_px) if self.shift.pattern == "circular"
+                else random_shift(seed, stack_index, number, max_px))
 
     def check_finite(self, x_t: Tensor, stack_index: int, number: int) -> None:
         """SwinmpiError where the result of an evaluation is not all numbers."""
@@ -56,16 +59,17 @@ class ReverseProcess:
 
 
 def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
-                 window_px: int) -> ReverseProcess:
+                 window_px: int | None) -> ReverseProcess:
     """The reverse process of a configuration; ValueError for more steps than the schedule has."""
     schedule = make_schedule(diffusion.schedule, diffusion.steps)
     return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale,
                           sampler.shift, window_px)
 
 
-def sampling_grid(shift: ShiftConfig, window_px: int, height_px: int, width_px: int) -> WindowGrid:
+def sampling_grid(shift: ShiftConfig, window_px: int | None, height_px: int,
+                  width_px: int) -> WindowGrid:
     """The windows over an image; the crop shifts of the thesis's first attempt move
-    nothing outside."""
-    moves = shift.pattern != "none" and shift.edge == "roll"
-    return WindowGrid(height_px, width_px, window_px,
+    nothing outside. window_px: None for one over the whole image."""
+    moves = shift.pattern != "none" and shift.edge == "roll" and window_px is not None
+    return WindowGrid(height_px, width_px, window_over(height_px, width_px, window_px),
                       max_shift_of(shift, window_px) if moves else 0, shift.border)

@@ -58,9 +58,19 @@ def check_settings(files: Sequence[Path | str], overrides: Sequence[str],
     raise refusals[-1]
 
 
+def check_shift(config: Config) -> None:
+    """ConfigError where the one window over an image should be moved."""
+    pattern = config.sampler.shift.pattern
+    if config.model.window_px is None and pattern != "none":
+        raise ConfigError("sampler.shift.pattern: expected none, because one window is the whole "
+                          f"image (model.window_px is not set), got {pattern}; "
+                          "remove it or set model.window_px")
+
+
 def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
+    check_shift(config)
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")

@@ -123,7 +123,7 @@ class SuperResolver:
         base = parts[-1].zero_()
         sr_size = (lr.height * config.scale, lr.width * config.scale)
         if self.family.starts_from_lr:
-            for band in row_bands(rect, config.window_px):
+            for band in row_bands(rect, config.window_px or len(rect.rows)):
                 rows = slice(band.rows.start - rect.rows.start, band.rows.stop - rect.rows.start)
                 base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width),
                                               sr_size, (band.rows, band.cols))

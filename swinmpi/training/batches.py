@@ -11,6 +11,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError
 from swinmpi.families.family import Batch, Family
 from swinmpi.randomness import generator
+from swinmpi.sampling.settings import check_shift
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.objective import draw_times, make_drawing, noise_like_x_0
 
@@ -149,14 +150,16 @@ def check_batches(config: Config, pairs: PairReader, num_ranks: int) -> None:
     if pairs.hr.shape[1] != pairs.hr.shape[2]:
         raise ConfigError(f"{config.train.data}: expected square images, "
                           f"got {pairs.hr.shape[1]} x {pairs.hr.shape[2]}")
-    if crop_px < model.window_px:
-        raise ConfigError(f"train.crop_px: expected at least a window of {model.window_px} px, "
+    check_shift(config)
+    window_px = model.window_px or model.scale
+    if crop_px < window_px:
+        raise ConfigError(f"train.crop_px: expected at least a window of {window_px} px, "
                           f"got {crop_px}")
     if crop_px > pairs.size_px or crop_px % model.scale:
         raise ConfigError(f"train.crop_px: expected a multiple of {model.scale}, "
                           f"at most the stored {pairs.size_px} px, got {crop_px}")
-    if config.sampler.shift.border == "wrap" and crop_px % model.window_px:
-        raise ConfigError(f"train.crop_px: expected whole windows of {model.window_px} px with "
+    if config.sampler.shift.border == "wrap" and crop_px % window_px:
+        raise ConfigError(f"train.crop_px: expected whole windows of {window_px} px with "
                           f"border wrap, got {crop_px}")
     if len(pairs.train_indices) == 0:
         raise ConfigError(f"{config.train.data}: holds no images to train on (split 0)")

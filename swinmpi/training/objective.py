@@ -6,7 +6,7 @@ from swinmpi.config import Config
 from swinmpi.diffusion.schedule import make_schedule
 from swinmpi.families.family import DISTANCES, Batch, Drawing, Family, Objective
 from swinmpi.families.loading import make_family
-from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.grid import WindowGrid, window_over
 from swinmpi.windows.shift import max_shift_of
 
 
@@ -42,8 +42,11 @@ def make_drawing(config: Config, family: Family) -> Drawing:
 
 def training_grid(config: Config, family: Family) -> WindowGrid:
     """The grid over x_0 of a training crop; with room for the shift whatever its pattern."""
-    shift, window_px = config.sampler.shift, config.model.window_px
+    shift = config.sampler.shift
     side = config.train.crop_px * family.x_px_per_lr_px // config.model.scale
+    window_px = window_over(side, side, config.model.window_px)
+    if config.model.window_px is None:
+        return WindowGrid(side, side, window_px, border=shift.border)
     return WindowGrid(side, side, window_px, max_shift_of(shift, window_px), shift.border)
 
 

@@ -40,7 +40,15 @@ def check_encoder(config: Config) -> None:
         raise ConfigError("train.encoder_checkpoint, train.freeze_encoder: "
                           "expected none with train.target=encoder, which "
                           "trains an encoder from the start; remove them")
+    if not model.learns:
+        raise ConfigError(f"model.family: expected a model that learns, got {model.family}, which "
+                          "has no weights; sample with it at once: swinmpi-sample --model "
+                          f"{model.family}_x{model.scale}")
     if (settings.target == "encoder" or reused) and not model.encoder_stands_alone:
+        if not hasattr(model, "encoder"):
+            raise ConfigError("train.target, train.encoder_checkpoint: expected a family with an "
+                              f"encoder that can be trained alone, got {model.family}, which has "
+                              "none; remove them")
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
                           f"trained alone, got {model.encoder}")
     if settings.freeze_encoder and not reused:

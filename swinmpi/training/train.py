@@ -214,11 +214,13 @@ def values_of(pairs: PairReader) -> dict:
 
 
 def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
-    """Learning rate over its peak: linear warm-up, then constant, cosine tail, or the thesis's
-    cosine per epoch (2.3)."""
+    """Learning rate over its peak: linear warm-up, then constant, cosine tail, the thesis's
+    cosine per epoch (2.3), or halved again and again."""
     if update < settings.warmup_updates:
         return (update + 1) / settings.warmup_updates
     progress = 0.0
+    if settings.annealing == "halve":
+        return 0.5 ** (update // settings.annealing_updates)
     if settings.annealing == "tail":
         start = settings.updates * (1 - settings.annealing_share)
         progress = max(0.0, (update - start) / (settings.updates - start))

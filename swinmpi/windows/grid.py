@@ -13,6 +13,9 @@ from torch import Tensor
 
 Border = Literal["reflect", "wrap"]
 BORDERS = ("reflect", "wrap")
+# Halved three times it leaves 4 x 4 px, so that with channels in multiples of 8 an image is a whole
+# number of vectors: the processor then computes it the same wherever in a batch it lies.
+WHOLE_IMAGE_STEP_PX = 32
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,16 @@ def canvas_coordinate(start: int, count: int, size_px: int, window_px: int,
     check_border(border)
     at = torch.arange(start, start + count)
     return at.remainder(whole_windows(size_px, window_px) * window_px) if border == "wrap" else at
+
+
+def window_over(height_px: int, width_px: int, window_px: int | None) -> int:
+    """Side of the windows over an image: `window_px`, or for None of the one that covers it."""
+    return whole_image_px(max(height_px, width_px)) if window_px is None else window_px
+
+
+def whole_image_px(size_px: int) -> int:
+    """A side grown to what a network of four resolutions can halve."""
+    return whole_windows(size_px, WHOLE_IMAGE_STEP_PX) * WHOLE_IMAGE_STEP_PX
 
 
 def whole_windows(size_px: int, window_px: int) -> int:

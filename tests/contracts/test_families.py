@@ -21,7 +21,7 @@ from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.training.objective import TrainingModule, draw_times, noise_like_x_0
 from swinmpi.windows.grid import WindowGrid
 from tests.support.bands import Bands
-from tests.support.training import ALIGNED, THESIS
+from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
 
 SIDE, LR_SIDE, STEPS = 32, 16, 50
 
@@ -38,8 +38,14 @@ FAMILIES = {
     "thesis, none": shipped([*THESIS, "model.encoder=none"]),
     "thesis, lr+x_t": shipped([*THESIS, "model.condition_on=lr+x_t"]),
     "thesis, synthesis": shipped([*THESIS, "model.condition_on=x_t"]),
+    "srdiff": shipped(SRDIFF),
+    "srdiff, windows": shipped([*SRDIFF, "model.window_px=16"]),
+    "vanilla": shipped(VANILLA),
+    "vanilla, residual": shipped([*VANILLA, "model.residual_gain=2"]),
+    "vanilla, synthesis": shipped([*VANILLA, "model.conditional=false"]),
     "encoder alone": shipped(ALIGNED, takes_steps=False),
     "rrdb alone": shipped(THESIS, takes_steps=False),
+    "srdiff's rrdb alone": shipped(SRDIFF, takes_steps=False),
     "bands": Bands,
 }
 
@@ -57,7 +63,9 @@ def family(request):
 
 def x_grid(family, border="reflect"):
     side = SIDE * family.x_px_per_lr_px // family.config.scale
-    return WindowGrid(side, side, family.config.window_px, family.config.window_px // 4, border)
+    window_px = family.config.window_px
+    return (WindowGrid(side, side, side, border=border) if window_px is None
+            else WindowGrid(side, side, window_px, window_px // 4, border))
 
 
 def make_batch(family, seed=0, num_images=2):
@@ -126,7 +134,7 @@ def test_a_window_is_told_in_training_what_it_is_told_in_sampling(family, monkey
     monkeypatch.setattr(family, "predict", noted)
     family.losses(batch, objective_for(family))
     (x_t, in_training), = told
-    assert x_t.shape[1:] == (family.x_channels, *[family.config.window_px] * 2)
+    assert x_t.shape[1:] == (family.x_channels, *[x_grid(family).window_px] * 2)
     if getattr(family.config, "sees_whole_x_t", False):
         return  # x_t of the batch is not ours to know; tests/families/test_objective.py compares it
     encoding = encoding_for(family)

@@ -17,11 +17,15 @@ from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.bands import Bands
 from tests.support.everywhere import EverywhereExchange
-from tests.support.training import ALIGNED, THESIS
+from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
 
 EXCHANGES_UNDER_TEST = EXCHANGES | {"everywhere": EverywhereExchange}
 FAMILIES = {"aligned": lambda: make_family(load_config(overrides=ALIGNED).model),
-            "thesis": lambda: make_family(load_config(overrides=THESIS).model), "bands": Bands}
+            "thesis": lambda: make_family(load_config(overrides=THESIS).model),
+            "srdiff": lambda: make_family(load_config(overrides=SRDIFF).model),
+            "srdiff, windows": lambda: make_family(
+                load_config(overrides=[*SRDIFF, "model.window_px=16"]).model),
+            "vanilla": lambda: make_family(load_config(overrides=VANILLA).model), "bands": Bands}
 SAMPLERS = {
     "ddim": {"steps": 5},
     "ddpm, random": {"method": "ddpm", "steps": 3, "shift": {"pattern": "random"}},

@@ -18,6 +18,10 @@ ALIGNED = ["model.window_px=16", "model.encoder_channels=8", "model.encoder_bloc
 THESIS = ["model.family=thesis", "model.window_px=16", "model.rrdb_blocks=1",
           "model.rrdb_channels=8", "model.rrdb_growth=4", "model.unet_channels=[8, 8, 16, 16]",
           "model.bottleneck_channels=16", "model.attention_heads=2", "sampler.shift.border=wrap"]
+SRDIFF = ["model.family=srdiff", "model.scale=2", "model.rrdb_blocks=3", "model.rrdb_channels=8",
+          "model.rrdb_growth=4", "model.unet_channels=[8, 8, 8, 16]"]
+VANILLA = ["model.family=vanilla", "model.unet_channels=[8, 16, 16]", "model.unet_blocks=1",
+           "model.attention_heads=2"]
 SHORT = ["diffusion.steps=50", "sampler.steps=2", "train.updates=6", "train.batch_images=4",
          "train.windows_per_image=2", "train.crop_px=32", "train.warmup_updates=2",
          "train.learning_rate=1e-3", "train.log_every=1", "train.checkpoint_every=3",

@@ -1,0 +1,71 @@
+"""Families whose windows are told what lies beneath them: the windows of an image as large as the
+SR image, made once. With one window over the whole image that is this image itself."""
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from swinmpi.diffusion.process import q_sample, target
+from swinmpi.families.family import Batch, Encoding, Family, Objective, Shift, cut
+from swinmpi.windows.frames import cut_at
+from swinmpi.windows.grid import WindowGrid, source_index, whole_image_px, window_origin
+from swinmpi.windows.moves import Rect
+
+
+def distance_on_windows(family: Family, batch: Batch, objective: Objective, x_0: Tensor,
+                        told: Sequence[Tensor]) -> Tensor:
+    """How far predictions are from what is wanted, on the windows of x_0 (B, C, H, W) and of
+    `told`, each (B, F, H, W)."""
+    grid = objective.grid
+    x_0, eps, *told = (cut(image, batch.windows, grid.window_px, grid.border)
+                       for image in (x_0, batch.eps, *told))
+    x_t = q_sample(x_0, batch.t, eps, objective.schedule)
+    wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
+    return objective.distance(family.predict(x_t, batch.t, *told).float(), wanted)
+
+
+def predict_beneath(network: Callable[..., Tensor], x_t: Tensor, t: Tensor,
+                    *told: Tensor) -> Tensor:
+    """The network on x_t (n, C, w, w) where it is told something, (n, F, h, w') at the upper left,
+    and zero elsewhere: an oblong image does not fill its square window."""
+    if not told:
+        return network(x_t, t)
+    height, width = told[0].shape[-2:]
+    output = network(x_t[..., :height, :width], t, *told)
+    return functional.pad(output, (0, x_t.shape[-1] - width, 0, x_t.shape[-2] - height))
+
+
+class Beneath:
+    """A condition: what lies beneath the windows of one image, (F, H, W) on the SR grid."""
+
+    def __init__(self, whole: Tensor | None, encoding: Encoding):
+        """whole: None where nothing is told, or to a rank without windows."""
+        self.grid = encoding.ownership.grid
+        alone = whole is not None and self.grid.num_positions == 1
+        self.whole = covered(whole, self.grid) if alone else whole
+
+    def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
+        """Nothing to do: it depends neither on the shift nor on x_t."""
+
+    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
+        """(what lies beneath, (F, w, w), of the only window no more than is needed,) or nothing."""
+        if self.whole is None or self.grid.num_positions == 1:
+            return () if self.whole is None else (self.whole,)
+        origin = window_origin(self.grid, shift, position)
+        return (cut_at(self.whole, *origin, self.grid.window_px, self.grid.border),)
+
+    def residual(self, rect: Rect) -> None:
+        """Nothing is added to the base."""
+
+
+def covered(whole: Tensor, grid: WindowGrid) -> Tensor:
+    """(F, H, W) with its border grown to sides that a network can halve."""
+    rows, cols = (source_index(0, whole_image_px(size), size, grid.window_px,
+                               grid.border).to(whole.device) for size in whole.shape[-2:])
+    return whole[:, rows[:, None], cols].contiguous()
+
+
+def has_windows(encoding: Encoding) -> bool:
+    """Whether this rank will be asked about any window."""
+    return bool(encoding.ownership.positions)
