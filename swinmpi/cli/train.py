@@ -5,8 +5,16 @@ import sys
 import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command, speaks_for_all
+from swinmpi.cli.options import (
+    config_from,
+    make_parser,
+    parse,
+    run_command,
+    speaks_for_all,
+    works_alone,
+)
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, SwinmpiError
 from swinmpi.parallel.comm import World
@@ -28,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
+    if options.convert is not None or options.output is not None:
+        if works_alone("train --convert"):
+            convert(options)
+        return
     if options.dry_run:
         if speaks_for_all():
             show_plan(configured(options), options.resume)
@@ -62,6 +74,13 @@ def parser() -> ArgumentParser:
         "mpirun -n 2 swinmpi-train --config configs/train/photos_x2.yaml --set train.data=pairs.h5")
     made.add_argument("--resume", action="store_true",
                       help="go on from the newest checkpoint in train.output, if any")
+    made.add_argument("--convert", type=Path, metavar="FILE",
+                      help="train nothing: make a checkpoint of the published code's weights, a "
+                      "state dict with its names, for the model of --config")
+    made.add_argument("--output", type=Path, metavar="FILE",
+                      help="with --convert: the checkpoint to write (.safetensors)")
+    made.add_argument("--overwrite", action="store_true",
+                      help="with --convert: replace FILE if it exists")
     return made
 
 
@@ -71,6 +90,20 @@ def configured(options: Namespace) -> Config:
         raise ConfigError("train.data: expected the HDF5 file of swinmpi-prepare, got nothing; "
                           "add --set train.data=FILE")
     return config
+
+
+def convert(options: Namespace) -> None:
+    """Weights of the published code to a checkpoint. On one process."""
+    if options.convert is None or options.output is None:
+        raise ConfigError("--convert: expected --convert FILE and --output FILE together, "
+                          "got one of them")
+    config = config_from(options)
+    from swinmpi.training.convert import describe, plan, run
+    made = plan(config, options.convert, options.output, options.overwrite)
+    print(describe(made), flush=True)
+    if not options.dry_run:
+        run(made)
+        print(f"written: {options.output}", flush=True)
 
 
 def train_on(world: World, config: Config, resume: bool,

@@ -1,5 +1,5 @@
 """The sections of the model families: what a network is built from, and what a family can do."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -41,6 +41,11 @@ class ModelSection(Section):
     @property
     def encoder_stands_alone(self) -> bool:
         """Whether the encoder can be trained alone (`train.target: encoder`)."""
+        return False
+
+    @property
+    def takes_published_weights(self) -> bool:
+        """Whether weights of the thesis's published code can be converted for it."""
         return False
 
 
@@ -108,6 +113,14 @@ class ThesisModel(ModelSection):
                               "window")
     residual_gain: float = Field(2.0, ge=1e-6, le=1e6, description="x_0 = clip((HR - bicubic) * "
                                  "residual_gain, -1, 1)")
+    layers: Literal["published", "text"] = Field(
+        "published", description="published: as in the author's code, whose weights fit; text: as "
+        "the thesis reads, and as models were that know no such setting: GELU for the second "
+        "LayerNorm of the feed-forward, enlarging without aligned corners, an RRDB on -1..1 "
+        "without last convolution and ninth feature, one convolution as projection, the mask's "
+        "centre between the middle pixels")
+    dropout: float = Field(0.1, ge=0, lt=1, description="part of the time embedding that training "
+                           "leaves out (code)")
 
     @field_validator("attention_heads")
     @classmethod
@@ -116,6 +129,16 @@ class ThesisModel(ModelSection):
         if any(width < 1 or width % value for width in widths):
             raise ValueError(f"must divide every one of unet_channels {widths}")
         return value
+
+    @property
+    def takes_published_weights(self) -> bool:
+        """Whether weights of the thesis's published code can be converted for it."""
+        return self.as_published and self.encoder != "conv"
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the layers are those of the author's code."""
+        return self.layers == "published"
 
     @property
     def regresses(self) -> bool:
@@ -214,6 +237,13 @@ def check_widths(widths: Sequence[int], attention_heads: int) -> None:
     if widths[-1] % attention_heads:
         raise ValueError(f"attention_heads that divide the last of unet_channels, {widths[-1]}, "
                          f"not {attention_heads}")
+
+
+def as_meant(model: object) -> object:
+    """The `model` section of a checkpoint, with what its version could not set yet as it was."""
+    if isinstance(model, Mapping) and model.get("family") == "thesis" and "layers" not in model:
+        return {**model, "layers": "text", "dropout": 0.0}
+    return model
 
 
 ModelConfig = AlignedModel | ThesisModel | SrdiffModel | VanillaModel | BicubicModel

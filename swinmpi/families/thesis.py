@@ -31,7 +31,7 @@ from swinmpi.models.thesis_encoders import make_encoder, thesis_condition
 from swinmpi.models.thesis_unet import ThesisUNet
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.grid import WindowGrid
-from swinmpi.windows.masks import gaussian_masks
+from swinmpi.windows.masks import GaussianMask, masks_of
 from swinmpi.windows.moves import Rect
 
 
@@ -99,9 +99,11 @@ class Thesis:
                 else images)
 
     def masks(self, grid: WindowGrid, shift: Shift, positions: Sequence[int]) -> Tensor:
-        """(len(positions), 1, w, w) in -1..1."""
-        side = self.config.window_px
-        return gaussian_masks(grid, shift, positions, self.config.mask_width, side, side)
+        """(len(positions), 1, w, w) in -1..1; as published around pixel w / 2, which is not in the
+        middle."""
+        config, side = self.config, self.config.window_px
+        mask = GaussianMask(config.mask_width, side / 2 if config.as_published else (side - 1) / 2)
+        return masks_of(mask, grid, shift, positions, (side, side))
 
     def lr_rows(self, height: int, width: int, num_images: int,
                 ownership: Ownership) -> list[range]:

@@ -25,6 +25,15 @@ def sinusoidal_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=1)
 
 
+def dropped_out(x: Tensor, share: float) -> Tensor:
+    """Each number 0 with probability `share`, the others over 1 - share, so that the mean stays.
+
+    Drawn by the CPU's generator on any device: a resumed training draws on as if never stopped.
+    """
+    keep = torch.empty(x.shape).bernoulli_(1 - share).div_(1 - share)
+    return x * keep.to(x)
+
+
 def set_fused_attention(module: nn.Module, fused: bool) -> None:
     """Switch every SelfAttention inside `module` to scaled_dot_product_attention,
     or to the explicit softmax."""
@@ -47,7 +56,9 @@ class SelfAttention(nn.Module):
     ValueError when `heads` does not divide `channels`.
     """
 
-    def __init__(self, channels: int, heads: int, fused: bool = True):
+    def __init__(self, channels: int, heads: int, fused: bool = True,
+                 normed_twice: bool = False):
+        """normed_twice: the feed-forward has a second LayerNorm where it else has a GELU."""
         super().__init__()
         if channels % heads:
             raise ValueError(f"expected channels that {heads} attention heads divide, "
@@ -57,7 +68,8 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(channels, 3 * channels)
         self.join_heads = nn.Linear(channels, channels)
         self.feed_forward = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, channels),
-                                          nn.GELU(), nn.Linear(channels, channels))
+                                          nn.LayerNorm(channels) if normed_twice else nn.GELU(),
+                                          nn.Linear(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
@@ -130,13 +142,17 @@ class Up(nn.Module):
     (n, outputs, 2 h, 2 w).
     """
 
-    def __init__(self, coarse: int, fine: int, outputs: int, embedding_channels: int):
+    def __init__(self, coarse: int, fine: int, outputs: int, embedding_channels: int,
+                 align_corners: bool = False):
+        """align_corners: whether enlarging keeps the corner pixels' centres in place."""
         super().__init__()
+        self.align_corners = align_corners
         joined = coarse + fine
         self.convs = nn.Sequential(ResidualDoubleConv(joined),
                                    DoubleConv(joined, outputs, middle=joined // 2))
         self.time = TimeShift(embedding_channels, outputs)
 
     def forward(self, x: Tensor, skip: Tensor, embedding: Tensor) -> Tensor:
-        x = functional.interpolate(x, scale_factor=2, mode="bilinear")
+        x = functional.interpolate(x, scale_factor=2, mode="bilinear",
+                                   align_corners=self.align_corners)
         return self.time(self.convs(torch.cat([skip, x], dim=1)), embedding)

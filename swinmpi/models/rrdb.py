@@ -13,25 +13,38 @@ UPSAMPLING_STAGES = {2: (2,), 3: (3,), 4: (2, 2)}
 
 class RRDB(nn.Module):
     """The trunk: a first convolution, then blocks; the outputs of all blocks, concatenated,
-    are the features."""
+    are the features. As published, a last convolution follows, and what it adds to the first
+    one's output is one more feature."""
 
-    def __init__(self, image_channels: int, channels: int, growth: int, num_blocks: int):
+    def __init__(self, config: ThesisModel):
         super().__init__()
-        self.first = nn.Conv2d(image_channels, channels, 3, padding=1)
-        self.blocks = nn.ModuleList(RRDBBlock(channels, growth) for _ in range(num_blocks))
+        width, self.as_published = config.rrdb_channels, config.as_published
+        self.first = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.blocks = nn.ModuleList(RRDBBlock(width, config.rrdb_growth)
+                                    for _ in range(config.rrdb_blocks))
+        if self.as_published:
+            self.last = nn.Conv2d(width, width, 3, padding=1)
+        self.num_features = (config.rrdb_blocks + self.as_published) * width
 
     def forward(self, image: Tensor, joined: Tensor | float = 0.0) -> Tensor:
-        """image: (n, image_channels, h, w) in -1..1 -> (n, num_blocks * channels, h, w).
+        """image: (n, C, h, w), see `seen_by_rrdb` -> (n, num_features, h, w).
 
         `joined`, (n, channels, h, w), is added to the first convolution: how an encoder
         adds to the trunk.
         """
-        x = self.first(image) + joined
+        x = first = self.first(image) + joined
         outputs = []
         for block in self.blocks:
             x = block(x)
             outputs.append(x)
+        if self.as_published:
+            outputs.append(first + self.last(x))
         return torch.cat(outputs, dim=1)
+
+
+def seen_by_rrdb(config: ThesisModel, images: Tensor) -> Tensor:
+    """Images in -1..1 as the trunk takes them: as published in 0..1."""
+    return (images + 1) / 2 if config.as_published else images
 
 
 class RRDBBlock(nn.Module):
@@ -61,33 +74,45 @@ class DenseBlock(nn.Module):
         return x + RESIDUAL_SCALE * self.close(seen)
 
 
-class RRDBSuperResolver(nn.Module):
-    """The trunk used alone: LR image -> the residual HR - bicubic(LR), by L1 regression.
+class RRDBHead(nn.Module):
+    """The layers that turn features of the trunk, (n, channels, h, w), into the residual
+    (n, C, h * scale, w * scale)."""
 
-    The pre-training of the thesis: its `trunk` fits into RRDBEncoder. It starts as bicubic,
-    its residual being 0.
-    """
-
-    def __init__(self, config: ThesisModel):
-        super().__init__()
-        width = config.rrdb_channels
-        self.trunk = RRDB(config.channels, width, config.rrdb_growth, config.rrdb_blocks)
-        # Fusing all blocks, not only the last, trains every output that an encoder will read.
-        self.fuse = nn.Conv2d(config.rrdb_blocks * width, width, 1)
-        self.stages = UPSAMPLING_STAGES[config.scale]
+    def add_head(self, config: ThesisModel) -> None:
+        """Make the layers. The residual starts at 0: bicubic."""
+        width, self.stages = config.rrdb_channels, UPSAMPLING_STAGES[config.scale]
         self.upsample = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.stages)
         self.refine = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, config.channels, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """lr: (n, C, h, w) in -1..1 -> (n, C, h * scale, w * scale), the residual on the same
-        scale of values."""
-        x = self.fuse(self.trunk(lr))
+    def enlarge(self, x: Tensor) -> Tensor:
         for factor, conv in zip(self.stages, self.upsample, strict=True):
             x = leaky(conv(functional.interpolate(x, scale_factor=factor, mode="nearest")))
         return self.last(leaky(self.refine(x)))
+
+
+class RRDBSuperResolver(RRDBHead):
+    """The trunk used alone: LR image -> the residual HR - bicubic(LR), by L1 regression.
+
+    The pre-training of the thesis: it fits into RRDBEncoder.
+    """
+
+    def __init__(self, config: ThesisModel):
+        super().__init__()
+        self.config, self.trunk = config, RRDB(config)
+        if not config.as_published:
+            # Fusing all blocks, not only the last, trains every output that an encoder will read.
+            self.fuse = nn.Conv2d(self.trunk.num_features, config.rrdb_channels, 1)
+        self.add_head(config)
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """lr: (n, C, h, w) in -1..1 -> (n, C, h * scale, w * scale), the residual on the same
+        scale of values."""
+        features = self.trunk(seen_by_rrdb(self.config, lr))
+        return self.enlarge(features[:, -self.config.rrdb_channels:] if self.config.as_published
+                            else self.fuse(features))
 
 
 def leaky(x: Tensor) -> Tensor:

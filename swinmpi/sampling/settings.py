@@ -11,7 +11,7 @@ from swinmpi.storage.values import ValueRange
 
 # What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
-FREE = ("model.window_px", "diffusion.variance")
+FREE = ("model.window_px", "model.dropout", "diffusion.variance")
 
 
 def settings_of(header: Mapping) -> dict:

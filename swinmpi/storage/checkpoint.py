@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from swinmpi.errors import CheckpointError, OutputError
@@ -47,6 +47,33 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error}); "
                               "copy or download it again") from None
+
+
+def load_state_dict(path: Path | str) -> dict[str, Tensor]:
+    """The tensors of a foreign state dict: a `torch.save` of one, or of a dictionary that has it
+    for its only such entry, or safetensors.
+
+    Nothing is unpickled but tensors and plain values. CheckpointError where it is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a file with a state dict, found "
+                              f"{'a folder' if path.is_dir() else 'nothing there'}")
+    try:
+        saved = (load_file(path) if path.suffix == ".safetensors"
+                 else torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds, for pickles as well
+        raise CheckpointError(f"{path}: expected a state dict of tensors alone, as torch.save("
+                              "network.state_dict(), FILE) writes it, got something else "
+                              f"({type(error).__name__}); save it so") from None
+    nested = {"": saved} | (dict(saved) if isinstance(saved, Mapping) else {})
+    found = {str(name): one for name, one in nested.items() if isinstance(one, Mapping) and one
+             and all(isinstance(value, Tensor) for value in one.values())}
+    if len(found) != 1:
+        raise CheckpointError(f"{path}: expected one state dict, got "
+                              f"{', '.join(sorted(found)) or 'none'}; save one alone, by "
+                              "torch.save(network.state_dict(), FILE)")
+    return {str(name): value for name, value in next(iter(found.values())).items()}
 
 
 def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:

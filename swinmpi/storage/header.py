@@ -4,6 +4,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from swinmpi.config.model_sections import as_meant
 from swinmpi.errors import CheckpointError
 
 FORMAT = "swinmpi-1"
@@ -36,7 +37,7 @@ def read_header(path: Path | str) -> dict:
         header = None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header is damaged; copy or download it again")
-    return header
+    return header | {"model": as_meant(header["model"])} if "model" in header else header
 
 
 def checkpoints_in(folder: Path) -> str:

@@ -75,14 +75,16 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
         raise CheckpointError(f"{path}: expected its `train` settings, got {trained!r}; "
                               "remove this folder to resume from the one before")
     now = config.train
-    for name, same in (("model", saved.model == config.model),
-                       ("diffusion", saved.diffusion == config.diffusion),
-                       ("train.target", trained.get("target", now.target) == now.target),
-                       ("train.freeze_encoder",
-                        trained.get("freeze_encoder", False) == now.freeze_encoder)):
-        if not same:
-            raise ConfigError(f"{path}: was trained with other `{name}` settings; "
-                              "resume with the same --config and --set")
+    before = saved.replaced(train={"target": trained.get("target", now.target),
+                                   "freeze_encoder": trained.get("freeze_encoder", False)})
+    for section, keys in (("model", None), ("diffusion", None),
+                          ("train", {"target", "freeze_encoder"})):
+        was, wanted = (getattr(one, section).model_dump(include=keys) for one in (before, config))
+        for name in was.keys() | wanted.keys():
+            if was.get(name) != wanted.get(name):
+                raise ConfigError(f"{path}: was trained with other `{section}` settings: "
+                                  f"{section}.{name} {was.get(name)}, not {wanted.get(name)}; "
+                                  "resume with the same --config and --set")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a window is told about where it lies: the thesis's Gaussian attention mask,
 and the distance to the border."""
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -8,8 +9,24 @@ from torch import Tensor
 from swinmpi.windows.grid import Border, WindowGrid, canvas_coordinate, check_shift, row_and_col
 
 
+@dataclass(frozen=True)
+class GaussianMask:
+    """What is drawn around a window. width_ratio: sigma over half a window; centre_px: of the
+    drawing along both axes, counted from the window's first pixel."""
+
+    width_ratio: float
+    centre_px: float
+
+
 def gaussian_masks(grid: WindowGrid, shift: tuple[int, int], positions: Sequence[int],
                    width_ratio: float, lr_height: int, lr_width: int) -> Tensor:
+    """`masks_of` around the true centres of the windows, between the middle pixels."""
+    mask = GaussianMask(width_ratio, (grid.window_px - 1) / 2)
+    return masks_of(mask, grid, shift, positions, (lr_height, lr_width))
+
+
+def masks_of(mask: GaussianMask, grid: WindowGrid, shift: tuple[int, int],
+             positions: Sequence[int], lr_size: tuple[int, int]) -> Tensor:
     """float32 (len(positions), 1, lr_height, lr_width) in -1..1: where each window
     lies on the LR image.
 
@@ -18,11 +35,10 @@ def gaussian_masks(grid: WindowGrid, shift: tuple[int, int], positions: Sequence
     averaged to LR size (thesis ch. 2.1 and 2.2, fig. 2.2).
     A Gaussian is a product over the axes, and so are the steps after it: no HR mask is ever made.
     """
-    sigma_px = width_ratio * grid.window_px / 2
-    over_rows = axis_masks(grid.rows, grid.window_px, sigma_px, check_shift(grid, shift[0]),
-                           grid.height_px, lr_height)
-    over_cols = axis_masks(grid.cols, grid.window_px, sigma_px, check_shift(grid, shift[1]),
-                           grid.width_px, lr_width)
+    over_rows = axis_masks(mask, grid.rows, grid.window_px, check_shift(grid, shift[0]),
+                           (grid.height_px, lr_size[0]))
+    over_cols = axis_masks(mask, grid.cols, grid.window_px, check_shift(grid, shift[1]),
+                           (grid.width_px, lr_size[1]))
     rows, cols = rows_and_cols(grid, positions)
     return (over_rows[rows, None, :, None] * over_cols[cols, None, None, :] * 2 - 1).float()
 
@@ -47,15 +63,16 @@ def border_distance_over(rows: range, cols: range, grid: WindowGrid, reach_px: i
     return nearness(over_rows[None], over_cols[None], reach_px)
 
 
-def axis_masks(num_windows: int, window_px: int, sigma_px: float, shift_px: int, size_px: int,
-               lr_size: int) -> Tensor:
-    """One axis of the Gaussian masks, scaled to a largest value of 1: float64
-    (num_windows, lr_size)."""
+def axis_masks(mask: GaussianMask, num_windows: int, window_px: int, shift_px: int,
+               sizes: tuple[int, int]) -> Tensor:
+    """One axis of the masks, scaled to a largest value of 1: float64 (num_windows, lr_size).
+    sizes: of the image and the LR image."""
+    sigma_px = mask.width_ratio * window_px / 2
     at = torch.arange(num_windows * window_px, dtype=torch.float64)
-    centres = torch.arange(num_windows) * window_px + (window_px - 1) / 2
+    centres = torch.arange(num_windows) * window_px + mask.centre_px
     masks = torch.exp(-((at - centres[:, None]) ** 2) / (2 * sigma_px**2))
     masks = masks / masks.amax(1, keepdim=True)
-    return torch.roll(masks, -shift_px, 1)[:, :size_px] @ averaging(size_px, lr_size).T
+    return torch.roll(masks, -shift_px, 1)[:, :sizes[0]] @ averaging(*sizes).T
 
 
 def averaging(size_in: int, size_out: int) -> Tensor:
