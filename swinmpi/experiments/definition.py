@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from swinmpi.config import Config
 from swinmpi.config.base import MOST_COUNT, MOST_SEED, Section
 from swinmpi.config.loading import merge, validate
+from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.strict_yaml import read_yaml
 from swinmpi.errors import ConfigError
 
@@ -58,8 +59,9 @@ class Arm(Section):
 
 class Budget(Section):
     """What every arm gets: updates, or seconds of training on the machine it runs on (neither: as
-    many updates as the configuration says); test images; seeds. pretrain: updates of a pre-trained
-    encoder over those of its arm."""
+    many updates as the configuration says); test images; seeds. pretrain: updates or seconds of a
+    pre-trained encoder over those of its arm; repeats: of an arm that is timed; models: settings of
+    the network, by family."""
 
     updates: Count | None = None
     seconds: float | None = Field(None, gt=0, le=1e7)
@@ -68,6 +70,14 @@ class Budget(Section):
     seeds: list[Annotated[int, Field(ge=0, lt=MOST_SEED)]] = Field([0], min_length=1, max_length=32)
     repeats: Count = 3
     settings: Settings = {}
+    models: dict[str, Settings] = {}
+
+    @field_validator("models")
+    @classmethod
+    def families_are_known(cls, models: dict[str, Settings]) -> dict[str, Settings]:
+        if unknown := set(models) - set(FAMILIES):
+            raise ValueError(f"families of {', '.join(FAMILIES)}, not {sorted(unknown)[0]}")
+        return models
 
     @model_validator(mode="after")
     def is_one_budget(self):
@@ -150,16 +160,20 @@ def in_words(error: ValidationError) -> str:
 def resolved(experiment: Experiment, arm: Arm, budget: str, given: Settings,
              more: Settings | None = None) -> Config:
     """The configuration of an arm; later ones win: base files, the experiment's settings, those of
-    the budget, the arm's, the arm's at this budget, `given` on the command line, `more`.
+    the budget, the arm's, the budget's for its family of models, the arm's at this budget, `given`
+    on the command line, `more`.
 
     ConfigError that names the arm.
     """
     merged: Settings = {}
+    allowed = experiment.budgets[budget]
     files = experiment.base if arm.base is None else arm.base
-    for name in files:
-        merged = merge(merged, read_yaml(configs() / name))
-    for part in (experiment.settings, experiment.budgets[budget].settings, arm.settings,
-                 arm.at.get(budget, {}), given, more or {}):
+    for part in (*(read_yaml(configs() / name) for name in files), experiment.settings,
+                 allowed.settings, arm.settings):
+        merged = merge(merged, part)
+    family = merged.get("model", {}).get("family", DEFAULT_FAMILY)
+    for part in ({"model": allowed.models.get(family, {})}, arm.at.get(budget, {}), given,
+                 more or {}):
         merged = merge(merged, part)
     return validate(merged, f"arm {arm.name}")
 
