@@ -1,9 +1,9 @@
 """Whether the work of a job is finished, by its files, not by an exit code: argv
 is sample|train|evaluate|experiment and its arguments.
 
-Prints how many images, updates, or arms and updates of an experiment, are done. Exit 0: all, by this job; 1: not, and a line on
-stderr tells why. A launcher may return 0 although it lost a node, and an older file may lie where
-the output belongs.
+Prints how many images, updates, or arms and updates of an experiment, are done. Exit 0: all, by
+this job; 1: not, and a line on stderr tells why. A launcher may return 0 although it lost a node,
+and an older file may lie where the output belongs.
 """
 import os
 import sys

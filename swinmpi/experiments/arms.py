@@ -179,7 +179,7 @@ def judge(run: ArmRun, job: Job, test: Path, told: Mapping) -> None:
     request = EvaluationRequest(str(run.output / "sr.h5"), f"{test}::/hr", run.output,
                                 f"{test}::/lr", job.plan.request.lpips_backbone)
     evaluation = run_evaluation(plan_evaluation(request, FIGURES_AND_EDGE))
-    result = {"arm": run.arm.name, "seed": run.seed, **told, "test": str(test),
+    result = {"arm": run.arm.name, "seed": run.seed, **told, "test": test.name,
               "figures": by_version(evaluation), "remarks": list(evaluation.remarks),
               "mean": plain(evaluation.mean),
               "configuration": run.sampled.model_dump()}

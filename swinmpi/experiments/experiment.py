@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 
-from swinmpi.errors import ConfigError
+from swinmpi.errors import ConfigError, Stopped
 from swinmpi.experiments.arms import Job, run_arm
 from swinmpi.experiments.pictures import picture_arm
 from swinmpi.experiments.plan import ArmRun, ExperimentPlan, same_settings
@@ -27,6 +27,9 @@ def run(plan: ExperimentPlan, world: World, worker: Worker, stop: StopFlag) -> l
     for arm in plan.mine:
         if world.on_root(arm.result.exists):
             continue
+        if stop.agreed(world):
+            raise Stopped(f"stopped by a signal before {arm.name}; start again to go on in "
+                          f"{plan.request.output}")
         world.on_root(lambda arm=arm: print(f"== {arm.name}", flush=True))
         RUNS[plan.experiment.kind](arm, job)
     return world.on_root(lambda: [] if missing(plan) else write_report(plan))

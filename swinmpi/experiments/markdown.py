@@ -12,7 +12,10 @@ NOTHING = "-"
 def as_markdown(report: Mapping) -> str:
     """The page of a report.json."""
     lines = [f"# {report['title']} (thesis {report['section']})", "",
-             f"`{report['command']}`", "", *PAGES[report["kind"]](report)]
+             f"`{report['command']}`", ""]
+    if report["budget"]["name"] == "smoke":
+        lines += ["Budget smoke tries the program: these figures say nothing about the thesis.", ""]
+    lines += PAGES[report["kind"]](report)
     if report["expects"]:
         lines += ["", f"The thesis: {report['expects']}"]
     return "\n".join(lines) + "\n"
@@ -24,15 +27,15 @@ def quality_page(report: Mapping) -> list[str]:
         arm["figures"][name]["mean"] is not None for arm in report["arms"])]
     theirs = [name for name in FIGURES if any(name in arm["published"] for arm in report["arms"])]
     head = ["arm", *(FIGURES[name].title for name in shown), f"PSNR - {report['reference']}",
-            "updates", "s/image", *(f"thesis {FIGURES[name].title}" for name in theirs)]
-    rows = [[version, *(cell(figures[name], name) for name in shown), NOTHING, NOTHING, NOTHING,
-             *([NOTHING] * len(theirs))] for version, figures in report["baselines"].items()]
+            "parameters", "updates", "training s", "s/image",
+            *(f"thesis {FIGURES[name].title}" for name in theirs)]
+    rows = [[version, *(cell(figures[name], name) for name in shown),
+             *([NOTHING] * (5 + len(theirs)))] for version, figures in report["baselines"].items()]
     for arm in report["arms"]:
         own = arm["name"] == report["reference"]
         rows.append([arm["name"], *(cell(arm["figures"][name], name) for name in shown),
                      NOTHING if own else signed(arm["difference"]["psnr"]),
-                     str(arm["training"]["updates"]) if arm["training"] else NOTHING,
-                     f"{arm['seconds_per_image'][0]:.3g}",
+                     *training_cells(arm["training"]), f"{arm['seconds_per_image'][0]:.3g}",
                      *(number(arm["published"].get(name), FIGURES[name].style)
                        for name in theirs)])
     budget, table = report["budget"], report["published"]["table"]
@@ -41,6 +44,14 @@ def quality_page(report: Mapping) -> list[str]:
              + (f"; the thesis's numbers are its table {table}, {report['published']['setting']}"
                 if table else ""), "", *markdown_table(head, rows)]
     return lines + ranking_lines(report["ranking"]) + [f"\n{one}" for one in report["remarks"]]
+
+
+def training_cells(training: Mapping | None) -> list[str]:
+    """Parameters in millions, updates, seconds."""
+    if not training:
+        return [NOTHING] * 3
+    return [f"{training['parameters'] / 1e6:.3g} M", str(training["updates"]),
+            f"{training['seconds']:.0f}"]
 
 
 def ranking_lines(ranking: Sequence[Mapping]) -> list[str]:

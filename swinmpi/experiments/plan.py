@@ -19,6 +19,7 @@ from swinmpi.experiments.definition import (
     resolved,
 )
 from swinmpi.families.loading import check_size
+from swinmpi.images.perceptual import load_lpips
 from swinmpi.parallel.shares import Shard
 from swinmpi.sampling.settings import check_consistent, resolve_config, takes_steps
 from swinmpi.storage.header import read_header
@@ -102,8 +103,9 @@ class ExperimentPlan:
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that decides the results."""
-        runs = [[run.name, run.config.model_dump(exclude={"parallel"}), run.arm.sampling,
-                 run.arm.pretrain, run.arm.checkpoint] for run in self.runs]
+        places = {"parallel": True, "output": True, "train": {"output", "data"}}
+        runs = [[run.name, run.config.model_dump(exclude=places), run.config.parallel.precision,
+                 run.arm.sampling, run.arm.pretrain, run.arm.checkpoint] for run in self.runs]
         given = [str(Path(text).absolute()) for text in self.request.data]
         budget = self.budget.model_dump(include={"updates", "seconds", "pretrain", "test_images"})
         return fingerprint([self.experiment.kind, budget, runs, given])
@@ -125,15 +127,17 @@ def plan(request: Request, experiment: Experiment, num_ranks: int) -> Experiment
     runs = tuple(run for arm in experiment.arms
                  for run in runs_of(request, experiment, arm))
     made = ExperimentPlan(request, experiment, shared_trainings(runs))
-    if request.shard is not None and not made.mine:
-        homes = len({run.folder or run.output for run in runs})
-        raise ConfigError(f"--arm: expected at most {homes} parts, "
-                          f"which is how many trainings there are, got {request.shard.of}")
+    homes = len({run.folder or run.output for run in made.runs})
+    if request.shard is not None and request.shard.of > homes:
+        raise ConfigError(f"--arm: expected at most {homes} parts, as many as there are arms that "
+                          f"share no training, got {request.shard.of}")
     for run in made.runs:
         try:
             check_run(run, experiment, num_ranks)
         except ConfigError as error:
             raise ConfigError(f"arm {run.arm.name}: {error}") from None
+    if request.lpips_backbone is not None:
+        load_lpips(request.lpips_backbone)
     for config in data_configs(made.runs):
         plan_preparing(prepare_request(made, made.request.output / "data" / "pairs.h5"), config)
     return made

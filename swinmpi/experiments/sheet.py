@@ -31,7 +31,8 @@ def draw_sheet(plan: ExperimentPlan, report: Mapping, results: Mapping, path: Pa
         def stack(address: str) -> Stack:
             return opened.enter_context(Stack.open(address))
 
-        lr, hr = (stack(f"{test[names[0]]}::/{name}") for name in ("lr", "hr"))
+        data = plan.request.output / "data" / test[names[0]]
+        lr, hr = (stack(f"{data}::/{name}") for name in ("lr", "hr"))
         sr = [stack(str(runs[name].output / "sr.h5")) for name in names]
         limits, rows, captions = hr.range(), [], []
         for index in range(min(MOST_ROWS, hr.num_images)):

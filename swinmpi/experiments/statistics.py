@@ -40,11 +40,19 @@ def quality_report(plan: ExperimentPlan, results: Results) -> dict:
             for arm in plan.experiment.arms]
     baselines = {version: figures_of([first], version)
                  for version in ("bicubic",) if version in first["figures"]}
-    remarks = list(dict.fromkeys(remark for ofs in results.values() for one in ofs
-                                 for remark in one["remarks"]))
     return {**about(plan), "reference": reference, "num_test_images": len(
         next(iter(first["figures"]["sr"].values()))), "baselines": baselines, "arms": arms,
-        "ranking": ranking(plan.experiment.arms, results), "remarks": remarks}
+        "ranking": ranking(plan.experiment.arms, results), "remarks": remarks(results)}
+
+
+def remarks(results: Results) -> list[str]:
+    """What the evaluations remark: once what is said of all arms, else with the names of those."""
+    said: dict[str, list[str]] = {}
+    for name, seeds in results.items():
+        for remark in dict.fromkeys(text for one in seeds for text in one["remarks"]):
+            said.setdefault(remark, []).append(name)
+    return [remark if len(names) == len(results) else f"{', '.join(names)}: {remark}"
+            for remark, names in said.items()]
 
 
 def arm_summary(published: Mapping, seeds: Sequence[Mapping], reference: Sequence[Mapping],
