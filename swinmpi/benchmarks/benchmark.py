@@ -20,10 +20,10 @@ from swinmpi.config import Config, ParallelConfig
 from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.device import planned_device, start_computing
+from swinmpi.parallel.device import planned_device, settled_precision, start_computing
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
-from swinmpi.sampling.distribution import distribute, settled_micro_batch
+from swinmpi.sampling.distribution import calls_of, distribute
 from swinmpi.sampling.plan import describe_steps
 from swinmpi.sampling.process import sampling_grid
 from swinmpi.sampling.settings import takes_steps
@@ -78,7 +78,8 @@ class BenchmarkRequest:
 class BenchmarkPlan:
     """A benchmark as it will be, the same value on every rank; made by `plan`.
 
-    config: with device (`cpu` or `cuda`) and micro-batch settled; grid: windows of one SR image.
+    config: with device (`cpu` or `cuda`) and precision settled; grid: windows of one SR
+    image.
     """
 
     request: BenchmarkRequest
@@ -93,8 +94,10 @@ def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
     grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
                          request.size_px)
     device = planned_device(config.parallel.device)
-    micro_batch = settled_micro_batch(config.parallel, grid.num_positions, device)
-    settled = config.replaced(parallel={"device": device, "micro_batch": micro_batch})
+    if device == "cpu" and "fp16" in request.precisions:
+        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got fp16")
+    settled = config.replaced(parallel={
+        "device": device, "precision": settled_precision(config.parallel.precision, device)})
     return BenchmarkPlan(request, settled, grid)
 
 
@@ -135,7 +138,8 @@ def run_scaling(plan: BenchmarkPlan, world: World, device: str) -> dict:
                            max(setting.num_images for setting in settings))
     scaling = ScalingRun(config, family, images, device, world)
     measured = measure_scaling(scaling, settings, request.repeats)
-    return {"micro_batch": config.parallel.micro_batch,
+    return {"micro_batch": calls_of(config.parallel.micro_batch, config.model, plan.grid,
+                                    config.parallel.device).told,
             "work": describe_steps(config, plan.grid),
             **scaling_report(measured, config.sampler.steps)}
 

@@ -10,7 +10,6 @@ from swinmpi.cli.options import (
     parse,
     run_command,
     speaks_for_all,
-    warnings_in_one_line,
     works_alone,
 )
 from swinmpi.cli.sample import print_table, raise_failed
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def evaluate_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if options.checkpoint is not None and not options.dry_run:
-        with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
+        with start_mpi() as world, StopFlag() as stop:
             sample_first(world, stop, options)
     elif speaks_for_all() if options.dry_run else works_alone("evaluate"):
         config_from(options)

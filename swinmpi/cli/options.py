@@ -14,7 +14,6 @@ from swinmpi import __version__
 from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.errors import SwinmpiError
 from swinmpi.interruption import Interruptible, uninterrupted
-from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import launched_by_torchrun, launcher_rank, launcher_size
 
 
@@ -75,7 +74,7 @@ def run_command(action: Callable[[Sequence[str] | None], int | None],
     """Call `action`; an expected error becomes one line on stderr and its exit code."""
     open_streams()
     try:
-        with Interruptible():
+        with Interruptible(), warnings_in_one_line():
             return action(argv) or 0
     except SwinmpiError as error:
         if not getattr(error, "echo", False):
@@ -128,17 +127,21 @@ class Unfailing(io.FileIO):
 
 
 @contextmanager
-def warnings_in_one_line(world: World) -> Iterator[None]:
-    """Warnings inside are one plain line each, printed once and by rank 0."""
+def warnings_in_one_line() -> Iterator[None]:
+    """Warnings inside are one plain line each, printed once and by the first process."""
     printed: set[str] = set()
 
     def show(message, *_) -> None:
-        if str(message) not in printed:
-            printed.add(str(message))
-            print(f"swinmpi: {message}", file=sys.stderr, flush=True)
+        said = " ".join(str(message).split())
+        if said not in printed:
+            printed.add(said)
+            print(f"swinmpi: {said}", file=sys.stderr, flush=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always" if world.is_root else "ignore")
+        warnings.simplefilter("always" if speaks_for_all() else "ignore")
+        for of_developers in (DeprecationWarning, PendingDeprecationWarning, ImportWarning,
+                              ResourceWarning):
+            warnings.simplefilter("ignore", of_developers)
         warnings.showwarning = show
         yield
 

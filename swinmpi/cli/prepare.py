@@ -18,7 +18,7 @@ def parser() -> ArgumentParser:
     made.add_argument("inputs", nargs="+", metavar="INPUT",
                       help="folder of images (PNG, JPEG, TIFF, WebP) or of HDF5 files, a picture, "
                       "HDF5 stack as file.h5::/path, or list .tsv with the columns path, reduce, "
-                      "split")
+                      "split (train, validate, test); CelebA's folder with its partition list")
     made.add_argument("--output", required=True, type=Path, metavar="FILE",
                       help="HDF5 file to write")
     made.add_argument("--root", type=Path, metavar="DIR",
@@ -52,7 +52,8 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     summary = run(made)
     print(f"{options.output}: " + (
         f"{summary.num_train} LR images" if options.lr_only else
-        f"{summary.num_train} pairs to train, {summary.num_validate} to validate"))
+        f"{summary.num_train} pairs to train, {summary.num_validate} to validate"
+        + (f", {summary.num_test} to test" if summary.num_test else "")))
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
 

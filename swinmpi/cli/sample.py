@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from swinmpi.cli.options import make_parser, parse, run_command, warnings_in_one_line
+from swinmpi.cli.options import make_parser, parse, run_command
 from swinmpi.config import Config
 from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, MODELS, shipped
 from swinmpi.errors import ConfigError, SomeImagesFailed, SwinmpiError
@@ -24,11 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if not options.dry_run:
-        with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
+        with start_mpi() as world, StopFlag() as stop:
             sample_on(world, stop, options)
     elif not launcher_rank():
-        with warnings_in_one_line(World()):
-            show_plan(options)
+        show_plan(options)
 
 
 def parser() -> ArgumentParser:

@@ -2,7 +2,6 @@
 torchrun or alone."""
 import os
 import sys
-import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,6 +112,7 @@ def train_on(world: World, config: Config, resume: bool,
 
     from swinmpi.parallel.device import start_computing
     from swinmpi.parallel.worker import Worker, leave_torch_distributed
+    from swinmpi.training.log import CURVES
     from swinmpi.training.plan import plan
     from swinmpi.training.train import run
     device = torch.device(start_computing(config.parallel.device, config.parallel.threads,
@@ -120,12 +120,11 @@ def train_on(world: World, config: Config, resume: bool,
     alone = world.size == 1 and not launched_by_torchrun()
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
-    if rank:
-        warnings.simplefilter("ignore")
     worker = Worker(rank, size, device)
     folder = run(worker.on_root(plan, config, size, resume), worker, stop_requested)
     if rank == 0:
-        print(f"trained {config.train.updates} updates; checkpoints, log and curves in {folder}",
+        curves = ", log and curves" if (folder / CURVES).exists() else " and log"
+        print(f"trained {config.train.updates} updates; checkpoints{curves} in {folder}",
               flush=True)
     if not alone:
         # Only here: ranks that leave by an error do not wait for each other.

@@ -48,6 +48,16 @@ class ModelSection(Section):
         """Whether weights of the thesis's published code can be converted for it."""
         return False
 
+    @property
+    def window_is_work_enough(self) -> bool:
+        """Whether a window costs a CPU so much that calls of one are worth it, to share them."""
+        return True
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether training windows drawn one by one lie anywhere, on no frame."""
+        return False
+
 
 class AlignedModel(ModelSection):
     """Each window sees the features that lie under it; lean U-Net. The default family."""
@@ -78,6 +88,16 @@ class AlignedModel(ModelSection):
             raise ValueError(f"window_px in multiples of {steps} with {len(widths)} resolutions, "
                              f"not {self.window_px}")
         return self
+
+    @property
+    def window_is_work_enough(self) -> bool:
+        """Whether a window costs a CPU so much that calls of one are worth it, to share them."""
+        return False
+
+    @property
+    def draws_freely(self) -> bool:
+        """Whether training windows drawn one by one lie anywhere, on no frame."""
+        return True
 
     @property
     def regresses(self) -> bool:

@@ -21,6 +21,9 @@ class DataConfig(Section):
     mode: Literal["crop", "whole"] = Field(
         "crop", description="crop: square crops at random places; whole: every image once, cropped "
         "or mirrored to a square")
+    resize: Literal["squash", "square"] | None = Field(
+        None, description="whole images (mode whole) shrunk to size_px along both axes: squash: "
+        "each axis by itself, as the author's code does; square: the largest square in the middle")
     crops_per_image: int = Field(16, gt=0, le=MOST_COUNT, description="crops from each training "
                                  "image, at most")
     validate_crops: int | None = Field(None, gt=0, le=MOST_COUNT, description="crops from each "
@@ -38,12 +41,23 @@ class DataConfig(Section):
                                   "deviation of its brightness (range 0..1)")
     validate_share: float = Field(0.1, ge=0, lt=1, description="part of the images that is kept "
                                   "for validation, where the list names no split")
+    validate_count: int | None = Field(None, ge=0, le=MOST_COUNT, description="so many images in "
+                                       "place of validate_share")
+    test_share: float = Field(0.0, ge=0, lt=1, description="part of the images that is kept to "
+                              "test on, where the list names no split")
+    test_count: int | None = Field(None, ge=0, le=MOST_COUNT, description="so many images in place "
+                                   "of test_share")
     channels: Literal[1, 3] = Field(3, description="1: grey (colours are weighted to luma), "
                                     "3: RGB (grey is copied)")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of places, reductions and the split")
     no_data: float | list[float] | None = Field(
         None, description="stored values that mean no data, beside NaN and what the file itself "
         "names in _FillValue or missing_value; of every command that reads images")
+
+    @property
+    def takes_whole(self) -> bool:
+        """Whether an image gives one HR image, all of it; a resize asks for that as well."""
+        return self.mode == "whole" or self.resize is not None
 
     @property
     def no_data_values(self) -> tuple[float, ...]:
@@ -74,10 +88,31 @@ class DiffusionConfig(Section):
         "cosine", description="how beta rises with t; thesis64 and thesis128 are the published "
         "ranges, which leave some of the image in x_T")
     steps: int = Field(1000, gt=1, le=100_000, description="T, the number of noise levels")
+    beta_start: float | None = Field(None, gt=0, lt=1, description="beta at t = 0; with beta_end "
+                                     "it takes the place of linear's or quadratic's own range, "
+                                     "for any T")
+    beta_end: float | None = Field(None, gt=0, lt=1, description="beta at t = T - 1")
     prediction: Literal["eps", "v", "x_0"] = Field("v", description="what the network predicts")
     variance: Literal["beta", "posterior"] = Field(
         "beta", description="sigma^2 of a DDPM step (sampler.method=ddpm); may be changed after "
         "training")
+
+    @model_validator(mode="after")
+    def check_betas(self):
+        first, last = self.betas_given
+        if (first is None) != (last is None):
+            raise ValueError("beta_start and beta_end together, got one of them")
+        if first is not None and self.schedule not in ("linear", "quadratic"):
+            raise ValueError("beta_start and beta_end with schedule linear or quadratic, whose "
+                             f"range they set, got {self.schedule}")
+        if first is not None and first > last:
+            raise ValueError(f"beta_start of at most beta_end = {last:g}, got {first:g}")
+        return self
+
+    @property
+    def betas_given(self) -> tuple[float | None, float | None]:
+        """beta_start and beta_end."""
+        return self.beta_start, self.beta_end
 
 
 class ShiftConfig(Section):
@@ -86,6 +121,9 @@ class ShiftConfig(Section):
     pattern: Literal["none", "circular", "random"] = Field(
         "circular", description="circular: (0, 0), (0, s), (s, s), (s, 0) in turn; random: drawn "
         "for each step; none when absent and one window is the whole image")
+    circular: Literal["turn", "drawn"] = Field(
+        "turn", description="pattern circular, in sampling: turn: the four shifts in turn; drawn: "
+        "one of them drawn for each step; training has train.circular")
     max_px: int | None = Field(None, ge=0, le=1 << 16, description="s; a quarter of the window "
                                "when absent (thesis table 3.1)")
     border: Literal["reflect", "wrap"] = Field(
@@ -106,6 +144,12 @@ class SamplerConfig(Section):
     noise_scale: float = Field(1.0, ge=0, le=1e6, description="factor on x_T and on the noise of "
                                "every step; below 1: less detail, nearer to the truth on average")
     clip_x_0: float | None = Field(None, gt=0, description="limit of |x_0| inside a step")
+    clip_result: float | None = Field(None, gt=0, description="limit of |x_0| after the last "
+                                      "step alone (code: 1)")
+    start: Literal["as_trained", "unit"] = Field(
+        "as_trained", description="x_T: as_trained: noise as strong as the schedule left it in "
+        "training; unit: N(0, 1), as algorithm 2.2 reads")
+    quiet_steps: int = Field(1, ge=1, description="last steps that add no noise (code: 2)")
     shift: ShiftConfig = Field(ShiftConfig(), description="how the window grid moves")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of x_T, the noise and random shifts; "
                       "member k of an ensemble is the run with seed + k")
@@ -126,9 +170,11 @@ class ParallelConfig(Section):
         "auto", description="of every rank; auto: OMP_NUM_THREADS, else the node's cores shared "
         "out")
     micro_batch: Count | Literal["auto"] = Field(
-        "auto", description="windows per call of the U-Net; decides the last bits")
+        "auto", description="windows per call of the U-Net; decides the last bits; auto: by the "
+        "windows of an image, one where they are few")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="of the networks; bf16 is faster where the processor computes with it")
+        "fp32", description="of the networks; bf16 is faster where the processor computes with it; "
+        "fp16 is for GPUs, on a CPU fp32 takes its place")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a GPU where there is one")
     encoder_cache: bool = Field(True, description="false runs the encoder again in every step, for "
@@ -143,7 +189,8 @@ class TrainConfig(Section):
     """Algorithm 2.1 and its surroundings."""
 
     data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
-    output: str = Field("runs/train", description="folder of checkpoints, log and curves")
+    output: str = Field("runs/train", description="folder of checkpoints and log, and of curves "
+                        "where matplotlib is installed")
     target: Literal["diffuser", "encoder"] = Field(
         "diffuser", description="encoder: train the encoder alone, as a regression super-resolver")
     encoder_checkpoint: str | None = Field(None, description="weights of a pre-trained encoder to "
@@ -158,6 +205,13 @@ class TrainConfig(Section):
         "iid", description="all windows of a frame together, or drawn one by one (thesis 3.2.5)")
     windows_per_image: int = Field(4, gt=0, le=1 << 16, description="drawn from each image, batch "
                                    "iid only")
+    shift_of: Literal["image", "batch"] = Field(
+        "image", description="image: every image has a shift of its own; batch: all images of a "
+        "micro step, on all ranks, have the same (code)")
+    circular: Literal["drawn", "turn"] = Field(
+        "drawn", description="sampler.shift.pattern circular, in training: one of the four shifts "
+        "drawn, or in turn from image to image, with shift_of batch from micro step to micro step")
+    first_t: int = Field(0, ge=0, description="the least t that is drawn (code: 1)")
     accumulate: int = Field(1, gt=0, description="micro steps per update")
     optimizer: Literal["adam"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(3e-4, gt=0, description="at its highest")
@@ -178,6 +232,8 @@ class TrainConfig(Section):
                              "eq. 2.1)")
     ema_ramp: bool = Field(True, description="start from a short average: min(mu, (1 + n) / "
                            "(10 + n)) after n updates")
+    ema_start: int = Field(0, ge=0, description="first updates in which the average is a copy of "
+                           "the weights (code: 2000)")
     augment: bool = Field(True, description="flips and quarter turns")
     checkpoint_every: int = Field(500, gt=0, description="updates between saved states")
     keep_last: int = Field(2, gt=0, description="saved states to keep")

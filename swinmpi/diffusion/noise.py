@@ -36,6 +36,11 @@ def random_shift(seed: int, stack_index: int, step: int, max_px: int) -> tuple[i
     return int(dy), int(dx)
 
 
+def drawn_turn(seed: int, stack_index: int, step: int) -> int:
+    """Which of the four circular shifts a step has, where they are drawn: 0..3."""
+    return int(_generator(seed, stack_index, step, 0, SHIFT_STREAM).integers(4))
+
+
 def _generator(seed: int, stack_index: int, step: int, position: int,
                stream: int) -> np.random.Generator:
     check_words({"seed": seed, "image index": stack_index, "window position": position,

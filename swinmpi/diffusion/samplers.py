@@ -10,7 +10,7 @@ back keeps tensors. Adding a method: a function here, its line in METHODS, its n
 """
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from torch import Tensor
@@ -52,6 +52,8 @@ class Sampler:
     prediction: str
     clip_x_0: float | None
     schedule: Schedule
+    clip_result: float | None = None
+    unit_start: bool = False
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -65,8 +67,8 @@ class Sampler:
 
     @property
     def initial_std(self) -> float:
-        """sqrt(1 - abar_T): x_T is this times N(0, 1), as noisy as training left it."""
-        return initial_std(self.schedule)
+        """x_T is this times N(0, 1): sqrt(1 - abar_T), as noisy as training left it, or 1."""
+        return 1.0 if self.unit_start else initial_std(self.schedule)
 
     def needs_noise(self, number: int) -> bool:
         """Whether this evaluation adds noise; never the last (z = 0)."""
@@ -105,6 +107,8 @@ class Sampler:
         for factor, term in terms:
             if factor != 0:
                 following.add_(factor * term)
+        if self.clip_result is not None and number == len(self.evaluations) - 1:
+            following = following.clamp(-self.clip_result, self.clip_result)
         return following, keeping
 
 
@@ -118,7 +122,11 @@ def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, schedule: Sc
     times = timesteps(config.steps, schedule.steps)
     abar = [schedule.alphas_cumprod[t].item() for t in times] + [1.0]
     evaluations = METHODS[config.method](times, abar, config, diffusion)
-    return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, schedule)
+    loud = len(evaluations) - config.quiet_steps
+    evaluations = [one if number < loud else replace(one, rule=replace(one.rule, of_noise=0.0))
+                   for number, one in enumerate(evaluations)]
+    return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, schedule,
+                   config.clip_result, config.start == "unit")
 
 
 def timesteps(num_steps: int, schedule_steps: int) -> list[int]:

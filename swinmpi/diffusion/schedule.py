@@ -8,6 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from swinmpi.config import DiffusionConfig
+
+Ends = tuple[float | None, float | None]
 MAX_BETA = 0.999
 MAX_LAST_ALPHAS_CUMPROD = 0.01
 
@@ -51,10 +54,15 @@ class Schedule:
         return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
 
 
-def make_schedule(name: str, steps: int) -> Schedule:
+def schedule_of(config: DiffusionConfig) -> Schedule:
+    """As `make_schedule`, of the settings."""
+    return make_schedule(config.schedule, config.steps, config.betas_given)
+
+
+def make_schedule(name: str, steps: int, ends: Ends = (None, None)) -> Schedule:
     """The named schedule with T = steps; warns where x_T would still show the image.
-    Names as in `betas`."""
-    schedule = Schedule(betas(name, steps))
+    Names and ends as in `betas`."""
+    schedule = Schedule(betas(name, steps, ends))
     last = schedule.alphas_cumprod[-1].item()
     if last > MAX_LAST_ALPHAS_CUMPROD:
         warnings.warn(f"schedule {name} with {steps} steps ends at alphas_cumprod {last:.2g}, "
@@ -64,19 +72,22 @@ def make_schedule(name: str, steps: int) -> Schedule:
     return schedule
 
 
-def betas(name: str, steps: int) -> Tensor:
+def betas(name: str, steps: int, ends: Ends = (None, None)) -> Tensor:
     """beta_0..beta_{T-1}, (T,) float64, at most 0.999.
 
     linear: 1e-4..0.02 for T = 1000 (Ho et al. 2020), scaled by 1000 / T so that x_T is equally
     noisy for any T. quadratic: the same ends, the square root of beta rises linearly.
     cosine: abar falls as cos^2 (Nichol and Dhariwal 2021, eq. 17).
     thesis64, thesis128: linear 0.007..0.02 and 0.001..0.015 whatever T, as published.
+    ends: beta_0 and beta_{T-1} in place of linear's or quadratic's, not scaled.
     Raises ValueError for another name or steps < 1.
     """
     if name not in BETAS:
         raise ValueError(f"schedule: expected one of {', '.join(BETAS)}, got {name!r}")
     if steps < 1:
         raise ValueError(f"schedule {name}: expected at least 1 step, got {steps}")
+    if ends != (None, None):
+        return RISING[name](*ends, steps).clamp(max=MAX_BETA)
     return BETAS[name](steps).clamp(max=MAX_BETA)
 
 
@@ -88,8 +99,12 @@ def _linear(steps: int) -> Tensor:
     return _rising(1e-4, 0.02, steps) * (1000 / steps)
 
 
+def _squares(first: float, last: float, steps: int) -> Tensor:
+    return _rising(math.sqrt(first), math.sqrt(last), steps) ** 2
+
+
 def _quadratic(steps: int) -> Tensor:
-    return _rising(math.sqrt(1e-4), math.sqrt(0.02), steps) ** 2 * (1000 / steps)
+    return _squares(1e-4, 0.02, steps) * (1000 / steps)
 
 
 def _cosine(steps: int, offset: float = 0.008) -> Tensor:
@@ -98,6 +113,7 @@ def _cosine(steps: int, offset: float = 0.008) -> Tensor:
     return 1 - abar[1:] / abar[:-1]
 
 
+RISING = {"linear": _rising, "quadratic": _squares}
 BETAS = {
     "linear": _linear,
     "cosine": _cosine,

@@ -16,8 +16,6 @@ from swinmpi.parallel.device import start_computing
 from swinmpi.parallel.launch import allowed_cpus, cores_of
 from swinmpi.reports.progress import clock
 from swinmpi.reports.tables import format_table
-from swinmpi.sampling.distribution import settled_micro_batch
-from swinmpi.sampling.process import sampling_grid
 from swinmpi.sampling.settings import takes_steps
 from swinmpi.storage.header import read_header
 from swinmpi.training.objective import (
@@ -132,9 +130,8 @@ def seconds_per_sample(config: Config, device: str) -> float:
     family = make_family(config.model)
     spent = []
     for steps in few:
-        resolver = quiet_resolver(config.replaced(
-            sampler={"steps": steps},
-            parallel={"micro_batch": micro_batch(config, device)}), family, device, Group())
+        resolver = quiet_resolver(config.replaced(sampler={"steps": steps}), family, device,
+                                  Group())
         started = time.perf_counter()
         with torch.inference_mode():
             list(resolver(whole(images), [0], [0]))
@@ -144,13 +141,6 @@ def seconds_per_sample(config: Config, device: str) -> float:
         return spent[1]
     per_step = max(0.0, spent[1] - spent[0]) / (few[1] - few[0])
     return spent[1] + per_step * (config.sampler.steps - few[1])
-
-
-def micro_batch(config: Config, device: str) -> int:
-    """As swinmpi-sample chooses it for such an image."""
-    side = config.train.crop_px
-    grid = sampling_grid(config.sampler.shift, config.model.window_px, side, side)
-    return settled_micro_batch(config.parallel, grid.num_positions, device.partition(":")[0])
 
 
 def settle(device: str) -> None:

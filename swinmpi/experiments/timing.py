@@ -19,7 +19,7 @@ from swinmpi.families.loading import load_family
 from swinmpi.images.overlays import plot_overlay
 from swinmpi.parallel.device import planned_device
 from swinmpi.reports.machine import machine_facts
-from swinmpi.sampling.distribution import settled_micro_batch
+from swinmpi.sampling.distribution import calls_of
 from swinmpi.sampling.process import sampling_grid
 from swinmpi.storage.files import write_atomically
 
@@ -80,8 +80,7 @@ def time_arm(run: ArmRun, job: Job) -> None:
     side, model = config.train.crop_px, config.model
     grid = sampling_grid(config.sampler.shift, model.window_px, side, side)
     kind = planned_device(config.parallel.device)
-    config = config.replaced(parallel={"device": kind, "micro_batch": settled_micro_batch(
-        config.parallel, grid.num_positions, kind)})
+    config = config.replaced(parallel={"device": kind})
     family = (random_family(model) if run.folder is not None
               else load_family(checkpoint_of(run.arm), model, takes_steps=True))
     scaling = ScalingRun(config, family, smooth_images(model, side, 1),
@@ -95,7 +94,8 @@ def time_arm(run: ArmRun, job: Job) -> None:
             timed.append({"ranks": ranks, **timed_setting(scaling, setting, job)})
     facts = machine_facts(world, torch.get_num_threads(), str(job.worker.device))
     result = {"arm": run.arm.name, "seed": run.seed, "size_px": side,
-              "windows": grid.num_positions, "micro_batch": config.parallel.micro_batch,
+              "windows": grid.num_positions, "micro_batch": calls_of(
+                  config.parallel.micro_batch, model, grid, kind).told,
               "steps": config.sampler.steps, "machine": facts, "ranks": timed,
               "configuration": config.model_dump()}
 

@@ -3,7 +3,7 @@
 A new family is one file here, its networks in models/, its section in config/, and one line in
 families/loading.py. Nobody else asks which family a model is of.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,19 +15,21 @@ from torch.nn import functional
 from swinmpi.diffusion.schedule import Schedule
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
+from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import WindowGrid, live_positions, window_origin
 from swinmpi.windows.moves import Rect
-from swinmpi.windows.shift import circular_shift
+from swinmpi.windows.shift import circular_shift, crop_shift
 
 Shift = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Window:
-    """A training window: where it is cut, and its place in the frame (None when drawn freely)."""
+    """A training window: where it is cut, and its place in the frame (None when drawn freely).
+    shift: how far the frame is moved, below 0 where the shift crops."""
 
     origin: tuple[int, int]
     shift: Shift | None = None
@@ -49,31 +51,37 @@ class Batch:
 @dataclass(frozen=True)
 class Drawing:
     """How windows of a training crop are drawn. grid: over x_0 of the crop; pattern: of the shift;
-    together: all windows of a frame, else `per_image` of them (thesis 3.2.5)."""
+    together: all windows of a frame, else `per_image` of them (thesis 3.2.5); edge: of the shift;
+    shift: the shift itself, where it is not to be drawn."""
 
     grid: WindowGrid
     pattern: str
     together: bool
     per_image: int
+    edge: str = "roll"
+    shift: Shift | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """What a prediction is trained towards. distance: (output, wanted) -> mean distance."""
+    """What a prediction is trained towards. distance: (output, wanted) -> mean distance; edge: of
+    the shift, see `moved`."""
 
     schedule: Schedule
     prediction: str
     distance: Callable[[Tensor, Tensor], Tensor]
     regression_weight: float
     grid: WindowGrid
+    edge: str = "roll"
 
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """Where and how the conditions of images are made on this rank, together with its group.
 
-    ownership: of the windows over x_t; shifts_return: whether a shift comes again in later steps,
-    so that what depends on it is worth keeping.
+    ownership: of the windows over x_t; micro_batch: how many of them go to a network together,
+    where `calls` does not say it of each; shifts_return: whether a shift comes again in later
+    steps, so that what depends on it is worth keeping.
     """
 
     ownership: Ownership
@@ -82,6 +90,12 @@ class Encoding:
     precision: str
     micro_batch: int
     shifts_return: bool
+    calls: Calls | None = None
+
+    def parts(self, positions: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """Window positions in the calls that they belong in, see `Calls.parts`."""
+        uniform = Calls((self.micro_batch,) * self.ownership.grid.num_positions)
+        return (self.calls or uniform).parts(positions, lambda position: position)
 
 
 class Condition(Protocol):
@@ -153,16 +167,35 @@ class Family(Protocol):
 def frame_windows(drawing: Drawing, rng: np.random.Generator) -> list[Window]:
     """Windows of one frame: all live ones, or some of them."""
     grid = drawing.grid
-    if drawing.pattern == "random":
-        shift = tuple(int(px) for px in rng.integers(0, grid.max_shift_px, size=2, endpoint=True))
-    else:
-        shift = circular_shift(int(rng.integers(4)), grid.max_shift_px)
-    shift = (0, 0) if drawing.pattern == "none" else shift
-    positions = live_positions(grid, shift)
+    shift = drawn_shift(drawing, rng) if drawing.shift is None else drawing.shift
+    cut_at_shift = shift
+    if drawing.edge != "roll":
+        shift, cut_at_shift = (-shift[0], -shift[1]), (0, 0)
+    positions = live_positions(grid, cut_at_shift)
     if not drawing.together:
         size = min(drawing.per_image, len(positions))
         positions = rng.choice(positions, size=size, replace=False).tolist()
-    return [Window(window_origin(grid, shift, k), shift, k) for k in positions]
+    return [Window(window_origin(grid, cut_at_shift, k), shift, k) for k in positions]
+
+
+def drawn_shift(drawing: Drawing, rng: np.random.Generator) -> Shift:
+    """The shift of one training image."""
+    most = drawing.grid.max_shift_px
+    if drawing.pattern == "random":
+        dy, dx = rng.integers(0, most, size=2, endpoint=True)
+        return int(dy), int(dx)
+    shift = circular_shift(int(rng.integers(4)), most)
+    return (0, 0) if drawing.pattern == "none" else shift
+
+
+def moved(images: Tensor, windows: list[list[Window]], edge: str) -> Tensor:
+    """Images (B, C, H, W) as their windows are cut from: themselves where the shift rolls, else
+    cropped by the shift of their windows and padded or resized (thesis ch. 2.2, fig. 2.5)."""
+    if edge == "roll":
+        return images
+    shifts = [(-chosen[0].shift[0], -chosen[0].shift[1]) for chosen in windows]
+    return torch.stack([crop_shift(image, shift, edge.removeprefix("crop_"))
+                        for image, shift in zip(images, shifts, strict=True)])
 
 
 def cut(images: Tensor, windows: list[list[Window]], window_px: int, border: str) -> Tensor:

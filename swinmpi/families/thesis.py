@@ -22,6 +22,7 @@ from swinmpi.families.family import (
     counts_of,
     cut,
     frame_windows,
+    moved,
     upsampled,
 )
 from swinmpi.images.imresize import imresize_tensor
@@ -74,8 +75,8 @@ class Thesis:
         t_image = torch.stack([t[0] for t in batch.t.split(counts.tolist())])
         x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
         wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
-        wanted, windows = (cut(image, batch.windows, grid.window_px, grid.border)
-                           for image in (wanted, x_t))
+        wanted, windows = (cut(moved(image, batch.windows, objective.edge), batch.windows,
+                               grid.window_px, grid.border) for image in (wanted, x_t))
         told = self.told(batch, x_t, grid)
         output = self.predict(windows, t_image.repeat_interleave(counts), *told)
         loss = objective.distance(output.float(), wanted)
@@ -130,7 +131,7 @@ class ThesisCondition:
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Encode the windows not known yet, in padded micro-batches; with x_t in the condition
         nothing can be kept."""
-        config, size = self.family.config, self.encoding.micro_batch
+        config = self.family.config
         if self.family.model.encoder is None:
             return
         small = None
@@ -138,14 +139,14 @@ class ThesisCondition:
             self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
         if config.sees_whole_x_t:
             self.kept.clear()
-            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2).expand(
-                size, -1, -1, -1)
+            small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2)
         missing = [position for position in positions if (shift, position) not in self.kept]
-        for first in range(0, len(missing), size):
-            part = missing[first:first + size]
+        for size, part in self.encoding.parts(missing):
             padded = [*part, *[part[-1]] * (size - len(part))]
             masks = self.family.masks(self.grid, shift, padded).to(self.lr)
-            condition = thesis_condition(config, self.lr.expand(size, -1, -1, -1), masks, small)
+            lr, state = (image if image is None else image.expand(size, -1, -1, -1)
+                         for image in (self.lr, small))
+            condition = thesis_condition(config, lr, masks, state)
             with autocast(self.lr.device, self.encoding.precision):
                 encoded = self.family.model.encoder(condition)
             self.kept |= {(shift, position): features.float()

@@ -38,9 +38,23 @@ class Photograph:
         Equal to shrinking the whole image and then cropping: the filter reads beyond
         the edges of the part.
         """
-        box = (left_px, top_px, left_px + width_px * reduce, top_px + height_px * reduce)
-        box = (box[0], box[1], min(box[2], self.width_px), min(box[3], self.height_px))
-        parts = [plane.resize((width_px, height_px), Image.Resampling.LANCZOS, box=box)
+        return self.shrunk((top_px, left_px), (height_px * reduce, width_px * reduce),
+                           (height_px, width_px))
+
+    def middle_square(self) -> "Photograph":
+        """The largest square around its middle, which lies a pixel up or left where it must."""
+        side = min(self.height_px, self.width_px)
+        top, left = (self.height_px - side) // 2, (self.width_px - side) // 2
+        box = (left, top, left + side, top + side)
+        return Photograph(tuple(plane.crop(box) for plane in self.planes), self.dtype)
+
+    def shrunk(self, corner: tuple[float, float], sides: tuple[float, float],
+               size: tuple[int, int]) -> np.ndarray:
+        """The rectangle of `sides` at `corner`, full-size pixels along y and x, as a (*size, C)
+        image (Lanczos)."""
+        (top, left), (height, width) = corner, sides
+        box = (left, top, min(left + width, self.width_px), min(top + height, self.height_px))
+        parts = [plane.resize(size[::-1], Image.Resampling.LANCZOS, box=box)
                  for plane in self.planes]
         return to_dtype(stack_channels([np.asarray(part) for part in parts]), self.dtype)
 

@@ -1,6 +1,7 @@
 """Where and how a rank computes: device, threads, precision; the same start for every command."""
 import os
 import socket
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,11 +12,11 @@ from swinmpi.parallel.comm import Node
 @dataclass(frozen=True)
 class Computing:
     """How networks are evaluated on this rank. device: `cpu` or `cuda:i`; micro_batch: windows per
-    call of the U-Net; encoder_cache: False encodes again before every evaluation."""
+    call of the U-Net, or auto; encoder_cache: False encodes again before every evaluation."""
 
     device: str
     precision: str = "fp32"
-    micro_batch: int = 4
+    micro_batch: int | str = 4
     encoder_cache: bool = True
 
 
@@ -35,6 +36,17 @@ def planned_device(device: str) -> str:
     for. Nothing is allocated."""
     import torch
     return "cuda" if device == "cuda" or (device == "auto" and torch.cuda.is_available()) else "cpu"
+
+
+def settled_precision(precision: str, device: str) -> str:
+    """The precision to compute with on `cpu` or `cuda`: fp16 on a CPU becomes fp32, with a
+    warning."""
+    if precision != "fp16" or device != "cpu":
+        return precision
+    warnings.warn("parallel.precision: fp16 is for GPUs, a CPU is far slower with it: computing "
+                  "with fp32 instead; set parallel.precision=fp32, or bf16 where the processor "
+                  "has it", stacklevel=2)
+    return "fp32"
 
 
 def choose_threads(setting: int | str, node: Node, environ: Mapping[str, str] = os.environ) -> int:

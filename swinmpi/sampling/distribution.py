@@ -3,15 +3,19 @@ call. Arithmetic."""
 import math
 from dataclasses import dataclass
 
-from swinmpi.config import ParallelConfig
+from swinmpi.config import ModelConfig, ParallelConfig
+from swinmpi.parallel.calls import Calls, calls_in
 from swinmpi.parallel.shares import auto_ranks_per_image, block_range, split_groups
+from swinmpi.windows.grid import WindowGrid
 
 WINDOWS_PER_RANK = 32
 MAX_IMAGES_PER_STEP = 8
-# Measured on CPUs: 8 windows take a fifth less time each than 4, but padding costs more where an
-# image has few.
-MICRO_BATCH = {"cpu": 4, "cuda": 64}
-MANY_WINDOWS, LARGE_MICRO_BATCH = 64, 8
+# Measured on CPUs: 8 windows take a fifth less time each than 4, and 4 less than one. But they
+# cannot be shared out, and padding costs more where an image has few. On a GPU calls are paid for,
+# not windows.
+CUDA_LARGEST, CPU_LARGEST = 64, 8
+WINDOWS_FOR_4, WINDOWS_FOR_8 = 9, 64
+CALLS_OF_AN_IMAGE = 16
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,6 @@ class Distribution:
     groups: tuple[range, ...]
     reason: str
     images_per_step: int
-    micro_batch: int
     num_positions: int
 
     @property
@@ -41,8 +44,8 @@ class Distribution:
 
 def distribute(parallel: ParallelConfig, num_positions: int, num_images: int, num_ranks: int,
                takes_steps: bool = True) -> Distribution:
-    """For `num_images` images still to do, of `num_positions` windows each. `parallel.device` and
-    `parallel.micro_batch` are settled. takes_steps: False for an encoder alone."""
+    """For `num_images` images still to do, of `num_positions` windows each. takes_steps: False for
+    an encoder alone."""
     ranks_per_image, reason = choose_ranks_per_image(parallel, num_images, num_ranks,
                                                      takes_steps and num_positions > 1)
     groups = split_groups(num_ranks, ranks_per_image)
@@ -51,16 +54,29 @@ def distribute(parallel: ParallelConfig, num_positions: int, num_images: int, nu
         wanted = math.ceil(WINDOWS_PER_RANK * len(groups[0]) / num_positions)
         images_per_step = max(1,
                               min(MAX_IMAGES_PER_STEP, wanted, math.ceil(num_images / len(groups))))
-    return Distribution(tuple(groups), reason, images_per_step, parallel.micro_batch, num_positions)
+    return Distribution(tuple(groups), reason, images_per_step, num_positions)
 
 
-def settled_micro_batch(parallel: ParallelConfig, num_positions: int, device: str) -> int:
-    """Windows per call of the network on `cpu` or `cuda`: as set, else by
-    the windows of an image."""
-    if parallel.micro_batch != "auto":
-        return parallel.micro_batch
-    return (LARGE_MICRO_BATCH if device == "cpu" and num_positions >= MANY_WINDOWS
-            else MICRO_BATCH[device])
+def calls_of(micro_batch: int | str, model: ModelConfig, grid: WindowGrid, device: str) -> Calls:
+    """The calls of the network on `cpu` or `cuda`, for the setting parallel.micro_batch: as many
+    windows as set, else by the windows of an image, and by what one of them costs.
+
+    Few windows go alone, so that as many ranks can share them and none is computed in vain.
+    """
+    if micro_batch != "auto":
+        return Calls((micro_batch,) * grid.num_positions)
+    return calls_in(grid, CUDA_LARGEST if device == "cuda"
+                    else largest_on_cpu(grid.num_positions, model.window_is_work_enough))
+
+
+def largest_on_cpu(num_windows: int, window_is_work_enough: bool) -> int:
+    """Windows of a call. window_is_work_enough: for a call of its own."""
+    if window_is_work_enough:
+        wished = max(1, num_windows // CALLS_OF_AN_IMAGE)
+        return min(CPU_LARGEST, 2 ** (wished.bit_length() - 1))
+    if num_windows < WINDOWS_FOR_4:
+        return 1
+    return 4 if num_windows < WINDOWS_FOR_8 else CPU_LARGEST
 
 
 def choose_ranks_per_image(parallel: ParallelConfig, num_images: int, num_ranks: int,

@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from swinmpi.config import Config
-from swinmpi.parallel.device import planned_device
+from swinmpi.parallel.calls import Calls
+from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.sampling.distribution import (
     Distribution,
+    calls_of,
     describe_idle,
     distribute,
-    settled_micro_batch,
     windows_of_ranks,
 )
 from swinmpi.sampling.process import sampling_grid
@@ -51,9 +52,9 @@ class StackFacts:
 class SamplingPlan:
     """A run as it will be, the same value on every rank.
 
-    config: with device (`cpu` or `cuda`) and micro-batch settled, both decide the last bits of the
-    pixels. takes_steps: False for an encoder alone. grid: the windows of one SR image.
-    num_remaining: images not done before.
+    config: with device (`cpu` or `cuda`) and precision settled, which decide the last bits of the
+    pixels, as `calls` do. takes_steps: False for an encoder alone. grid: the windows of one SR
+    image. num_remaining: images not done before.
     """
 
     request: SampleRequest
@@ -63,6 +64,12 @@ class SamplingPlan:
     grid: WindowGrid
     num_remaining: int
     distribution: Distribution
+
+    @property
+    def calls(self) -> Calls:
+        """How many windows go to the network together."""
+        parallel = self.config.parallel
+        return calls_of(parallel.micro_batch, self.config.model, self.grid, parallel.device)
 
     def continued(self, num_remaining: int) -> "SamplingPlan":
         """The plan of a run that finds so many images still to do."""
@@ -80,8 +87,8 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
                          facts.width * model.scale)
     num_positions = grid.num_positions if steps else 1
     device = planned_device(config.parallel.device)
-    micro_batch = settled_micro_batch(config.parallel, num_positions, device)
-    config = config.replaced(parallel={"device": device, "micro_batch": micro_batch})
+    config = config.replaced(parallel={
+        "device": device, "precision": settled_precision(config.parallel.precision, device)})
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
 
@@ -139,7 +146,7 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     idle = describe_idle(distribution, plan.stack.num_images)
     return [f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on the "
             "ranks of a group",
-            f"step        {images} images, micro-batches of {distribution.micro_batch} windows, "
+            f"step        {images} images, micro-batches of {plan.calls.told} windows, "
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
             *([idle] if idle else [])]

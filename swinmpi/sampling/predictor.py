@@ -1,6 +1,6 @@
-"""The network on windows, in micro-batches of one size."""
+"""The network on windows, in micro-batches whose sizes the windows decide."""
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from swinmpi.errors import SwinmpiError
 from swinmpi.families.family import Family
 from swinmpi.models.diffuser import autocast
+from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.stopwatch import Stopwatch
 
@@ -16,29 +17,30 @@ Item = tuple[int, int]
 
 
 class Predictor:
-    """Calls the network. It always sees micro-batches of one size, the last one padded:
-    a prediction then does not depend on how many windows a rank owns."""
+    """Calls the network. A window always goes in a micro-batch of the same size, the last one of a
+    size padded: a prediction then does not depend on how many windows a rank owns."""
 
     def __init__(self, family: Family, computing: Computing, stopwatch: Stopwatch):
         self.family, self.stopwatch = family, stopwatch
         self.device, self.precision = torch.device(computing.device), computing.precision
-        self.micro_batch = computing.micro_batch
+        self.calls, self.limit = Calls(()), 0
+        """Of the grid at work, and after running out of memory the size of all calls."""
 
     def __call__(self, items: Sequence[Item], t: int, inputs: Callable[[Item], tuple[Tensor, ...]],
                  store: Callable[[Sequence[Item], Tensor], None],
                  before: Callable[[Sequence[Item]], None] = lambda part: None) -> None:
-        """Predict every item once, in order.
+        """Predict every item once, for each size of calls in their order.
 
         inputs: what the U-Net is told, x_t (C, w, w) first. store: takes a micro-batch's
         predictions, (m, C, w, w) float32 on the CPU. before: called with the items of a micro-batch
         before its inputs are taken.
         """
-        first = 0
-        while first < len(items):
-            part = items[first:first + self.micro_batch]
+        todo = list(self.parts(items))
+        while todo:
+            size, part = todo.pop(0)
             before(part)
             with self.stopwatch.of("windows"):
-                batch = self.batch([inputs(item) for item in part])
+                batch = self.batch([inputs(item) for item in part], size)
             try:
                 with self.stopwatch.of("network"):
                     predictions = self.evaluate(batch, t)[:len(part)].float().cpu()
@@ -46,15 +48,29 @@ class Predictor:
                 if not is_out_of_memory(error):
                     raise
                 del batch
-                self.halve(error)
+                self.halve(size, error)
+                todo = list(self.parts([*part, *(item for _, later in todo for item in later)]))
                 continue
             with self.stopwatch.of("windows"):
                 store(part, predictions)
-            first += len(part)
 
-    def batch(self, inputs: list[tuple[Tensor, ...]]) -> list[Tensor]:
-        """Stacked, and filled up with the last one to a whole micro-batch."""
-        inputs += [inputs[-1]] * (self.micro_batch - len(inputs))
+    @property
+    def calls_now(self) -> Calls:
+        """The calls of the grid at work, or what memory is left for."""
+        return Calls((self.limit,) * len(self.calls.sizes)) if self.limit else self.calls
+
+    @property
+    def largest(self) -> int:
+        """Windows of the largest call."""
+        return max(self.calls_now.sizes)
+
+    def parts(self, items: Sequence[Item]) -> Iterator[tuple[int, list[Item]]]:
+        """See `Calls.parts`."""
+        return self.calls_now.parts(items, lambda item: item[1])
+
+    def batch(self, inputs: list[tuple[Tensor, ...]], size: int) -> list[Tensor]:
+        """Stacked, and filled up with the last one to `size`."""
+        inputs += [inputs[-1]] * (size - len(inputs))
         return [torch.stack(parts).to(self.device) for parts in zip(*inputs, strict=True)]
 
     def evaluate(self, batch: Sequence[Tensor], t: int) -> Tensor:
@@ -63,17 +79,17 @@ class Predictor:
         with autocast(self.device, self.precision):
             return self.family.predict(x_t, times, *told)
 
-    def halve(self, error: RuntimeError) -> None:
-        """Go on with half the micro-batch; SwinmpiError where there is no half."""
-        if self.micro_batch == 1:
+    def halve(self, size: int, error: RuntimeError) -> None:
+        """Go on with calls of half that size; SwinmpiError where there is no half."""
+        if size == 1:
             raise SwinmpiError("out of memory with one window at a time; use fewer ranks per node, "
                                "parallel.images_per_step=1, or parallel.exchange=torus") from error
-        self.micro_batch //= 2
+        self.limit = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        print(f"swinmpi: out of memory: going on with micro-batches of {self.micro_batch} windows; "
+        print(f"swinmpi: out of memory: going on with micro-batches of {self.limit} windows; "
               "the last digits may differ from a run that had enough (set "
-              f"parallel.micro_batch={self.micro_batch} to repeat this one)",
+              f"parallel.micro_batch={self.limit} to repeat this one)",
               file=sys.stderr, flush=True)
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from swinmpi.config import DiffusionConfig, SamplerConfig, ShiftConfig
-from swinmpi.diffusion.noise import random_shift
+from swinmpi.diffusion.noise import drawn_turn, random_shift
 from swinmpi.diffusion.samplers import Sampler, make_sampler
-from swinmpi.diffusion.schedule import make_schedule
+from swinmpi.diffusion.schedule import schedule_of
 from swinmpi.errors import SwinmpiError
 from swinmpi.windows.grid import WindowGrid, window_over
 from swinmpi.windows.shift import circular_shift, max_shift_of
@@ -45,8 +45,11 @@ class ReverseProcess:
         if self.shift.pattern == "none" or self.window_px is None:
             return (0, 0)
         max_px = max_shift_of(self.shift, self.window_px)
-        return (circular_shift(number, max_px) if self.shift.pattern == "circular"
-                else random_shift(seed, stack_index, number, max_px))
+        if self.shift.pattern == "circular":
+            turn = (number if self.shift.circular == "turn"
+                    else drawn_turn(seed, stack_index, number))
+            return circular_shift(turn, max_px)
+        return random_shift(seed, stack_index, number, max_px)
 
     def check_finite(self, x_t: Tensor, stack_index: int, number: int) -> None:
         """SwinmpiError where the result of an evaluation is not all numbers."""
@@ -61,7 +64,7 @@ class ReverseProcess:
 def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
                  window_px: int | None) -> ReverseProcess:
     """The reverse process of a configuration; ValueError for more steps than the schedule has."""
-    schedule = make_schedule(diffusion.schedule, diffusion.steps)
+    schedule = schedule_of(diffusion)
     return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale,
                           sampler.shift, window_px)
 

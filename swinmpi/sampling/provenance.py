@@ -5,13 +5,14 @@ import os
 import sys
 
 from swinmpi.config import Config, dump_yaml
-from swinmpi.parallel.device import planned_device
+from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import SampleRequest
+from swinmpi.sampling.settings import deciding as deciding_settings
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -25,17 +26,22 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     config = plan.config
     return {"input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
-            **config.model_dump(include={"model", "diffusion", "sampler"}),
-            **config.parallel.model_dump(include=DECIDING)}
+            **deciding_settings(config),
+            **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
 
 
 def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
     """All that decides the pixels of pictures, whatever their size and range: a folder begun with
     other settings cannot be continued. JSON values."""
+    device = planned_device(config.parallel.device)
     deciding = {"checkpoint": checkpoint_sha256, "value_range": config.output.value_range,
-                **config.model_dump(include={"model", "diffusion", "sampler"}),
+                **deciding_settings(config),
                 **config.parallel.model_dump(include=DECIDING),
-                "device": planned_device(config.parallel.device)}
+                "device": device,
+                "precision": settled_precision(config.parallel.precision, device)}
+    if config.parallel.micro_batch == "auto":
+        # "auto" is what versions wrote that had one size for all windows
+        deciding["micro_batch"] = "by windows"
     if request.no_data:
         deciding["no_data"] = sorted(request.no_data)
     return json.loads(json.dumps(deciding))
@@ -55,7 +61,7 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,
-            "micro_batch": distribution.micro_batch, "mpi_library": library_version(),
+            "micro_batch": plan.calls.told, "mpi_library": library_version(),
             "job_id": os.environ.get("SLURM_JOB_ID"),
             "timings": {"seconds": report.seconds, "images": report.num_images,
                         "share": dict(report.share)}, "failed_images": failed or None,

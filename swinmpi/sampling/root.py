@@ -124,7 +124,7 @@ class RootExchange:
                     *self.conditions[slot].inputs(seen[slot], position))
 
         def store(items: Sequence[Item], answer: Tensor) -> None:
-            predictions[place[items[0]]:place[items[0]] + len(items)] = answer
+            predictions[[place[item] for item in items]] = answer
 
         self.work.predictor(own, t, inputs, store)
         return predictions

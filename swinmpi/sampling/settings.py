@@ -11,6 +11,8 @@ from swinmpi.storage.values import ValueRange
 
 # What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
+ADDED = {"diffusion": {"beta_start": None, "beta_end": None},
+         "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1}}
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
 
 
@@ -74,10 +76,7 @@ def check_consistent(config: Config) -> None:
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")
-    if sampler.shift.edge != "roll" and not (model.may_crop and sampler.shift.border == "wrap"):
-        raise ConfigError(f"sampler.shift.edge: {sampler.shift.edge} is the thesis's first "
-                          "attempt, for model.family thesis and sampler.shift.border wrap, "
-                          f"got {model.family} and {sampler.shift.border}; use roll")
+    check_edge(config)
     if (config.parallel.exchange != "root"
             and (sampler.shift.edge != "roll" or model.sees_whole_x_t)):
         raise ConfigError(f"parallel.exchange: {config.parallel.exchange} keeps every "
@@ -89,6 +88,31 @@ def check_consistent(config: Config) -> None:
     if config.output.regression and not model.regresses:
         raise ConfigError("output.regression: expected a model of family aligned, "
                           f"whose encoder regresses, got {model.family}; set it to false")
+
+
+def check_edge(config: Config) -> None:
+    """ConfigError where windows cannot be moved as sampler.shift.edge says."""
+    shift, model = config.sampler.shift, config.model
+    if shift.edge != "roll" and not (model.may_crop and shift.border == "wrap"):
+        raise ConfigError(f"sampler.shift.edge: {shift.edge} is the thesis's first "
+                          "attempt, for model.family thesis and sampler.shift.border wrap, "
+                          f"got {model.family} and {shift.border}; use roll")
+
+
+def deciding(config: Config) -> dict:
+    """The sections that decide the pixels, as fingerprints hold them: what older versions did not
+    know is there where it differs from what they did."""
+    settings = config.model_dump(include={"model", "diffusion", "sampler"})
+    for section, before in ADDED.items():
+        for name, value in before.items():
+            if settings[section].get(name) == value:
+                del settings[section][name]
+    # Neither shows in the pixels of a checkpoint, which has layers of its own.
+    for name in ("layers", "dropout"):
+        settings["model"].pop(name, None)
+    if settings["sampler"]["shift"]["circular"] == "turn":
+        del settings["sampler"]["shift"]["circular"]
+    return settings
 
 
 def flat(settings: Mapping) -> dict:

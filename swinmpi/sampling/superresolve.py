@@ -14,6 +14,7 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
+from swinmpi.sampling.distribution import calls_of
 from swinmpi.sampling.exchange import Exchange, FinishedPart, Work, scaled
 from swinmpi.sampling.predictor import Predictor
 from swinmpi.sampling.process import Abandoned, ReverseProcess, make_process, sampling_grid
@@ -47,6 +48,9 @@ class SuperResolver:
             grid = sampling_grid(self.process.shift, self.process.window_px, height * px,
                                  width * px)
             ownership = Ownership(grid, self.group.size, self.group.rank)
+            device = torch.device(self.computing.device).type
+            self.predictor.calls = calls_of(self.computing.micro_batch, self.family.config, grid,
+                                            device)
             work = Work(self.family, self.process, ownership, self.pieces, self.predictor)
             self._exchange = (height, width), self.make_exchange(work)
         return self._exchange[1]
@@ -108,11 +112,16 @@ class SuperResolver:
         """One condition per image, ready to hand out windows. Collective."""
         work = exchange.work
         encoding = Encoding(work.ownership, self.pieces, torch.device(self.computing.device),
-                            self.computing.precision, self.predictor.micro_batch,
-                            self.process.shift.pattern != "random")
+                            self.computing.precision, self.predictor.largest,
+                            self.shifts_return, self.predictor.calls_now)
         with self.group.stopwatch.of("encoder"):
             return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding,
                                           residuals)
+
+    @property
+    def shifts_return(self) -> bool:
+        """Whether there are so few shifts that each comes again."""
+        return self.process.shift.pattern != "random"
 
     def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
@@ -141,7 +150,7 @@ class SuperResolver:
 def make_resolver(config: Config, family: Family, device: str, group: Group) -> SuperResolver:
     """What samples as configured; the family's network is moved to `device`.
 
-    `parallel.micro_batch` is settled. Warns as `make_schedule`.
+    Warns as `make_schedule`.
     """
     parallel = config.parallel
     prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)

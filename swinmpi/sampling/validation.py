@@ -1,5 +1,6 @@
 """Whether a request can be done with its settings: answered within a second, because
 torch is not needed."""
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,12 @@ from swinmpi.sampling.request import (
     default_output,
     shard_path,
 )
-from swinmpi.sampling.settings import check_consistent, check_settings, resolve_config
+from swinmpi.sampling.settings import (
+    check_consistent,
+    check_settings,
+    resolve_config,
+    takes_steps,
+)
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import check_frames
 
@@ -52,6 +58,10 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
     check_consistent(config)
+    trained_px = header["model"]["window_px"] if "window_px" in header.get("model", {}) else None
+    if takes_steps(header) and trained_px not in (None, config.model.window_px):
+        warnings.warn(f"model.window_px: the network was trained on windows of {trained_px} px, "
+                      f"with {config.model.window_px} px its results may be worse", stacklevel=2)
     return config
 
 

@@ -1,8 +1,9 @@
 """Training pairs: the file that swinmpi-prepare writes image by image and swinmpi-train reads.
 
 It holds /hr (N, H, W, C) and /lr (N, h, w, C), uint8 or uint16, chunk = one image; /split (N,)
-uint8 (0 train, 1 validate); /source (N,) strings. Attributes: scale, kernel, seed, data_config
-(JSON), creator; value_range, value_dtype: the raw values that are 0 and the type's highest here.
+uint8 (0 train, 1 validate, 2 test); /source (N,) strings. Attributes: scale, kernel, seed,
+data_config (JSON), creator; value_range, value_dtype: the raw values that are 0 and the type's
+highest here.
 """
 import os
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ from swinmpi.storage.files import (
 from swinmpi.storage.locking import open_locked
 from swinmpi.storage.stack import check_extent
 
-TRAIN, VALIDATE = 0, 1
+TRAIN, VALIDATE, TEST = 0, 1, 2
+SPLITS = {"train": TRAIN, "validate": VALIDATE, "test": TEST}
 DATASETS = ("hr", "lr", "split", "source")
 PLACE = {"other kind": "would be an HDF5 file under the name of another format; name it .h5",
          "no folder": "{folder} is no folder; choose another --output",
@@ -111,7 +113,8 @@ class PairWriter:
             self.file.create_dataset(name, (0, *image.shape), image.dtype,
                                      chunks=(1, *image.shape), maxshape=(None, *image.shape))
         self.file.create_dataset("split", (0,), np.uint8, chunks=(4096,), maxshape=(None,))
-        self.file["split"].attrs["meaning"] = f"{TRAIN}: train, {VALIDATE}: validate"
+        self.file["split"].attrs["meaning"] = ", ".join(
+            f"{number}: {name}" for name, number in SPLITS.items())
         self.file.create_dataset("source", (0,), h5py.string_dtype(), chunks=(1024,),
                                  maxshape=(None,))
         link_nexus(self.file, "hr", "lr")
@@ -155,8 +158,8 @@ class PairReader:
 
     num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the
     stored dtype (255 or 65535); value_range, value_dtype: the raw values that are 0 and that, and
-    their dtype, None and "" where the file does not tell; train_indices and validate_indices, int64
-    image indices.
+    their dtype, None and "" where the file does not tell; splits (N,) uint8; train_indices and
+    validate_indices, int64 image indices.
     """
 
     def __init__(self, path: Path | str):
@@ -235,8 +238,12 @@ class PairReader:
         self.size_px = height
         self.value_max = int(np.iinfo(self.hr.dtype).max)
         self.value_range, self.value_dtype = self.read_range()
-        self.train_indices = np.flatnonzero(split[:] == TRAIN)
-        self.validate_indices = np.flatnonzero(split[:] == VALIDATE)
+        self.splits = split[:]
+        self.train_indices, self.validate_indices = map(self.indices, ("train", "validate"))
+
+    def indices(self, name: str) -> np.ndarray:
+        """Of the images of one of SPLITS, int64."""
+        return np.flatnonzero(self.splits == SPLITS[name])
 
     def read_range(self) -> tuple[tuple[float, float] | None, str]:
         """`value_range` and `value_dtype`, as swinmpi-prepare writes them since it does."""

@@ -1,6 +1,7 @@
 """Training batches as a pure function of (seed, update): nothing to save, nothing
 to replay on resume."""
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -9,13 +10,14 @@ from torch import Tensor
 
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError
-from swinmpi.families.family import Batch, Family
+from swinmpi.families.family import Batch, Drawing, Family, Shift, drawn_shift
 from swinmpi.randomness import generator
 from swinmpi.sampling.settings import check_shift
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.objective import draw_times, make_drawing, noise_like_x_0
+from swinmpi.windows.shift import circular_shift
 
-ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM = 0, 1, 2
+ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM, SHIFT_STREAM = range(4)
 
 
 class BatchSource:
@@ -37,22 +39,36 @@ class BatchSource:
     def sample(self, number: int) -> tuple:
         """The number-th image of the whole run: crop, orientation, windows, times and noise."""
         return self.draw(self.image_index(number),
-                         keyed_rng(self.config.train.seed, number, IMAGE_STREAM))
+                         keyed_rng(self.config.train.seed, number, IMAGE_STREAM),
+                         replace(self.drawing, shift=self.shift_of(number)))
+
+    def shift_of(self, number: int) -> Shift | None:
+        """The shift of the number-th image where something else than its own draws decides it."""
+        settings, pattern = self.config.train, self.drawing.pattern
+        turn = number
+        if settings.shift_of == "batch":
+            turn //= self.total // settings.accumulate
+        if settings.circular == "turn" and pattern == "circular":
+            return circular_shift(turn, self.drawing.grid.max_shift_px)
+        if settings.shift_of == "batch":
+            return drawn_shift(self.drawing, keyed_rng(settings.seed, turn, SHIFT_STREAM))
+        return None
 
     def validation_batch(self, image_index: int) -> Batch:
         """One image of the validation split, cut and made noisy in the same way every time."""
-        return self.join([self.draw(image_index, keyed_rng(self.config.train.seed, image_index,
-                                                           VALIDATE_STREAM))])
+        rng = keyed_rng(self.config.train.seed, image_index, VALIDATE_STREAM)
+        return self.join([self.draw(image_index, rng, self.drawing)])
 
-    def draw(self, image_index: int, rng: np.random.Generator) -> tuple:
+    def draw(self, image_index: int, rng: np.random.Generator, drawing: Drawing) -> tuple:
         config, lr_px = self.config, self.config.train.crop_px // self.config.model.scale
         room = self.pairs.size_px // self.config.model.scale - lr_px
         y, x = (int(v) for v in rng.integers(0, room, size=2, endpoint=True))
         hr, lr = self.pairs.read_crop(image_index, y, x, lr_px)
         turn = int(rng.integers(8)) if config.train.augment else 0
         hr, lr = (orient(to_unit(image, self.pairs.value_max), turn) for image in (hr, lr))
-        windows = self.family.draw(self.drawing, rng)
-        t = draw_times(self.family, len(windows), config.diffusion.steps, rng)
+        windows = self.family.draw(drawing, rng)
+        t = draw_times(self.family, len(windows), config.diffusion.steps, rng,
+                       config.train.first_t)
         eps = noise_like_x_0(self.family, self.drawing.grid, rng)
         return lr, hr, eps, windows, t
 

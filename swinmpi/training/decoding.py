@@ -11,7 +11,7 @@ from tqdm import tqdm
 from swinmpi.config import DataConfig
 from swinmpi.errors import ConfigError
 from swinmpi.randomness import generator
-from swinmpi.storage.pairs import VALIDATE
+from swinmpi.storage.pairs import TRAIN
 from swinmpi.training.sources import Source
 from swinmpi.training.values import CommonValues
 
@@ -29,6 +29,7 @@ class Summary:
     num_train: int
     num_validate: int
     failed: tuple[str, ...]
+    num_test: int = 0
 
 
 def decode(read: Callable[[], np.ndarray]) -> np.ndarray:
@@ -59,10 +60,10 @@ def num_crops(config: DataConfig, split: int, area_px: float) -> int:
 
 
 def crop_limit(config: DataConfig, split: int) -> int:
-    if config.mode == "whole":
+    if config.takes_whole:
         return 1
-    return (config.validate_crops or config.crops_per_image if split == VALIDATE
-            else config.crops_per_image)
+    return (config.crops_per_image if split == TRAIN
+            else config.validate_crops or config.crops_per_image)
 
 
 def lr_size_px(config: DataConfig) -> int:

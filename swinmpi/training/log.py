@@ -8,6 +8,8 @@ from swinmpi.errors import OutputError, SwinmpiError
 from swinmpi.images.plots import plot_curves
 from swinmpi.storage.files import write_atomically
 
+CURVES = "curves.png"
+
 
 class Log:
     """One JSON object per line: losses with learning rate, seconds of the whole run and
@@ -41,7 +43,7 @@ class Log:
         """Figures of a validation; the curves are drawn anew."""
         self.add({"update": update, **figures})
         try:
-            plot_curves(self.records, self.path.with_name("curves.png"))
+            plot_curves(self.records, self.path.with_name(CURVES))
         except (SwinmpiError, OSError):
             return  # a convenience: without matplotlib, or room for the picture, training goes on
 

@@ -3,7 +3,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from swinmpi.config import Config
-from swinmpi.diffusion.schedule import make_schedule
+from swinmpi.diffusion.schedule import schedule_of
 from swinmpi.families.family import DISTANCES, Batch, Drawing, Family, Objective
 from swinmpi.families.loading import make_family
 from swinmpi.windows.grid import WindowGrid, window_over
@@ -29,15 +29,17 @@ def make_training_module(config: Config) -> TrainingModule:
 
 def make_objective(config: Config, family: Family) -> Objective:
     """The objective of a configuration."""
-    return Objective(make_schedule(config.diffusion.schedule, config.diffusion.steps),
+    return Objective(schedule_of(config.diffusion),
                      config.diffusion.prediction, DISTANCES[config.train.loss],
-                     config.train.regression_weight, training_grid(config, family))
+                     config.train.regression_weight, training_grid(config, family),
+                     config.sampler.shift.edge)
 
 
 def make_drawing(config: Config, family: Family) -> Drawing:
     """How windows are drawn from a training crop."""
-    return Drawing(training_grid(config, family), config.sampler.shift.pattern,
-                   config.train.batch == "image", config.train.windows_per_image)
+    shift = config.sampler.shift
+    return Drawing(training_grid(config, family), shift.pattern, config.train.batch == "image",
+                   config.train.windows_per_image, shift.edge)
 
 
 def training_grid(config: Config, family: Family) -> WindowGrid:
@@ -50,12 +52,13 @@ def training_grid(config: Config, family: Family) -> WindowGrid:
     return WindowGrid(side, side, window_px, max_shift_of(shift, window_px), shift.border)
 
 
-def draw_times(family: Family, num_windows: int, num_times: int,
-               rng: np.random.Generator) -> np.ndarray:
-    """t of every window of one image, int64 (num_windows,): its own, or one for all of them."""
+def draw_times(family: Family, num_windows: int, num_times: int, rng: np.random.Generator,
+               first: int = 0) -> np.ndarray:
+    """t of every window of one image, int64 (num_windows,): its own, or one for all of them, from
+    `first` on."""
     if not num_windows:
         return np.empty(0, np.int64)
-    drawn = rng.integers(0, num_times, size=num_windows if family.time_per_window else 1)
+    drawn = rng.integers(first, num_times, size=num_windows if family.time_per_window else 1)
     return np.broadcast_to(drawn, num_windows).copy()
 
 

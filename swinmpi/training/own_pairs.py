@@ -33,9 +33,10 @@ def check_own_lr(lr: str | None, lr_only: bool, config: DataConfig) -> None:
     if (lr is not None or lr_only) and config.scale != round(config.scale):
         raise ConfigError(f"data.scale: expected a whole number with --lr and --lr-only, "
                           f"got {config.scale:g}")
-    if lr is not None and (config.mode != "crop" or config.reduce_spread != 1):
+    if lr is not None and (config.takes_whole or config.reduce_spread != 1):
         raise ConfigError("--lr: expected data.mode=crop and data.reduce_spread=1, as given LR "
-                          f"images are not shrunk, got {config.mode}, {config.reduce_spread:g}")
+                          f"images are not shrunk, got {'whole' if config.takes_whole else 'crop'}"
+                          f", {config.reduce_spread:g}")
 
 
 def with_own_lr(hr: Sequence[Source], hr_inputs: Sequence[str], lr: str,

@@ -7,6 +7,7 @@ import torch
 from swinmpi.config import Config
 from swinmpi.families.loading import make_family
 from swinmpi.models.blocks import count_parameters
+from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.storage.checkpoint import CheckpointFolder
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.setup import check_run
@@ -36,6 +37,9 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
 
     Raises ConfigError, StackError or CheckpointError.
     """
+    device = planned_device(config.parallel.device)
+    config = config.replaced(parallel={
+        "precision": settled_precision(config.parallel.precision, device)})
     settings = config.train
     folder = CheckpointFolder(Path(settings.output), settings.keep_last)
     check_run(config, num_ranks, folder, resume)

@@ -5,7 +5,7 @@ Sources one at a time -> crops, keyed by (seed, image index) -> MATLAB's imresiz
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from swinmpi import __version__
 from swinmpi.config import DataConfig
-from swinmpi.errors import OutputError, StackError
+from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.images.imresize import imresize
 from swinmpi.images.photographs import Photograph, to_photograph
 from swinmpi.reports.progress import Progress
 from swinmpi.storage.files import check_place
 from swinmpi.storage.metadata.frames import View, check_frames
-from swinmpi.storage.pairs import PLACE, TRAIN, VALIDATE, LrWriter, PairWriter
+from swinmpi.storage.pairs import PLACE, TEST, TRAIN, VALIDATE, LrWriter, PairWriter
 from swinmpi.storage.pictures.listing import named
 from swinmpi.training.decoding import (
     MAX_DRAWS,
@@ -35,9 +35,8 @@ from swinmpi.training.decoding import (
 )
 from swinmpi.training.own_pairs import check_own_lr, cut_pairs, with_own_lr, write_lr
 from swinmpi.training.sources import Reading, Source, find_sources, in_words, left_out
+from swinmpi.training.splits import assign_splits
 from swinmpi.training.values import CommonValues
-
-SPLIT_STREAM = 2**64 - 1  # an image index that no image has
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class PreparePlan:
     num_validate: int
     most_pairs: int
     words: str
+    num_test: int = 0
 
     @property
     def most_bytes(self) -> int:
@@ -85,7 +85,8 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
         return PreparePlan(request, config, len(sources), 0, 0, words)
     return PreparePlan(request, config, len(sources),
                        sum(source.split == VALIDATE for source in sources),
-                       sum(crop_limit(config, source.split) for source in sources), words)
+                       sum(crop_limit(config, source.split) for source in sources), words,
+                       sum(source.split == TEST for source in sources))
 
 
 def describe(plan: PreparePlan) -> str:
@@ -97,11 +98,20 @@ def describe(plan: PreparePlan) -> str:
                 f"{config.kernel}")
     return "\n".join([
         f"input    {' '.join(request.sources)}: {plan.words}, "
-        f"{plan.num_validate} of them for validation",
-        f"pairs    at most {plan.most_pairs}; {config.mode} {config.size_px} px -> "
+        f"{plan.num_validate} of them for validation"
+        + (f", {plan.num_test} to test on" if plan.num_test else ""),
+        f"pairs    at most {plan.most_pairs}; {how(config)} {config.size_px} px -> "
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
         f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB (8 bit; "
         "twice that for 16 bit)"])
+
+
+def how(config: DataConfig) -> str:
+    """What is done to an image."""
+    if config.resize is None:
+        return config.mode
+    return {"squash": "whole images squashed to", "square": "central squares shrunk to"}[
+        config.resize]
 
 
 def run(plan: PreparePlan) -> Summary:
@@ -126,7 +136,8 @@ def run(plan: PreparePlan) -> Summary:
 def recorded(config: DataConfig) -> str:
     """As JSON; what says how a file is read only where it says something."""
     default = DataConfig()
-    unsaid = {name for name in ("axes", "calibration", "no_data")
+    unsaid = {name for name in ("axes", "calibration", "no_data", "resize", "validate_count",
+                                "test_share", "test_count")
               if getattr(config, name) == getattr(default, name)}
     return config.model_dump_json(exclude=unsaid)
 
@@ -134,7 +145,7 @@ def recorded(config: DataConfig) -> str:
 def write_pairs(sources: Sequence[Source], config: DataConfig,
                 writer: PairWriter) -> Summary:
     """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
-    counts, failed = {TRAIN: 0, VALIDATE: 0}, []
+    counts, failed = {TRAIN: 0, VALIDATE: 0, TEST: 0}, []
     values = CommonValues(sources, config.channels, config.no_data_values)
     with Progress(len(sources), "images") as progress:
         for image_index, source in enumerate(sources):
@@ -154,7 +165,7 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
     say(f"values {values.range} of {values.dtype} become 0 to {values.highest}")
     for remark in values.survey.remarks:
         say(f"warning: {remark}")
-    return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed))
+    return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed), counts[TEST])
 
 
 def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
@@ -163,6 +174,10 @@ def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
     drawn depends on (seed, image index) alone."""
     random = keyed_random(config.seed, image_index)
     height, width = photograph.height_px / source.reduce, photograph.width_px / source.reduce
+    if config.resize is not None:
+        hr = resized(photograph, config)
+        yield hr, degrade(hr, config)
+        return
     if config.mode == "whole":
         hr = whole_image(photograph, draw_reduce(random, source, config, math.inf), config.size_px)
         yield hr, degrade(hr, config)
@@ -221,6 +236,16 @@ def whole_image(photograph: Photograph, reduce: float, size_px: int) -> np.ndarr
     return image
 
 
+def resized(photograph: Photograph, config: DataConfig) -> np.ndarray:
+    """The whole image, or its middle square, shrunk to (size_px, size_px, C)."""
+    sides = photograph.height_px, photograph.width_px
+    if min(sides) < config.size_px:
+        raise ImageUnusable(f"{sides[1]} x {sides[0]} px is smaller than {config.size_px} px; "
+                            "lower data.size_px")
+    whole = photograph if config.resize == "squash" else photograph.middle_square()
+    return whole.shrunk((0, 0), (whole.height_px, whole.width_px), (config.size_px,) * 2)
+
+
 def degrade(hr: np.ndarray, config: DataConfig) -> np.ndarray:
     return imresize(hr, size=(lr_size_px(config),) * 2, kernel=config.kernel)
 
@@ -238,6 +263,7 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
             raise OutputError(f"{request.output}: is the input as well; choose another --output")
     reading = Reading(opened, inspected, view, config.no_data_values)
     found = find_sources(request.sources, request.root, reading)
+    check_resize(config, found, request)
     check_own_lr(request.lr, request.lr_only, config)
     if request.lr is not None:
         found = with_own_lr(found, request.sources, request.lr, reading)
@@ -246,15 +272,14 @@ def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitS
     return assign_splits(found, config)
 
 
-def assign_splits(sources: Sequence[Source], config: DataConfig) -> list[Source]:
-    """Whole images go to validation, so that no crop of it shares pixels with training:
-    data.validate_share of those without a split of their own, at least one where
-    there are several."""
-    free = [index for index, source in enumerate(sources) if source.split is None]
-    wanted = round(config.validate_share * len(free))
-    if config.validate_share > 0 and len(free) > 1:
-        wanted = max(1, wanted)
-    drawn = keyed_random(config.seed, SPLIT_STREAM).permutation(free)[:wanted]
-    splits = {int(index): VALIDATE for index in drawn}
-    return [source if source.split is not None else replace(source, split=splits.get(index, TRAIN))
-            for index, source in enumerate(sources)]
+def check_resize(config: DataConfig, sources: Sequence[Source], request: PrepareRequest) -> None:
+    """ConfigError where data.resize contradicts what else is asked for."""
+    if config.resize is None:
+        return
+    if config.reduce_spread != 1 or any(source.reduce != 1 for source in sources):
+        raise ConfigError("data.resize: expected images that are not shrunk otherwise "
+                          "(data.reduce_spread and the list's reduce of 1), got others; leave it "
+                          "out, or those")
+    if request.lr_only:
+        raise ConfigError("data.resize: expected pairs, got --lr-only, whose images keep their "
+                          "shape; leave out one of them")

@@ -12,15 +12,18 @@ from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
+from swinmpi.sampling.settings import check_edge
 from swinmpi.storage.checkpoint import CheckpointFolder, load_into, load_weights
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
 from swinmpi.training.batches import check_batches
+from swinmpi.windows.shift import max_shift_of
 
 
 def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: bool) -> None:
     """Whatever can be wrong before training starts, in one line; writes nothing. Not collective."""
     check_encoder(config)
+    check_drawing(config)
     check_size(config.model)
     check_encoder_checkpoint(config, resuming=resume and folder.latest() is not None)
     folder.check()
@@ -30,6 +33,27 @@ def check_run(config: Config, num_ranks: int, folder: CheckpointFolder, resume: 
     if folder.latest() is not None and not resume:
         raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, "
                           "or choose another --set train.output=FOLDER")
+
+
+def check_drawing(config: Config) -> None:
+    """ConfigError where windows or times cannot be drawn as asked."""
+    settings, shift, model = config.train, config.sampler.shift, config.model
+    check_edge(config)
+    if shift.edge != "roll" and settings.crop_px <= max_shift_of(shift, model.window_px):
+        raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off crops of "
+                          f"{settings.crop_px} px (train.crop_px); use roll")
+    if settings.first_t >= config.diffusion.steps:
+        raise ConfigError("train.first_t: expected less than diffusion.steps = "
+                          f"{config.diffusion.steps}, got {settings.first_t}")
+    special = (settings.shift_of, settings.circular) != ("image", "drawn")
+    if special and model.draws_freely and settings.batch == "iid":
+        raise ConfigError("train.shift_of, train.circular: expected image and drawn with "
+                          f"train.batch iid of model.family {model.family}, whose windows lie on "
+                          f"no frame, got {settings.shift_of} and {settings.circular}; set "
+                          "train.batch=image")
+    if settings.circular == "turn" and shift.pattern != "circular":
+        raise ConfigError("train.circular: expected drawn, since sampler.shift.pattern is "
+                          f"{shift.pattern}, got turn")
 
 
 def check_encoder(config: Config) -> None:

@@ -20,13 +20,14 @@ from swinmpi.images.pictures import (
     is_tiff,
     read_pages,
 )
+from swinmpi.storage.files import tell
 from swinmpi.storage.metadata.frames import AS_STORED, View
-from swinmpi.storage.pairs import TRAIN, VALIDATE
+from swinmpi.storage.pairs import SPLITS
 from swinmpi.storage.pictures.listing import HDF5_SUFFIXES, files_below, has_suffix, named
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
-
-SPLITS = {"train": TRAIN, "validate": VALIDATE, "": None}
+from swinmpi.training.partition import NAMES as PARTITION_NAMES
+from swinmpi.training.partition import find_partition, splits_by
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,10 @@ def sources_of(text: str, root: Path | None, reading: Reading) -> list[Source]:
         return list_sources(path, root or path.parent)
     if path.is_dir():
         return folder_sources(path, reading)
+    if path.name in PARTITION_NAMES and path.is_file():
+        folder = root or path.parent
+        pictures = [name for name in files_below(folder) if has_suffix(name, SUFFIXES)]
+        return picture_sources(folder, pictures, path, reading)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return page_sources(path.name, path)
     raise StackError(f"{text}: expected a folder of images, a picture ({EXPECTED}), a list .tsv "
@@ -114,8 +119,22 @@ def folder_sources(folder: Path, reading: Reading) -> list[Source]:
         raise StackError(f"{folder}: expected images ({', '.join(SUFFIXES)}) or HDF5 files, found "
                          + (f"only {named(others)}; convert them" if others else "none"))
     if pictures:
-        return [source for name in pictures for source in page_sources(name, folder / name)]
+        return picture_sources(folder, pictures, find_partition(folder, names), reading)
     return reading.stacks(stacks)
+
+
+def picture_sources(folder: Path, pictures: Sequence[str], partition: Path | None,
+                    reading: Reading) -> list[Source]:
+    """Pictures by their path below `folder`, for what the partition file says, if there is one."""
+    splits: Sequence[int | None] = [None] * len(pictures)
+    if partition is not None:
+        splits = splits_by(partition, pictures)
+        if not reading.inspected:
+            counts = ", ".join(f"{splits.count(number)} to {name}"
+                               for name, number in SPLITS.items())
+            tell(f"{partition} says what the {len(pictures)} pictures are for: {counts}")
+    return [source for name, split in zip(pictures, splits, strict=True)
+            for source in page_sources(name, folder / name, split=split)]
 
 
 def left_out(texts: Sequence[str]) -> list[str]:
@@ -183,9 +202,9 @@ def list_source(row: dict, root: Path, where: str) -> list[Source]:
     if not 1 <= reduce < float("inf"):
         raise StackError(f"{where}: expected a reduce of 1 or more, got {row['reduce']!r}")
     split = (row.get("split") or "").strip()
-    if split not in SPLITS:
-        raise StackError(f"{where}: expected split train, validate or nothing, got {split!r}")
-    return page_sources(row["path"], root / row["path"], reduce, SPLITS[split])
+    if split and split not in SPLITS:
+        raise StackError(f"{where}: expected split {', '.join(SPLITS)} or nothing, got {split!r}")
+    return page_sources(row["path"], root / row["path"], reduce, SPLITS.get(split))
 
 
 def stack_sources(address: str, reading: Reading) -> list[Source]:

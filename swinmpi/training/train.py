@@ -111,7 +111,8 @@ class Trainer:
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = OPTIMIZERS[config.train.optimizer]
         self.optimizer = optimizer(trainable, lr=config.train.learning_rate)
-        self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp)
+        self.ema = Ema(self.model, config.train.ema_decay, config.train.ema_ramp,
+                       config.train.ema_start)
         self.scaler = torch.amp.GradScaler(worker.device.type,
                                            enabled=config.parallel.precision == "fp16")
         self.update, self.best, self.values = 0, math.inf, {}

@@ -251,7 +251,7 @@ def test_bad_input_is_one_line_and_no_file(folder, tmp_path, monkeypatch, capsys
     for name, text in (("fake.h5", "text"), ("broken/x.png", "text"),
                        ("bad.tsv", "b.png\t1\n"), ("lost.tsv", "path\nb.png\n"),
                        ("factor.tsv", "path\treduce\n\nphotos/b.png\t0.5\n"),
-                       ("split.tsv", "path\tsplit\nphotos/b.png\ttest\n")):
+                       ("split.tsv", "path\tsplit\nphotos/b.png\tlater\n")):
         Path(name).write_text(text)
     before = sorted(Path().rglob("*"))
     assert main([*arguments, *([] if "--output" in arguments else ["--output", "out.h5"]),

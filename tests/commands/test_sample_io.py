@@ -216,7 +216,7 @@ def test_a_dry_run_plans_for_a_device_that_this_node_has_not(sample, tmp_path, c
     stack = write_stack(tmp_path / "in.h5", smooth_stack(3, 24, 20))
     assert sample(stack, "--dry-run", "parallel.device=cuda") == 0
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert lines["device"].startswith("cuda, ") and "micro-batches of 64 windows" in lines["step"]
+    assert lines["device"].startswith("cuda, ") and "micro-batches of 4 windows" in lines["step"]
     assert sample(stack, "parallel.device=cuda") == 2
     assert "expected a CUDA device" in capsys.readouterr().err and names() == ["in.h5"]
 

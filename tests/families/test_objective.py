@@ -16,8 +16,9 @@ from swinmpi.training.batches import BatchSource
 from swinmpi.training.objective import make_training_module
 from swinmpi.windows.frames import patchify
 from swinmpi.windows.grid import WindowGrid, source_index
-from swinmpi.windows.masks import border_distance_at, gaussian_masks
+from swinmpi.windows.masks import GaussianMask, border_distance_at, masks_of
 from swinmpi.windows.moves import blocks_of
+from swinmpi.windows.shift import crop_shift
 from tests.support.training import ALIGNED, THESIS, tiny, write_pairs
 
 
@@ -35,22 +36,33 @@ def prepared(tmp_path, *overrides, model):
 
 
 @pytest.mark.filterwarnings("ignore:schedule thesis64")
-def test_the_thesis_objective_is_algorithm_2_1(tmp_path):
+@pytest.mark.parametrize("edge", ["roll", "crop_pad", "crop_resize"])
+@pytest.mark.parametrize("layers", ["published", "text"])
+@pytest.mark.parametrize("loss", ["l1", "smooth_l1"])
+def test_the_thesis_objective_is_algorithm_2_1(tmp_path, layers, edge, loss):
     module, batch = prepared(tmp_path, "train.batch=image", "diffusion.prediction=eps",
                              "diffusion.schedule=thesis64", "diffusion.steps=100",
-                             "sampler.shift.max_px=4", model=THESIS)
+                             "sampler.shift.max_px=4", f"sampler.shift.edge={edge}",
+                             f"model.layers={layers}", "model.dropout=0", f"train.loss={loss}",
+                             model=THESIS)
+    distance = {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss}[loss]
+    mask = GaussianMask(1.5, 8 if layers == "published" else 7.5)
     losses = []
     for lr, hr, eps, windows, t in zip(batch.lr, batch.hr, batch.eps, batch.windows,
                                        batch.t.split(4), strict=True):
         shift = windows[0].shift
         x_0 = ((hr[None] - imresize_tensor(lr[None], scale=2)) * 2).clamp(-1, 1)
         x_t = q_sample(x_0, t[:1], eps[None], module.objective.schedule)
-        x_patch, eps_patch = (patchify(torch.roll(image, shift, (-2, -1)), 16)[0]
-                              for image in (x_t, eps[None]))
-        masks = gaussian_masks(WindowGrid(32, 32, 16, 4, "wrap"), shift, range(4), 1.5, 16, 16)
+        def frame(image, shift=shift):
+            if edge == "roll":
+                return torch.roll(image, shift, (-2, -1))
+            return crop_shift(image, (-shift[0], -shift[1]), edge.removeprefix("crop_"))
+
+        x_patch, eps_patch = (patchify(frame(image), 16)[0] for image in (x_t, eps[None]))
+        masks = masks_of(mask, WindowGrid(32, 32, 16, 4, "wrap"), shift, range(4), (16, 16))
         condition = torch.cat([lr.expand(4, -1, -1, -1), masks], dim=1)
         predicted = module.model.unet(x_patch, t, module.model.encoder(condition))
-        losses.append(functional.l1_loss(predicted, eps_patch))
+        losses.append(distance(predicted, eps_patch))
     assert len({windows[0].shift for windows in batch.windows}) > 1
     assert torch.allclose(module(batch)["loss"], torch.stack(losses).mean(), atol=1e-6)
 
@@ -129,7 +141,8 @@ def test_the_regression_answers_to_its_own_loss_only(tmp_path):
 
 
 def test_synthesis_does_not_look_at_the_lr_image(tmp_path):
-    module, batch = prepared(tmp_path, "model.condition_on=x_t", "train.batch=image", model=THESIS)
+    module, batch = prepared(tmp_path, "model.condition_on=x_t", "train.batch=image",
+                             "model.dropout=0", model=THESIS)
     loss = module(batch)["loss"]
     batch.lr = torch.randn_like(batch.lr)
     assert torch.equal(module(batch)["loss"], loss)

@@ -4,15 +4,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swinmpi.config import ParallelConfig
+from swinmpi.config.model_sections import AlignedModel, ThesisModel
+from swinmpi.parallel.calls import calls_in
+from swinmpi.parallel.ownership import Ownership
 from swinmpi.sampling.distribution import (
     MAX_IMAGES_PER_STEP,
+    calls_of,
     describe_idle,
     distribute,
-    settled_micro_batch,
     windows_of_ranks,
 )
+from swinmpi.windows.grid import WindowGrid
 
-SETTLED = {"device": "cpu", "micro_batch": 4}
+SETTLED = {"device": "cpu"}
+MODELS = [AlignedModel(), ThesisModel()]
 
 
 @given(st.integers(1, 300), st.integers(1, 40), st.integers(1, 40),
@@ -21,7 +26,7 @@ def test_every_rank_is_in_one_group(positions, images, ranks, per_image, per_ste
     parallel = ParallelConfig(ranks_per_image=per_image, images_per_step=per_step, **SETTLED)
     made = distribute(parallel, positions, images, ranks, takes_steps)
     assert [rank for group in made.groups for rank in group] == list(range(ranks))
-    assert made.num_ranks == ranks and made.micro_batch == 4
+    assert made.num_ranks == ranks
     if per_step == "auto":
         assert 1 <= made.images_per_step <= MAX_IMAGES_PER_STEP
     if not takes_steps:
@@ -30,13 +35,52 @@ def test_every_rank_is_in_one_group(positions, images, ranks, per_image, per_ste
     assert (idle is None) == (made.idle_ranks(images) == 0) and describe_idle(made, 0) is None
 
 
-def test_the_micro_batch_is_a_function_of_image_and_device_only():
-    """So that the number of ranks cannot be seen in the last bits."""
-    auto = ParallelConfig()
-    assert [settled_micro_batch(auto, positions, "cpu") for positions in (1, 63, 64, 500)] == [
-        4, 4, 8, 8]
-    assert settled_micro_batch(auto, 4, "cuda") == settled_micro_batch(auto, 500, "cuda") == 64
-    assert settled_micro_batch(ParallelConfig(micro_batch=3), 500, "cpu") == 3
+def grid_of(rows: int, cols: int = 1) -> WindowGrid:
+    return WindowGrid(32 * rows, 32 * cols, 32, 0, "wrap")
+
+
+def computed(calls, positions) -> int:
+    """Windows computed for these, the padding included."""
+    return sum(size for size, _ in calls.parts(positions, lambda position: position))
+
+
+@pytest.mark.parametrize(("model", "device", "windows", "told"), [
+    (AlignedModel(), "cpu", 1, 1), (AlignedModel(), "cpu", 36, 4), (AlignedModel(), "cpu", 121, 8),
+    (AlignedModel(), "cpu", 25, "4+2"), (ThesisModel(), "cpu", 4, 1), (ThesisModel(), "cpu", 16, 1),
+    (ThesisModel(), "cpu", 64, 4), (ThesisModel(), "cpu", 256, 8), (ThesisModel(), "cuda", 1, 1),
+    (ThesisModel(), "cuda", 4, 4), (ThesisModel(), "cuda", 16, 16), (AlignedModel(), "cuda", 36,
+                                                                    "32+4"),
+    (AlignedModel(), "cuda", 484, 64)])
+def test_micro_batches_follow_from_the_windows_of_an_image(model, device, windows, told):
+    assert calls_of("auto", model, grid_of(windows), device).told == told
+    assert calls_of(3, model, grid_of(windows), device).told == 3
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@given(st.integers(1, 40), st.integers(1, 20))
+def test_one_rank_computes_hardly_a_window_in_vain(model, device, rows, cols):
+    grid = grid_of(rows, cols)
+    calls = calls_of("auto", model, grid, device)
+    assert len(calls.sizes) == grid.num_positions
+    assert computed(calls, range(grid.num_positions)) <= grid.num_positions * (1 + 1 / 16)
+
+
+@given(st.integers(1, 6), st.integers(1, 5), st.data())
+def test_few_costly_windows_are_shared_by_as_many_ranks(rows, cols, data):
+    grid = grid_of(rows, cols)
+    ranks = data.draw(st.integers(1, grid.num_positions))
+    calls = calls_of("auto", ThesisModel(), grid, "cpu")
+    most = max(computed(calls, Ownership(grid, ranks, rank).positions) for rank in range(ranks))
+    assert most == -(-grid.num_positions // ranks)
+
+
+def test_parts_hold_every_item_once_in_calls_of_its_size():
+    calls = calls_in(grid_of(7, 7), 4)
+    items = [(slot, position) for position in range(49) for slot in range(3)]
+    parts = list(calls.parts(items, lambda item: item[1]))
+    assert sorted(item for _, part in parts for item in part) == sorted(items)
+    assert all(len(part) <= size == calls.sizes[item[1]] for size, part in parts for item in part)
 
 
 @pytest.mark.parametrize(("ranks", "images", "line"), [

@@ -7,7 +7,7 @@ title: Two learning rates
 section: none
 
 settings:
-  data: {size_px: 32, crops_per_image: 3, validate_share: 0.25, validate_crops: 3}
+  data: {size_px: 32, crops_per_image: 3, validate_share: 0.1, test_share: 0.25, validate_crops: 3}
   model: {window_px: 16}
   diffusion: {steps: 50}
   sampler: {steps: 2}

@@ -27,7 +27,6 @@ from swinmpi.parallel.launch import library_version, start_mpi
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange, Transfer
 from swinmpi.parallel.root import RootCollectives, plan_step
-from swinmpi.sampling.distribution import settled_micro_batch
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.sampling.process import Shift, sampling_grid
 from swinmpi.sampling.settings import resolve_config
@@ -160,10 +159,7 @@ def resolver_of(group: Group, options: argparse.Namespace, exchange: str) -> Sup
     config = resolve_config(read_header(CHECKPOINT), CHECKPOINT, [], overrides, "balanced")
     family = load_family(CHECKPOINT, config.model, takes_steps=True)
     family.model.unet = TimedNetwork(family.model.unet)
-    grid = sampling_grid(config.sampler.shift, config.model.window_px, options.size, options.size)
-    micro_batch = settled_micro_batch(config.parallel, grid.num_positions, "cpu")
-    settled = config.replaced(parallel={"micro_batch": micro_batch})
-    return quiet_resolver(settled, family, "cpu", group)
+    return quiet_resolver(config, family, "cpu", group)
 
 
 def sample(resolver: SuperResolver, image: Tensor) -> tuple[CycleWatch, str]:

@@ -1,0 +1,135 @@
+"""What images are for, and how whole ones are resized: swinmpi-prepare's test split, CelebA's
+folders, data.resize; and what swinmpi-evaluate says of the images that it judges."""
+import numpy as np
+import pytest
+from PIL import Image
+
+from swinmpi.cli.prepare import main
+from swinmpi.storage.pairs import PairReader
+from tests.support.sampling import smooth_stack
+
+WHOLE = ["--set", "data.size_px=32", "--set", "data.resize=squash"]
+
+
+def write_pictures(folder, names, height=54, width=44):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, image in zip(names, smooth_stack(len(names), height, width, 3, "uint8"),
+                           strict=True):
+        Image.fromarray(image).save(folder / name, quality=95)
+
+
+def prepare(*arguments) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def sources_of(pairs: PairReader, split: str) -> list[str]:
+    sources = pairs.file["source"].asstr()[:]
+    return [sources[index] for index in pairs.indices(split)]
+
+
+@pytest.fixture
+def celeba(tmp_path):
+    """The published layout, with generated pictures: Img/img_align_celeba and Eval."""
+    names = [f"{number:06}.jpg" for number in range(1, 9)]
+    write_pictures(tmp_path / "CelebA/Img/img_align_celeba", names)
+    (tmp_path / "CelebA/Eval").mkdir()
+    lines = [f"{name} {split}" for name, split in zip(names, "00001122", strict=True)]
+    (tmp_path / "CelebA/Eval/list_eval_partition.txt").write_text(
+        "\n".join([*lines, "000009.jpg 2"]) + "\n")
+    return tmp_path / "CelebA"
+
+
+@pytest.mark.parametrize("named", [".", "Img/img_align_celeba", "Eval/list_eval_partition.txt"])
+def test_celeba_is_split_as_its_partition_says(celeba, tmp_path, capsys, named):
+    root = ["--root", celeba / "Img"] if named.endswith(".txt") else []
+    assert prepare(celeba / named, *root, "--output", tmp_path / "pairs.h5", *WHOLE) == 0
+    said = capsys.readouterr()
+    assert "4 pairs to train, 2 to validate, 2 to test" in said.out
+    assert said.err.count("4 to train, 2 to validate, 2 to test") == 1
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        assert pairs.hr.shape == (8, 32, 32, 3) and pairs.lr.shape == (8, 16, 16, 3)
+        assert [name[-10:] for name in sources_of(pairs, "test")] == ["000007.jpg", "000008.jpg"]
+
+
+@pytest.mark.parametrize("layout", ["beside", "csv"])
+def test_the_partition_beside_the_pictures_and_as_table(celeba, tmp_path, layout):
+    (celeba / "Eval/list_eval_partition.txt").rename(tmp_path / "list")
+    lines = (tmp_path / "list").read_text()
+    if layout == "csv":
+        (celeba / "list_eval_partition.csv").write_text(
+            "image_id,partition\n" + lines.replace(" ", ","))
+    else:
+        (celeba / "Img/list_eval_partition.txt").write_text(lines)
+    assert prepare(celeba / "Img/img_align_celeba" if layout == "beside" else celeba, "--output",
+                   tmp_path / "pairs.h5", *WHOLE) == 0
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        assert pairs.splits.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("line", "message"), [
+    ("000001.jpg 0", "list_eval_partition.txt:10: expected the name of another picture"),
+    ("000010.jpg 3", "0 (train), 1 (validate) or 2 (test)"), ("000010.jpg", "got '000010.jpg'")])
+def test_a_damaged_partition_is_one_line(celeba, tmp_path, capsys, line, message):
+    path = celeba / "Eval/list_eval_partition.txt"
+    path.write_text(path.read_text() + line)
+    assert prepare(celeba, "--output", tmp_path / "pairs.h5", *WHOLE) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not (tmp_path / "pairs.h5").exists()
+
+
+def test_a_picture_that_the_partition_lacks_is_refused(celeba, tmp_path, capsys):
+    write_pictures(celeba / "Img/img_align_celeba", ["000010.jpg"])
+    assert prepare(celeba, "--output", tmp_path / "pairs.h5", *WHOLE) == 2
+    assert "none for 000010.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("settings", "counts"), [
+    (["data.test_share=0.25"], (5, 1, 2)), (["data.test_count=3"], (4, 1, 3)),
+    (["data.validate_count=2", "data.test_count=5"], (1, 2, 5)),
+    (["data.validate_share=0", "data.test_count=1"], (7, 0, 1)), ([], (7, 1, 0))])
+def test_a_test_split_by_share_and_by_count(tmp_path, settings, counts):
+    write_pictures(tmp_path / "in", [f"{number}.png" for number in range(8)])
+    more = [word for setting in settings for word in ("--set", setting)]
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, *more) == 0
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        assert tuple(len(pairs.indices(name)) for name in ("train", "validate", "test")) == counts
+
+
+def test_more_to_keep_than_there_are_is_refused(tmp_path, capsys):
+    write_pictures(tmp_path / "in", [f"{number}.png" for number in range(4)])
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, "--set",
+                   "data.test_count=5000") == 2
+    assert "leave some of 4 images to train on" in capsys.readouterr().err
+
+
+def test_a_list_names_the_test_split(tmp_path):
+    write_pictures(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    (tmp_path / "in/list.tsv").write_text("path\tsplit\na.png\ttrain\nb.png\ttest\n"
+                                          "c.png\tvalidate\n")
+    assert prepare(tmp_path / "in/list.tsv", "--output", tmp_path / "pairs.h5", *WHOLE) == 0
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        assert pairs.splits.tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("resize", ["squash", "square"])
+def test_a_resized_image_is_pillows_of_the_whole_or_its_middle(tmp_path, resize):
+    write_pictures(tmp_path / "in", ["a.png"], 218, 178)
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", "--set", "data.size_px=64",
+                   "--set", f"data.resize={resize}") == 0
+    image = Image.open(tmp_path / "in/a.png")
+    if resize == "square":
+        image = image.crop((0, 20, 178, 198))
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        np.testing.assert_array_equal(pairs.read_pair(0)[0],
+                                      image.resize((64, 64), Image.Resampling.LANCZOS))
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (["data.size_px=64"], "smaller than 64 px"), (["data.reduce_spread=2"], "not shrunk otherwise"),
+    (["data.resize=crop"], "'squash' or 'square'")])
+def test_what_cannot_be_resized_is_one_line(tmp_path, capsys, settings, message):
+    write_pictures(tmp_path / "in", ["a.png"])
+    more = [word for setting in settings for word in ("--set", setting)]
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, *more) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "pairs.h5").exists()
