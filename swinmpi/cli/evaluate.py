@@ -54,6 +54,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
+    made.add_argument("--inception", type=Path, metavar="FILE",
+                      help="Inception's weights for FID, of torch-fidelity (default: the copy in "
+                      "TORCH_HOME; never downloaded)")
     return made
 
 
@@ -110,7 +113,7 @@ def show_plan(options: Namespace) -> None:
 def request_for(options: Namespace, sr: str):
     from swinmpi.evaluation.evaluate import Request
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
-                   config_from(options).data.no_data_values)
+                   config_from(options).data.no_data_values, options.inception)
 
 
 if __name__ == "__main__":

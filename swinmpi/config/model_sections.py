@@ -182,8 +182,8 @@ class ThesisModel(ModelSection):
 
 
 class SrdiffModel(ModelSection):
-    """SRDiff (Li et al. 2021, arXiv 2104.14951): an RRDB's features enlarged and added inside a U-Net
-    without normalisation or attention; one window over the whole image."""
+    """SRDiff (Li et al. 2021, arXiv 2104.14951): an RRDB's features are enlarged and added inside a
+    U-Net without normalisation or attention; one window over the whole image."""
 
     family: Literal["srdiff"] = Field("srdiff", description="which family of model this is")
     scale: Literal[2, 4, 8] = Field(4, description="HR size / LR size")

@@ -2,7 +2,8 @@
 from importlib.resources import files
 from pathlib import Path
 
-MODELS = {"photos_x2": "photos_x2.safetensors"}
+MODELS = {name: f"{name}.safetensors"
+          for name in ("photos_x2", "bicubic_x2", "bicubic_x3", "bicubic_x4", "bicubic_x8")}
 DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
 
 

@@ -21,8 +21,9 @@ class Comparison:
     """Stacks of the same images, and what their figures are measured with.
 
     lr: None where HR is made smaller instead. regression: the SR file's, if it has one. extent: of
-    the SR stack, in words. seamless: why there is no window_px, in words. failed: image indices that the run which made SR gave up. no_data:
-    stored values that mean no data, beside those that the files tell.
+    the SR stack, in words. failed: image indices that the run which made SR gave up. no_data:
+    stored values that mean no data, beside those that the files tell. seamless: why there is no
+    window_px, in words.
     """
 
     sr: Address
@@ -168,8 +169,8 @@ def find_value_range(sr: Stack, hr: Stack, process: Mapping) -> ValueRange:
 
 
 def recorded_model(sr: Stack, process: Mapping) -> dict:
-    """`scale` and `window_px` (None: the whole image) of the model that made the SR stack, as far as
-    its file has them."""
+    """`scale` and `window_px` of the model that made the SR stack, as far as its file has them;
+    None for a window that was the whole image."""
     try:
         written = process.get("configuration")
         model = {} if written is None else parse_yaml(written)["model"]

@@ -1,6 +1,7 @@
 """How good an SR stack is: figures per image against the true HR stack, beside bicubic's."""
 import os
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,14 @@ from swinmpi.errors import CheckpointError, OutputError
 from swinmpi.evaluation.compared import Comparison, check_compared, open_compared
 from swinmpi.evaluation.report import Evaluation, as_json, as_png
 from swinmpi.images.contact_sheet import closeup_row, to_uint8
-from swinmpi.images.figures import FIGURES, ComparedImage, Figure, compare_image
+from swinmpi.images.figures import (
+    FIGURES,
+    ComparedImage,
+    Figure,
+    compare_image,
+    gathered_figures,
+)
+from swinmpi.images.frechet import Features, default_inception, load_inception
 from swinmpi.images.perceptual import Distance, default_backbone, load_lpips
 from swinmpi.storage.files import existing_folder, is_writable, write_atomically
 from swinmpi.storage.values import ValueRange
@@ -24,7 +32,7 @@ Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 @dataclass(frozen=True)
 class Request:
     """Addresses of the stacks to compare, and the folder for the answer. no_data: see
-    Comparison."""
+    Comparison. lpips_backbone, inception: weights, None for those in torch's cache."""
 
     sr: str
     reference: str
@@ -32,6 +40,7 @@ class Request:
     lr: str | None = None
     lpips_backbone: Path | None = None
     no_data: tuple[float, ...] = ()
+    inception: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,14 @@ def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationP
     """Validate everything but the pixels; nothing is written. One process.
 
     Raises StackError when the stacks do not fit each other, ConfigError when no LR is known,
-    CheckpointError for a bad LPIPS backbone that was named, OutputError where nothing can be
-    written.
+    CheckpointError for weights of LPIPS or FID that were named and are bad, OutputError where
+    nothing can be written.
     """
     comparison = check_compared(request.sr, request.reference, request.lr, request.no_data)
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
+    if request.inception is not None:
+        load_inception(request.inception)
     check_folder(request.output)
     return EvaluationPlan(request, comparison, figures)
 
@@ -84,9 +95,11 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
     written.
     """
     comparison, images, nan_pixels, rows = plan.comparison, {}, {}, []
+    gathering = Gathering(gathered_figures(plan.figures))
     with ExitStack() as opened:
         stacks = open_compared(comparison, opened)
         distance, no_lpips = find_distance(plan.request.lpips_backbone)
+        no_fid = gathering.find_features(plan.request.inception)
         make_folder(plan.request.output)
         limits = stacks.hr.range()
         on_raw = distance and distance_of_raw(distance, limits)
@@ -97,12 +110,47 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
                         for name, image in versions.items() if name != "hr"}
             images[image_index] = {name: compare_image(image, plan.figures)
                                    for name, image in compared.items()}
+            gathering.add({name: limits.to_unit(image) for name, image in versions.items()})
             if len(rows) < PICTURE_ROWS:
                 lr, *tiles = (to_uint8(image, limits.low, limits.high)
                               for image in (lr, *versions.values()))
                 rows.append(closeup_row(lr, tiles))
-    said = no_lpips + remarks(comparison, nan_pixels)
-    return Evaluation(settings(comparison), images, nan_pixels, said, plan.figures), rows
+    said = no_lpips + no_fid + remarks(comparison, nan_pixels)
+    return Evaluation(settings(comparison), images, nan_pixels, said, plan.figures,
+                      gathering.finish()), rows
+
+
+class Gathering:
+    """The features of all images, by version, for figures of them together."""
+
+    def __init__(self, figures: Sequence[Figure]):
+        self.figures, self.rows = figures, defaultdict(list)
+        self.features: Features | None = None
+
+    def find_features(self, inception: Path | None) -> list[str]:
+        """No remark, or how to get what is missing; CheckpointError where it was named."""
+        if not self.figures:
+            return []
+        if inception is not None:
+            self.features = load_inception(inception)
+            return []
+        try:
+            self.features = load_inception(default_inception())
+        except CheckpointError as error:
+            return [f"FID is unavailable: {error}, or name a copy with --inception FILE"]
+        return []
+
+    def add(self, versions: Mapping[str, np.ndarray]) -> None:
+        """One image in -1..1 by version, `hr` among them."""
+        if self.features is not None:
+            for name, image in versions.items():
+                self.rows[name].append(self.features(image))
+
+    def finish(self) -> dict[str, dict[str, float]]:
+        """The figures by version; empty without features."""
+        truth = self.rows.pop("hr", [])
+        return {version: {figure.name: figure.gathered(np.array(rows), np.array(truth))
+                          for figure in self.figures} for version, rows in self.rows.items()}
 
 
 def find_distance(backbone: Path | None) -> tuple[Distance | None, list[str]]:

@@ -3,12 +3,12 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from swinmpi.images.contact_sheet import contact_sheet
-from swinmpi.images.figures import CAPTION, FIGURES, HEADLINE, Figure, compared_figures
+from swinmpi.images.contact_sheet import closeup_sheet
+from swinmpi.images.figures import CAPTION, FIGURES, HEADLINE, Figure
 from swinmpi.reports.tables import format_table
 
 TITLES = {"bicubic": "bicubic", "regression": "regression", "sr": "SR"}
@@ -21,7 +21,8 @@ Values = Mapping[str, float]  # of an image, by the names of figures; NaN where 
 class Evaluation:
     """Values by image index, then by version (bicubic, regression, sr); at least one image.
 
-    figures: the table whose compared figures were measured.
+    figures: the table whose compared and gathered figures were measured. gathered: those of all
+    images together, by version.
     """
 
     settings: Mapping[str, str | float | None]
@@ -29,21 +30,30 @@ class Evaluation:
     nan_pixels: Mapping[int, int]
     remarks: Sequence[str]
     figures: Sequence[Figure] = FIGURES
+    gathered: Mapping[str, Values] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> list[Figure]:
+        """The figures of an evaluation, in the order of the table."""
+        return [figure for figure in self.figures if figure.compared or figure.gathered]
 
     @property
     def mean(self) -> dict[str, Values]:
-        """Mean over the images; values that are NaN are left out."""
-        return {version: {figure.name: mean_of([image[version][figure.name]
-                                                for image in self.images.values()])
-                          for figure in compared_figures(self.figures)}
+        """Mean over the images, values that are NaN left out; and what is of all together."""
+        return {version: {figure.name: (
+                    mean_of([image[version][figure.name] for image in self.images.values()])
+                    if figure.compared else
+                    self.gathered.get(version, {}).get(figure.name, math.nan))
+                          for figure in self.measured}
                 for version in next(iter(self.images.values()))}
 
 
 def as_text(evaluation: Evaluation) -> str:
     """The table of figures per image and their mean, then one line for each thing to know."""
     listed, mean = list(evaluation.images.items())[:TABLE_IMAGES], evaluation.mean
-    figures = compared_figures(evaluation.figures)
-    rows = [[label, TITLES[version], *(cell(values[figure.name], figure) for figure in figures)]
+    figures = evaluation.measured
+    rows = [[label, TITLES[version], *(cell(values.get(figure.name), figure)
+                                       for figure in figures)]
             for label, versions in [*((str(index), each) for index, each in listed), ("mean", mean)]
             for version, values in versions.items()]
     titles = ["image", "version", *(figure.title for figure in figures)]
@@ -68,17 +78,19 @@ def as_json(evaluation: Evaluation) -> bytes:
 def as_png(evaluation: Evaluation, rows: Sequence[Sequence[np.ndarray]]) -> bytes:
     """The first images, one a row of tiles: whole, LR, versions with their figures, HR."""
     listed = list(evaluation.images.items())[:len(rows)]
-    captions = [[f"image {index}", "",
-                 *(caption(values, evaluation.figures) for values in versions.values()), ""]
-                for index, versions in listed]
-    titles = ["", "LR", *(TITLES[version] for version in listed[0][1]), "HR"]
-    png = io.BytesIO()
-    contact_sheet(rows, titles, captions, max_rows=len(rows)).save(png, "PNG", optimize=True)
+    captions = [[caption(values, evaluation.figures) for values in versions.values()]
+                for _, versions in listed]
+    labels = [*(TITLES[version] for version in listed[0][1]), "HR"]
+    sheet, png = closeup_sheet(rows, labels, [f"image {index}" for index, _ in listed],
+                               captions), io.BytesIO()
+    sheet.save(png, "PNG", optimize=True)
     return png.getvalue()
 
 
-def cell(value: float, figure: Figure) -> str:
-    """One value in the table."""
+def cell(value: float | None, figure: Figure) -> str:
+    """One value in the table; None where this figure is not of one image."""
+    if value is None:
+        return "-"
     if math.isnan(value):
         return "unavailable" if figure.optional else "-"
     return format(value, figure.style)

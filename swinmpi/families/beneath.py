@@ -2,7 +2,6 @@
 SR image, made once. With one window over the whole image that is this image itself."""
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 

@@ -65,6 +65,18 @@ def closeup_row(lr: np.ndarray, versions: Sequence[np.ndarray]) -> list[np.ndarr
     return tiles
 
 
+def closeup_sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str],
+                  names: Sequence[str], captions: Sequence[Sequence[str]]) -> Image.Image:
+    """A contact sheet of versions of images side by side, a row of `closeup_row` for each image.
+
+    labels: of the versions, the true image last; names: of the images; captions: for every image
+    one under each version but the last, which may be left out at the end.
+    """
+    texts = [[name, "", *under, *[""] * (len(labels) - len(under))]
+             for name, under in zip(names, captions, strict=True)]
+    return contact_sheet(rows, ["", "LR", *labels], texts, max_rows=len(rows))
+
+
 def to_uint8(image: np.ndarray, low: float, high: float) -> np.ndarray:
     """low..high -> 0..255 for showing; clipped, NaN black."""
     span = max(high - low, np.finfo(np.float64).tiny)

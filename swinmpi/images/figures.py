@@ -1,11 +1,13 @@
 """The table of figures: what each is called, how it is printed and how it is computed.
 
-A figure is used in one or both of two places, and an entry says how it is computed there:
+A figure is used in one or more of three places, and an entry says how it is computed there:
  - `summed`: while a run samples, without the truth, from rectangular parts of an image that lie on
    the ranks that made them. Every part gives some sums, the sums of all parts are added up, and
    `finish` makes a figure of them, stored under `name` in OUT's /entry/per_image.
  - `compared`: in an evaluation, from a whole image beside the true one, printed and stored under
    `name` in evaluate.json.
+ - `gathered`: in an evaluation, from the features of all images beside those of all true ones; one
+   number for a version, stored beside the means.
 To add a figure, add its formula to metrics.py and its entry to FIGURES. Every function takes
 another table in place of FIGURES. Without torch at import, as metrics.py.
 """
@@ -104,8 +106,9 @@ class Summed:
 class Figure:
     """A figure. style: how a number is printed, a format specification.
 
-    best: the figure of a perfect image. optional: whether what it needs may not be installed; it is
-    then printed as unavailable.
+    best: the figure of a perfect image. gathered: (features of the images, of the true ones), each
+    float64 (N, D) -> the figure. optional: whether what it needs may not be installed; it is then
+    printed as unavailable.
     """
 
     name: str
@@ -115,11 +118,13 @@ class Figure:
     best: float
     summed: Summed | None = None
     compared: Callable[[ComparedImage], float] | None = None
+    gathered: Callable[[np.ndarray, np.ndarray], float] | None = None
     optional: bool = False
 
     def __post_init__(self):
-        if self.summed is None and self.compared is None:
-            raise ValueError(f"{self.name}: expected a figure with `summed`, `compared` or both")
+        if self.summed is None and self.compared is None and self.gathered is None:
+            raise ValueError(f"{self.name}: expected a figure with `summed`, `compared` or "
+                             "`gathered`")
 
 
 Figures = Sequence[Figure]
@@ -147,6 +152,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure("lpips", "LPIPS", ".4f", "learned perceptual distance to the true image", 0.0,
            compared=lambda one: one.distance(one.image, one.hr) if one.distance else NOTHING,
            optional=True),
+    Figure("fid", "FID", ".2f", "distance of Inception's features over all images; compare only "
+           "between equally many", 0.0, gathered=metrics.frechet_distance, optional=True),
     Figure("lr_psnr", "LR-PSNR dB", ".2f", "PSNR of the image, shrunk, to the LR image",
            float("inf"), Summed(2, consistency_of_part, metrics.psnr_of_sums),
            compared=lambda one: metrics.lr_psnr(one.image, one.lr, one.data_range)),
@@ -173,6 +180,11 @@ def summed_figures(figures: Figures = FIGURES) -> tuple[Figure, ...]:
 def compared_figures(figures: Figures = FIGURES) -> tuple[Figure, ...]:
     """Those of an evaluation against the truth."""
     return tuple(figure for figure in figures if figure.compared)
+
+
+def gathered_figures(figures: Figures = FIGURES) -> tuple[Figure, ...]:
+    """Those of an evaluation that are of all images together."""
+    return tuple(figure for figure in figures if figure.gathered)
 
 
 def stored_names(figures: Figures = FIGURES) -> tuple[str, ...]:

@@ -72,6 +72,24 @@ def shrink_part(sr: np.ndarray, origin: Sequence[int], size: Sequence[int], lr_s
     return shrunk
 
 
+def frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
+    """|m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)) of two sets of features, float64 (N, D):
+    FID where these are Inception's (Heusel et al. 2017, eq. 6). NaN for fewer than two images.
+
+    With S_1 = A^T A and S_2 = B^T B the eigenvalues of S_1 S_2 are the squared singular values of
+    A B^T, which is small where images are fewer than features.
+    """
+    if min(len(features), len(reference)) < 2:
+        return float("nan")
+    roots, apart = [], features.mean(axis=0) - reference.mean(axis=0)
+    for values in (features, reference):
+        root = (values - values.mean(axis=0)) / np.sqrt(len(values) - 1)
+        roots.append(np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root)
+    mixed = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    spread = sum((root ** 2).sum() for root in roots)
+    return max(0.0, float((apart ** 2).sum() + spread - 2 * mixed))
+
+
 def psnr_of_sums(sums: Sequence[float], data_range: float) -> float:
     """PSNR in dB of (sum of squared differences, number of values)."""
     squared, count = sums

@@ -29,7 +29,7 @@ def load_lpips(backbone: Path) -> Distance:
     NaN pixels are taken from the other image, or as 0 where both lack them. Raises CheckpointError
     when `backbone` is missing or not the state dict of torchvision's AlexNet.
     """
-    weights = read_state_dict(backbone)
+    weights = read_state_dict(backbone, "AlexNet's weights", BACKBONE_URL)
     network = make_network()
     fill_backbone(network.net, weights, backbone)
     network.requires_grad_(False).eval()
@@ -63,19 +63,19 @@ def fill_backbone(alexnet: torch.nn.Module, weights: dict, backbone: Path) -> No
         parameter.data.copy_(weights[theirs])
 
 
-def read_state_dict(backbone: Path) -> dict:
-    """Names and tensors of torchvision's file; nothing but tensors is unpickled.
+def read_state_dict(path: Path, what: str, url: str) -> dict:
+    """Names and tensors of a file of weights; nothing but tensors is unpickled.
 
-    CheckpointError when it is no such file.
+    what, url: what it should be, and where that is found. CheckpointError when it is no such file.
     """
-    if not backbone.is_file():
-        raise CheckpointError(f"{backbone}: expected AlexNet's weights, found no file; "
-                              f"fetch {BACKBONE_URL} into that folder")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected {what}, found no file; "
+                              f"fetch {url} into that folder")
     try:
-        weights = torch.load(backbone, map_location="cpu", weights_only=True)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
-        raise CheckpointError(f"{backbone}: not a readable weights file ({type(error).__name__}); "
-                              f"fetch {BACKBONE_URL} again") from None
+        raise CheckpointError(f"{path}: not a readable weights file ({type(error).__name__}); "
+                              f"fetch {url} again") from None
     return weights if isinstance(weights, dict) else {}
 
 

@@ -1,4 +1,5 @@
-"""Plots by matplotlib, where it is installed: training curves, and how a run scales over cores."""
+"""Plots by matplotlib, where it is installed: training curves of one run or several, and how a run
+scales over cores."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from swinmpi.errors import SwinmpiError
 from swinmpi.images.contact_sheet import HAIRLINE
 
 COLOURS = ["#2f6fde", "#e0712b", "#2f9e63", "#8a5cc7", "#7a7f8a"]
+LINE_STYLES = ["-", "--", ":", "-."]  # one after the other, when all colours are taken
+SMOOTHED_PARTS = 40
 
 SpeedUps = Mapping[str, Sequence[tuple[int, float, float, float]]]
 Shares = Mapping[str, Mapping[str, float]]
@@ -28,6 +31,30 @@ def plot_curves(records: Sequence[Mapping], path: Path | str) -> None:
         draw_curves(axes, records, labels)
         axes.set_ylabel("PSNR in dB" if word == "psnr" else "loss")
         axes.set_yscale("linear" if word == "psnr" else "log")
+    figure.savefig(path, dpi=120)
+
+
+def plot_overlaid(runs: Mapping[str, Sequence[Mapping]], path: Path | str,
+                  names: Sequence[str] = ("loss", "loss_validation"), over: str = "update") -> None:
+    """PNG: what the logs of several runs say under `names`, a panel each, a line for each run.
+
+    runs: records as of `plot_curves`, by label; over: the key along which they are drawn, `update`
+    or `seconds`. Noisy lines are means over a fortieth of a run. Raises SwinmpiError when
+    matplotlib is not installed, ValueError where no run has any of the names.
+    """
+    panels = [name for name in names if any(points_of(records, name, over)
+                                            for records in runs.values())]
+    if not panels:
+        raise ValueError(f"{path}: expected logs with {' or '.join(names)} over {over}, got none")
+    figure = figure_class(path, "curves")(figsize=(6 * len(panels), 4), layout="constrained")
+    for place, name in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for number, (label, records) in enumerate(runs.items()):
+            if points := points_of(records, name, over):
+                draw_curve(axes, smoothed(points), label, number)
+        finish_curves(axes, over)
+        axes.set_ylabel(name.replace("_", " "))
+        axes.set_yscale("log" if "loss" in name else "linear")
     figure.savefig(path, dpi=120)
 
 
@@ -69,10 +96,31 @@ def keys_with(records: Sequence[Mapping], word: str) -> list[str]:
 def draw_curves(axes, records: Sequence[Mapping], labels: Mapping[str, str]) -> None:
     """One line per key of `labels` over the updates."""
     for number, (name, label) in enumerate(labels.items()):
-        points = [(record["update"], record[name]) for record in records if name in record]
-        axes.plot(*zip(*points, strict=True), label=label.replace("_", " "), color=colour(number),
-                  linewidth=1.6, marker="." if len(points) < 40 else None)
-    axes.set_xlabel("update")
+        draw_curve(axes, points_of(records, name), label.replace("_", " "), number)
+    finish_curves(axes, "update")
+
+
+def points_of(records: Sequence[Mapping], name: str, over: str = "update") -> list[tuple]:
+    return [(record[over], record[name]) for record in records if name in record and over in record]
+
+
+def smoothed(points: Sequence[tuple]) -> list[tuple]:
+    """Running means over a fortieth of the points, as many before as after; fewer at the ends."""
+    reach = len(points) // (2 * SMOOTHED_PARTS)
+    values = np.array([value for _, value in points])
+    return [(at, values[max(0, k - reach):k + reach + 1].mean())
+            for k, (at, _) in enumerate(points)]
+
+
+def draw_curve(axes, points: Sequence[tuple], label: str, number: int) -> None:
+    """The line with this number among those of a panel."""
+    axes.plot(*zip(*points, strict=True), label=label, color=colour(number),
+              linestyle=LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)],
+              linewidth=1.6, marker="." if len(points) < 40 else None)
+
+
+def finish_curves(axes, over: str) -> None:
+    axes.set_xlabel(over)
     axes.grid(color=HAIRLINE, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -13,12 +13,15 @@ from PIL import Image
 
 from swinmpi.cli.evaluate import main
 from swinmpi.config import dump_yaml, load_config
+from swinmpi.errors import ConfigError
+from swinmpi.evaluation.beside import sheet_of_stacks
 from swinmpi.evaluation.compared import check_compared, open_compared
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
 from swinmpi.reports.tables import format_table
 from swinmpi.storage.outputs.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
+from tests.support.inception import write_inception
 from tests.support.lpips import write_backbone
 
 CONFIG = load_config(overrides=["model.window_px=16"])
@@ -222,7 +225,7 @@ def test_lpips_from_torch_home_or_a_named_file(stacks, tmp_path, capsys):
     backbone = write_backbone(tmp_path / "torch")
     compare = [stacks["sr"], "--reference", stacks["hr"]]
     assert main([*compare, "--output", "home"]) == 0
-    assert "unavailable" not in capsys.readouterr().out
+    assert "LPIPS is unavailable" not in capsys.readouterr().out
     os.rename(backbone, tmp_path / "alexnet.pth")
     named = ["--lpips-backbone", str(tmp_path / "alexnet.pth")]
     assert main([*compare, "--output", "file", *named]) == 0
@@ -278,3 +281,37 @@ def test_help_needs_neither_torch_nor_a_file():
 def test_a_table_is_aligned():
     table = format_table(["image", "PSNR"], [["0", "28.19"], ["mean", "9.5"]]).splitlines()
     assert table == ["image   PSNR", "-----  -----", "0      28.19", "mean     9.5"]
+
+
+def test_fid_is_of_all_images_together(stacks, tmp_path, capsys):
+    inception = write_inception(tmp_path / "torch")
+    compared = [stacks["sr"], "--reference", stacks["hr"], "--lr", stacks["lr"]]
+    assert main([*compared, "--output", "found"]) == 0
+    assert main([*compared, "--inception", str(inception), "--output", "named"]) == 0
+    report, text = report_of(tmp_path / "named"), capsys.readouterr().out
+    assert report["mean"] == report_of(tmp_path / "found")["mean"]
+    mean = report["mean"]
+    assert 0 <= mean["regression"]["fid"] < mean["bicubic"]["fid"]
+    assert f"{mean['sr']['fid']:.2f}" in text and "FID is unavailable" not in text
+    assert all("fid" not in image["sr"] for image in report["images"])
+
+
+def test_fid_without_its_weights(stacks, tmp_path, capsys):
+    compared = [stacks["sr"], "--reference", stacks["hr"]]
+    assert main([*compared, "--output", "out"]) == 0
+    assert report_of(tmp_path / "out")["mean"]["sr"]["fid"] is None
+    assert "FID is unavailable: " in capsys.readouterr().out
+    told = complaint(capsys, *compared, "--inception", "absent.pth")
+    assert "absent.pth: expected Inception's weights, found no file" in told
+
+
+def test_stacks_side_by_side(stacks, tmp_path):
+    other = write_ours(tmp_path / "other.h5", stacks["lr"], {"sr": stacks["images"]["regression"]},
+                       failed=(0,))
+    both = {"ours": stacks["sr"], "theirs": other}
+    one, two = (sheet_of_stacks(named, stacks["hr"], stacks["lr"])
+                for named in ({"ours": stacks["sr"]}, both))
+    assert two.width - one.width == pytest.approx((one.width - 56) / 5, rel=0.3)
+    assert one.height / two.height == pytest.approx(3 / 2, rel=0.1), "image 0 is not in both"
+    with pytest.raises(ConfigError, match="in every stack, 0 to 2, got 0"):
+        sheet_of_stacks(both, stacks["hr"], stacks["lr"], images=[0, 1])

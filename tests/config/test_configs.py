@@ -6,12 +6,14 @@ import pytest
 import torch
 
 from swinmpi.config import load_config
+from swinmpi.diffusion.schedule import make_schedule
 from swinmpi.families.loading import make_family
 from swinmpi.models.blocks import count_parameters
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.setup import check_encoder
+from swinmpi.training.train import rate_factor
 from tests.support.training import write_pairs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -54,7 +56,7 @@ def test_every_training_configuration_can_start(path, tmp_path):
     if config.train.target == "encoder":
         assert batch[3] == [], "the whole crop is regressed"
         return
-    whole = (config.train.crop_px // config.model.window_px) ** 2
+    whole = (config.train.crop_px // (config.model.window_px or config.train.crop_px)) ** 2
     assert len(batch[3]) == (config.train.windows_per_image if config.train.batch == "iid"
                              else whole)
 
@@ -74,17 +76,37 @@ def test_the_thesis_as_published(path):
             config.sampler.method) == (100, "eps", "ddpm")
 
 
-def test_the_baselines_are_one_window():
-    for name in ("vanilla", "srdiff"):
-        config = load_config([CONFIGS / "train" / f"{name}.yaml"])
-        assert (config.model.window_px == config.train.crop_px
-                and config.sampler.shift.pattern == "none")
+@named([path for path in TRAINING if path.stem.startswith(("srdiff_x", "vanilla"))])
+def test_the_baselines_are_one_window(path):
+    config = load_config([path])
+    assert (config.model.window_px, config.sampler.shift.pattern) == (None, "none")
 
 
-def test_the_encoder_trained_alone_fits_where_it_is_used():
-    for first, then in (("rrdb_pretrain", "thesis_64"), ("srdiff", "srdiff")):
-        alone, used = (load_config([CONFIGS / "train" / f"{name}.yaml"]).model
-                       for name in (first, then))
-        part = (("rrdb_blocks", "rrdb_channels", "rrdb_growth", "scale", "channels")
-                if first != then else alone.model_fields_set)
-        assert all(getattr(alone, key) == getattr(used, key) for key in part)
+def test_srdiff_as_published():
+    """Parameters by the paper's settings: rounded, in millions."""
+    for scale, widths, unet, encoder in ((4, [64, 128, 128, 256], "9.37", "1.48"),
+                                         (8, [64, 128, 128, 256], "10.55", "1.49"),
+                                         (4, [64, 128, 192, 256], "11.76", "1.48")):
+        config = load_config([CONFIGS / "train" / "srdiff_x4.yaml"],
+                             [f"model.scale={scale}", f"model.unet_channels={widths}"])
+        with torch.device("meta"):
+            model = make_family(config.model).model
+        assert f"{count_parameters(model.unet) / 1e6:.2f}" == unet
+        assert f"{count_parameters(model.encoder) / 1e6:.2f}" == encoder
+    betas = make_schedule(config.diffusion.schedule, config.diffusion.steps).betas
+    assert len(betas) == 100 and betas.max() == 0.999
+    train = config.train
+    rates = [train.learning_rate * rate_factor(train, update, 0)
+             for update in (0, 99_999, 100_000, 299_999)]
+    assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 5e-5])
+
+
+@pytest.mark.parametrize("first, then", [("rrdb_pretrain", "thesis_64"),
+                                         ("srdiff_encoder_x2", "srdiff_x2"),
+                                         ("srdiff_encoder_x4", "srdiff_x4")])
+def test_the_encoder_trained_alone_fits_where_it_is_used(first, then):
+    alone, used = (load_config([CONFIGS / "train" / f"{name}.yaml"]) for name in (first, then))
+    shared = {"rrdb_blocks", "rrdb_channels", "rrdb_growth", "scale", "channels"}
+    assert alone.model.model_dump(include=shared) == used.model.model_dump(include=shared)
+    if used.train.encoder_checkpoint is not None:
+        assert used.train.encoder_checkpoint == f"{alone.train.output}/best.safetensors"

@@ -30,3 +30,25 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path):
     assert finished.stdout.strip() == ("curves.png: drawing curves needs matplotlib; "
                                        "pip install 'swinmpi[plot]'")
     assert not list(tmp_path.iterdir())
+
+
+def test_runs_are_overlaid(tmp_path):
+    pytest.importorskip("matplotlib")
+    runs = {f"step {number}": [{"update": k, "seconds": 2.0 * k, "loss": (1 + number) / k}
+                               for k in range(1, 200)] + [{"update": 100, "psnr_sample": 30}]
+            for number in range(7)}
+    plots.plot_overlaid(runs, tmp_path / "updates.png")
+    plots.plot_overlaid(runs, tmp_path / "seconds.png", ["loss", "psnr_sample"], over="seconds")
+    updates, seconds = (Image.open(tmp_path / f"{name}.png") for name in ("updates", "seconds"))
+    assert updates.size == seconds.size and updates.tobytes() != seconds.tobytes()
+    with pytest.raises(ValueError, match="expected logs with ssim over update"):
+        plots.plot_overlaid(runs, tmp_path / "none.png", ["ssim"])
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_a_smoothed_line_keeps_its_places_and_its_mean():
+    points = [(k, (-1.0) ** k) for k in range(400)]
+    smooth = plots.smoothed(points)
+    assert [at for at, _ in smooth] == list(range(400))
+    assert max(abs(value) for _, value in smooth) < 0.3
+    assert plots.smoothed(points[:20]) == points[:20]
