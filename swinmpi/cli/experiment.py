@@ -4,13 +4,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import (
-    make_parser,
-    parse,
-    run_command,
-    speaks_for_all,
-    warnings_in_one_line,
-)
+from swinmpi.cli.options import make_parser, parse, run_command, speaks_for_all
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import (
@@ -32,10 +26,9 @@ def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
     if options.dry_run or options.report:
         if speaks_for_all():
-            with warnings_in_one_line(World()):
-                (show_plan if options.dry_run else join)(options)
+            (show_plan if options.dry_run else join)(options)
         return
-    with start_mpi() as world, StopFlag() as stop, warnings_in_one_line(world):
+    with start_mpi() as world, StopFlag() as stop:
         experiment_on(world, stop, options)
 
 
@@ -65,6 +58,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
+    made.add_argument("--inception", type=Path, metavar="FILE",
+                      help="Inception's weights for FID, of torch-fidelity (default: the copy in "
+                      "TORCH_HOME; never downloaded)")
     return made
 
 
@@ -95,7 +91,7 @@ def plan_of(options: Namespace, num_ranks: int):
     for values in (*map(read_yaml, options.config), *map(parse_override, options.overrides)):
         given = merge(given, values)
     request = Request(options.name, output_of(options), options.budget, tuple(options.data),
-                      options.root, given, options.arm, options.lpips_backbone)
+                      options.root, given, options.arm, options.lpips_backbone, options.inception)
     return plan(request, load_experiment(options.name), num_ranks)
 
 

@@ -3,9 +3,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
-from swinmpi.images.figures import compared_figures
 
-FIGURES = {figure.name: figure for figure in compared_figures(FIGURES_AND_EDGE)}
+FIGURES = {figure.name: figure for figure in FIGURES_AND_EDGE
+           if figure.compared or figure.gathered}
 NOTHING = "-"
 
 

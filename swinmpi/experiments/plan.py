@@ -19,6 +19,7 @@ from swinmpi.experiments.definition import (
     resolved,
 )
 from swinmpi.families.loading import check_size
+from swinmpi.images.frechet import load_inception
 from swinmpi.images.perceptual import load_lpips
 from swinmpi.parallel.shares import Shard
 from swinmpi.sampling.settings import check_consistent, resolve_config, takes_steps
@@ -44,6 +45,7 @@ class Request:
     given: Settings = field(default_factory=dict)
     shard: Shard | None = None
     lpips_backbone: Path | None = None
+    inception: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def plan(request: Request, experiment: Experiment, num_ranks: int) -> Experiment
             raise ConfigError(f"arm {run.arm.name}: {error}") from None
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
+    if request.inception is not None:
+        load_inception(request.inception)
     for config in data_configs(made.runs):
         plan_preparing(prepare_request(made, made.request.output / "data" / "pairs.h5"), config)
     return made

@@ -1,21 +1,22 @@
 """The report of an experiment: JSON, a Markdown page, and pictures."""
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from swinmpi.errors import SwinmpiError
-from swinmpi.evaluation.report import mean_of
+from swinmpi.evaluation.beside import sheet_of_stacks
 from swinmpi.experiments.markdown import as_markdown
 from swinmpi.experiments.pictures import pictures_report
 from swinmpi.experiments.plan import ExperimentPlan
-from swinmpi.experiments.sheet import draw_sheet
 from swinmpi.experiments.statistics import Results, loss_of, quality_report
 from swinmpi.experiments.timing import draw_usage, time_report
-from swinmpi.images.overlays import plot_overlay
+from swinmpi.images.plots import plot_overlaid
 from swinmpi.storage.files import write_atomically
 
-SMOOTHED = 25
-"""A curve of losses is the mean over this part of it."""
+MOST_COLUMNS = 10
 
 
 def write_report(plan: ExperimentPlan) -> list[Path]:
@@ -46,34 +47,44 @@ def draw(plan: ExperimentPlan, report: Mapping, results: Results) -> list[Path]:
 
 def draw_losses(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
     """Training losses of the first seed over the updates, smoothed; False where nothing was
-    trained."""
-    lines, seen = {}, []
+    trained. Arms that share a training share a line."""
+    lines: dict[str, list] = {}
     for name, seeds in results.items():
-        log = seeds[0].get("training", {}).get("log", [])
-        if log and log not in seen:
-            seen.append(log)
-            lines[name] = smoothed([(one["update"], loss_of(one)) for one in log])
+        log = [{"update": one["update"], "training_loss": loss_of(one)}
+               for one in seeds[0].get("training", {}).get("log", [])]
+        if log and log not in lines.values():
+            lines[name] = log
     if lines:
-        plot_overlay(lines, path, ("update", "training loss"), ("linear", "log"))
+        plot_overlaid(lines, path, ("training_loss",))
     return bool(lines)
 
 
-def smoothed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means over the points around each."""
-    reach = len(points) // SMOOTHED
-    return [(x, mean_of([y for _, y in points[max(0, at - reach):at + reach + 1]]))
-            for at, (x, _) in enumerate(points)]
-
-
 def draw_dial(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
-    """Detail over PSNR, a dot for each arm with its name: the curve between fidelity and detail."""
-    points = {arm["name"]: [(arm["figures"]["psnr"]["mean"], arm["figures"]["detail"]["mean"])]
+    """Detail over PSNR, a dot for each arm: the curve between fidelity and detail."""
+    points = {arm["name"]: [{"PSNR in dB": arm["figures"]["psnr"]["mean"],
+                             "detail": arm["figures"]["detail"]["mean"]}]
               for arm in report["arms"]}
     points = {name: at for name, at in points.items()
-              if all(isinstance(value, float) for value in at[0])}
+              if all(isinstance(value, float) for value in at[0].values())}
     if points:
-        plot_overlay(points, path, ("PSNR in dB", "detail (1: as much as the truth)"), marks=True)
+        plot_overlaid(points, path, ("detail",), "PSNR in dB")
     return bool(points)
+
+
+def draw_sheet(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
+    """The first test images by every arm (first seed). Of many arms some are left out, evenly."""
+    runs = {run.arm.name: run for run in reversed(plan.runs)}
+    names = [arm.name for arm in plan.experiment.arms]
+    tests = {results[name][0]["test"] for name in names}
+    if len(tests) > 1:
+        return False
+    if len(names) > MOST_COLUMNS:
+        names = [names[at] for at in np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)]
+    test, png = plan.request.output / "data" / tests.pop(), io.BytesIO()
+    sheet_of_stacks({name: str(runs[name].output / "sr.h5") for name in names}, f"{test}::/hr",
+                    f"{test}::/lr").save(png, "PNG", optimize=True)
+    write_atomically(path, png.getvalue())
+    return True
 
 
 REPORTS = {"quality": quality_report, "time": time_report, "pictures": pictures_report}

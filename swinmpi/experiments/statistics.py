@@ -11,9 +11,9 @@ from swinmpi.experiments.arms import per_image
 from swinmpi.experiments.definition import Arm
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
 from swinmpi.experiments.plan import ExperimentPlan
-from swinmpi.images.figures import compared_figures
 
-FIGURES = compared_figures(FIGURES_AND_EDGE)
+FIGURES = [figure for figure in FIGURES_AND_EDGE if figure.compared or figure.gathered]
+COMPARED = [figure for figure in FIGURES if figure.compared]
 
 Results = Mapping[str, Sequence[Mapping]]  # of every seed, by the names of arms
 
@@ -64,9 +64,9 @@ def arm_summary(published: Mapping, seeds: Sequence[Mapping], reference: Sequenc
     return {"name": name, "published": dict(published), "figures": figures_of(seeds, "sr"),
             "regression": figures_of(seeds, "regression"),
             "difference": {figure.name: difference(seeds, reference, figure.name)
-                           for figure in FIGURES},
+                           for figure in COMPARED},
             "mean_of_seed": [{figure.name: plain_number(mean_of(per_image(one, "sr", figure.name)))
-                              for figure in FIGURES} for one in seeds],
+                              for figure in COMPARED} for one in seeds],
             "training": training and {key: value for key, value in training.items()
                                       if key != "log"},
             "pretraining": {key: value for key, value in last.get("pretraining", {}).items()
@@ -79,7 +79,15 @@ def figures_of(seeds: Sequence[Mapping], version: str) -> dict:
     """Every figure of a version of the images."""
     if version not in seeds[0]["figures"]:
         return {}
-    return {figure.name: summary(over_seeds(seeds, version, figure.name)) for figure in FIGURES}
+    return {figure.name: summary(over_seeds(seeds, version, figure.name)) if figure.compared
+            else of_all_images(seeds, version, figure.name) for figure in FIGURES}
+
+
+def of_all_images(seeds: Sequence[Mapping], version: str, name: str) -> dict:
+    """A figure of all images together has no standard error over them; its mean over the seeds."""
+    values = [one["mean"][version].get(name) for one in seeds]
+    return {"mean": None if None in values else mean_of(values), "standard_error": None,
+            "images": None}
 
 
 def over_seeds(seeds: Sequence[Mapping], version: str, name: str) -> np.ndarray:

@@ -16,7 +16,7 @@ from swinmpi.experiments.arms import Job
 from swinmpi.experiments.plan import ArmRun, ExperimentPlan, checkpoint_of
 from swinmpi.experiments.statistics import about, summary
 from swinmpi.families.loading import load_family
-from swinmpi.images.overlays import plot_overlay
+from swinmpi.images.plots import plot_overlaid
 from swinmpi.parallel.device import planned_device
 from swinmpi.reports.machine import machine_facts
 from swinmpi.sampling.distribution import calls_of
@@ -162,13 +162,15 @@ def ratio(first: Mapping, one: Mapping, name: str) -> float | None:
 def draw_usage(plan: ExperimentPlan, report: Mapping, results: Mapping, path: Path) -> bool:
     """Cores, or the GPU, used while one sample is made (figure 3.6)."""
     lines, on_gpu = {}, report["machine"]["device"] != "cpu"
+    used = "GPU used" if on_gpu else "cores used"
     for arm in report["arms"]:
         for one in arm["ranks"]:
             values = one["gpu_over_time"] if on_gpu else one["cores_over_time"]
             seconds = one["seconds"]["mean"]
             if values is not None:
                 lines[f"{arm['name']}, {one['ranks']} ranks"] = [
-                    (seconds * (at + 0.5) / BINS, value) for at, value in enumerate(values)]
+                    {"seconds": seconds * (at + 0.5) / BINS, used: value}
+                    for at, value in enumerate(values)]
     if lines:
-        plot_overlay(lines, path, ("seconds", "GPU used" if on_gpu else "cores used"))
+        plot_overlaid(lines, path, (used,), "seconds")
     return bool(lines)

