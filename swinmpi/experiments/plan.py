@@ -121,7 +121,7 @@ def plan(request: Request, experiment: Experiment, num_ranks: int) -> Experiment
     if request.budget not in experiment.budgets:
         raise ConfigError(f"--budget: expected one of {', '.join(experiment.budgets)}, "
                           f"got {request.budget}")
-    if not request.data and request.budget != "smoke":
+    if not request.data and request.budget != "smoke" and experiment.kind != "time":
         raise ConfigError("--data: expected photographs (a folder, a list .tsv or an HDF5 stack) "
                           f"with --budget {request.budget}, got none; only smoke takes the "
                           "shipped stack")
@@ -138,11 +138,14 @@ def plan(request: Request, experiment: Experiment, num_ranks: int) -> Experiment
             check_run(run, experiment, num_ranks)
         except ConfigError as error:
             raise ConfigError(f"arm {run.arm.name}: {error}") from None
+    for model in {run.config.model.model_dump_json(): run.config.model
+                  for run in made.runs}.values():
+        check_size(model)
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
     if request.inception is not None:
         load_inception(request.inception)
-    for config in data_configs(made.runs):
+    for config in () if experiment.kind == "time" else data_configs(made.runs):
         plan_preparing(prepare_request(made, made.request.output / "data" / "pairs.h5"), config)
     return made
 
@@ -236,7 +239,6 @@ def check_run(run: ArmRun, experiment: Experiment, num_ranks: int) -> None:
             raise ConfigError("checkpoint: expected a diffuser, got an encoder trained alone")
     else:
         check_encoder(config)
-    check_size(model)
     check_consistent(sampled)
     if experiment.kind == "quality" and (data.scale, data.channels) != (model.scale,
                                                                         model.channels):
