@@ -106,7 +106,7 @@ def suggest(where: Sequence[str]) -> str:
     """`; did you mean sampler.steps?` or the keys that exist there."""
     known, key = known_keys(), ".".join(where)
     if key in known:
-        return "; it belongs to the other model.family"
+        return "; it belongs to another model.family"
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     if close:
         return f"; did you mean {close[0]}?"

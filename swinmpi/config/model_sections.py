@@ -182,8 +182,7 @@ class ThesisModel(ModelSection):
 
 
 class SrdiffModel(ModelSection):
-    """SRDiff (Li et al. 2021, arXiv 2104.14951): an RRDB's features are enlarged and added inside a
-    U-Net without normalisation or attention; one window over the whole image."""
+    """SRDiff (arXiv 2104.14951): an RRDB tells a U-Net; one window over the whole image."""
 
     family: Literal["srdiff"] = Field("srdiff", description="which family of model this is")
     scale: Literal[2, 4, 8] = Field(4, description="HR size / LR size")
@@ -210,8 +209,7 @@ class SrdiffModel(ModelSection):
 
 
 class VanillaModel(ModelSection):
-    """Plain diffusion, of the image itself: one window over the whole image, no encoder; told the
-    bicubic image beside x_t (as SR3, Saharia et al. 2021), or nothing."""
+    """Plain diffusion of whole images, told the bicubic image beside x_t (as SR3), or nothing."""
 
     family: Literal["vanilla"] = Field("vanilla", description="which family of model this is")
     scale: Literal[2, 3, 4, 8] = Field(2, description="HR size / LR size")
@@ -237,8 +235,7 @@ class VanillaModel(ModelSection):
 
 
 class BicubicModel(ModelSection):
-    """MATLAB's bicubic imresize as a model: nothing is trained, `swinmpi-sample --model bicubic_x2`
-    takes it."""
+    """MATLAB's bicubic imresize: nothing to train; `swinmpi-sample --model bicubic_x2`."""
 
     family: Literal["bicubic"] = Field("bicubic", description="which family of model this is")
     scale: Literal[2, 3, 4, 8] = Field(2, description="HR size / LR size")

@@ -283,7 +283,7 @@ class Config(Section):
         """Without a word on it, the one window over an image is not moved."""
         if not (isinstance(values, dict) and isinstance(values.get("model"), dict)):
             return values
-        section = FAMILIES.get(values["model"].get("family"))
+        section = FAMILIES.get(str(values["model"].get("family")))
         sampler = values.get("sampler", {})
         shift = sampler.get("shift", {}) if isinstance(sampler, dict) else None
         if section is None or not isinstance(shift, dict):

@@ -26,6 +26,8 @@ class SrdiffEncoder(nn.Module):
                                       for _ in range(config.scale.bit_length() - 1))
         self.refine = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, config.channels, 3, padding=1)
+        # A channel that starts wholly beyond the cut-off of `image` would never learn.
+        nn.init.constant_(self.last.bias, 0.5)
 
     @staticmethod
     def num_features(config: SrdiffModel) -> int:

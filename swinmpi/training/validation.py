@@ -17,6 +17,7 @@ from swinmpi.sampling.superresolve import make_resolver
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, to_device, to_unit
 from swinmpi.training.objective import make_training_module
+from swinmpi.training.setup import freeze
 
 MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
 Answer = Callable[[Tensor, int], dict[str, Tensor]]
@@ -31,6 +32,8 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor],
     """
     module = make_training_module(config).to(worker.device).eval()
     module.model.load_state_dict(dict(ema))
+    if config.train.freeze_encoder:
+        freeze(module.model.encoder)  # what is not trained is not in the loss either
     source = BatchSource(config, module.family, pairs, worker.rank, worker.size)
     split = pairs.validate_indices
     losses = worker.gather([loss(module, source.validation_batch(int(i)), worker.device)
@@ -64,7 +67,8 @@ def loss(module: nn.Module, batch: Batch, device: torch.device) -> float:
 
 def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
     """What samples a validation image, or regresses it where the family takes no steps."""
-    alone = config.replaced(parallel={"micro_batch": MICRO_BATCH, "exchange": "root"})
+    size = 1 if config.model.window_px is None else MICRO_BATCH
+    alone = config.replaced(parallel={"micro_batch": size, "exchange": "root"})
     resolver = make_resolver(alone, family, str(device), Group())
 
     def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:

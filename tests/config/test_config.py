@@ -19,7 +19,7 @@ def message(*overrides: str, files=()) -> str:
     ("foo.bar=1", ["unknown key foo", "sampler"]),
     ("model.window=3", ["unknown key model.window", "did you mean model.window_px?"]),
     ("sampler.shift.max=3", ["unknown key sampler.shift.max", "sampler.shift.max_px"]),
-    ("model.rrdb_blocks=2", ["unknown key model.rrdb_blocks", "belongs to the other model.family"]),
+    ("model.rrdb_blocks=2", ["unknown key model.rrdb_blocks", "belongs to another model.family"]),
     ("model.unet_channels=[20,40]",
      ["model: expected unet_channels in multiples of 8", "not [20, 40]"]),
     ("model.attention_heads=5",
