@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -157,9 +158,12 @@ def run_comparison(plan: BenchmarkPlan, world: World, device: str) -> dict:
                                        request.precisions, request.micro_batches)
     images = smooth_images(config.model, request.size_px, request.num_images)
     measure(candidates, images, distribution.images_per_step, request.repeats)
-    memory_mib = world.allgather_arrays(np.array([peak_memory_mib()]), [1] * world.size)
+    spent = median(repeat["cpu_seconds"] for repeat in candidates[0].repeats)
+    of_ranks = world.allgather_arrays(
+        np.array([[peak_memory_mib(), spent / request.num_images]]), [1] * world.size)
     report = {"images_per_step": distribution.images_per_step,
-              "peak_memory_mib_of_rank": memory_mib.tolist()}
+              "cpu_seconds_per_image_of_rank": of_ranks[:, 1].tolist(),
+              "peak_memory_mib_of_rank": of_ranks[:, 0].tolist()}
     if world.is_root:
         report["settings"] = [summary(one, candidates[0], request.num_images)
                               for one in candidates]
@@ -185,7 +189,9 @@ def as_text(report: Mapping) -> str:
     if "plain_over_fast" in report:
         lines += speed_up_lines(report)
     memory = ", ".join(f"{mib:.0f}" for mib in report["peak_memory_mib_of_rank"])
-    return "\n".join([*lines, f"peak memory by rank, MiB: {memory}"])
+    spent = ", ".join(f"{seconds:.3g}" for seconds in report["cpu_seconds_per_image_of_rank"])
+    return "\n".join([*lines, f"CPU seconds per image of the first setting by rank: {spent}",
+                      f"peak memory by rank, MiB: {memory}"])
 
 
 def speed_up_lines(report: Mapping) -> list[str]:

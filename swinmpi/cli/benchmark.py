@@ -45,8 +45,9 @@ def parser() -> ArgumentParser:
                       "scaling: for each rank, 1)")
     made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: "
                       "128; scaling: 512)")
-    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample: the "
-                      "preset's, 10); with few, the encoder cache of `thesis` saves little")
+    made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample and "
+                      "scaling: the checkpoint's); with few, the encoder cache of `thesis` saves "
+                      "little")
     made.add_argument("--repeats", type=int, default=3, metavar="N",
                       help="settings take turns this often (3)")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out/benchmark"),
@@ -88,7 +89,7 @@ def plan_of(options: Namespace):
         config = load_config(options.config, overrides, options.preset, THESIS)
     else:
         config = resolve_config(read_header(options.checkpoint), options.checkpoint,
-                                options.config, overrides, options.preset or "balanced")
+                                options.config, overrides, options.preset)
     request = BenchmarkRequest(
         options.what, IMAGES[options.what] if options.images is None else options.images,
         SIZE_PX[options.what] if options.size is None else options.size, options.repeats,

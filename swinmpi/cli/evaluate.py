@@ -17,6 +17,8 @@ from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_size, start_mpi
 
+SPLITS = ("train", "validate", "test")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(evaluate_command, argv)
@@ -51,6 +53,9 @@ def parser() -> ArgumentParser:
                       help="instead of SR: sample --lr first, into FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
                       help="for evaluate.json and evaluate.png (default: swinmpi-out)")
+    made.add_argument("--split", choices=SPLITS,
+                      help="judge these images of HR alone, the file of swinmpi-prepare: "
+                      "pairs.h5::/hr (with --checkpoint, only they are sampled)")
     made.add_argument("--lpips-backbone", type=Path, metavar="FILE",
                       help="AlexNet's weights for LPIPS (default: the copy in TORCH_HOME; "
                       "never downloaded)")
@@ -82,11 +87,21 @@ def prepare_sampling(options: Namespace):
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=True, keeps_regression=True)
+                            overwrite=True, keeps_regression=True, view=view_of(options))
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     check_reference(request, config, options.reference)
     return request, config
+
+
+def view_of(options: Namespace):
+    """The images of LR to sample: all, or those of a split."""
+    from swinmpi.evaluation.splits import AS_STORED, judged
+    if options.split is None:
+        return AS_STORED
+    from swinmpi.storage.probe import inspect_stacks
+    inspect_stacks([options.reference])
+    return judged(options.reference, options.split).view
 
 
 def evaluate_and_print(options: Namespace, sr: str) -> None:
@@ -113,7 +128,7 @@ def show_plan(options: Namespace) -> None:
 def request_for(options: Namespace, sr: str):
     from swinmpi.evaluation.evaluate import Request
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
-                   config_from(options).data.no_data_values, options.inception)
+                   config_from(options).data.no_data_values, options.inception, options.split)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,10 @@ def load_config(files: Sequence[Path | str] = (), overrides: Sequence[str] = (),
     for name, values in sources:
         merged = merge(merged, values)
         validate(merged, name)
-    return validate(merged, "configuration")
+    config = validate(merged, "configuration")
+    if problem := config.diffusion.contradiction:
+        raise ConfigError(f"diffusion: expected {problem}")
+    return config
 
 
 def validate(values: Mapping[str, Any], source: str) -> Config:

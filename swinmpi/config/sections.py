@@ -97,17 +97,20 @@ class DiffusionConfig(Section):
         "beta", description="sigma^2 of a DDPM step (sampler.method=ddpm); may be changed after "
         "training")
 
-    @model_validator(mode="after")
-    def check_betas(self):
+    @property
+    def contradiction(self) -> str | None:
+        """What is expected of settings that do not fit each other, and what came; they may be set
+        one after the other, so it is asked when all are there."""
         first, last = self.betas_given
-        if (first is None) != (last is None):
-            raise ValueError("beta_start and beta_end together, got one of them")
-        if first is not None and self.schedule not in ("linear", "quadratic"):
-            raise ValueError("beta_start and beta_end with schedule linear or quadratic, whose "
-                             f"range they set, got {self.schedule}")
-        if first is not None and first > last:
-            raise ValueError(f"beta_start of at most beta_end = {last:g}, got {first:g}")
-        return self
+        if first is None and last is None:
+            return None
+        if first is None or last is None:
+            return "beta_start and beta_end together, got one of them"
+        if self.schedule not in ("linear", "quadratic"):
+            return ("schedule linear or quadratic with beta_start and beta_end, which set its "
+                    f"range, got {self.schedule}")
+        return (f"beta_start of at most beta_end = {last:g}, got {first:g}" if first > last
+                else None)
 
     @property
     def betas_given(self) -> tuple[float | None, float | None]:

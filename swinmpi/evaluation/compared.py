@@ -7,9 +7,11 @@ import numpy as np
 
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.evaluation.splits import Judged, judged
 from swinmpi.images.imresize import imresize
 from swinmpi.images.metrics import valid_pixels
 from swinmpi.storage.address import Address
+from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
@@ -23,7 +25,8 @@ class Comparison:
     lr: None where HR is made smaller instead. regression: the SR file's, if it has one. extent: of
     the SR stack, in words. failed: image indices that the run which made SR gave up. no_data:
     stored values that mean no data, beside those that the files tell. seamless: why there is no
-    window_px, in words.
+    window_px, in words. judged: which images of HR and LR are compared; sr_view: what shows those
+    of SR, which may have no others.
     """
 
     sr: Address
@@ -38,6 +41,8 @@ class Comparison:
     failed: tuple[int, ...]
     no_data: tuple[float, ...] = ()
     seamless: str = "the SR file does not tell its window size"
+    judged: Judged = Judged()
+    sr_view: View = AS_STORED
 
     @property
     def image_indices(self) -> list[int]:
@@ -87,18 +92,27 @@ class ComparedStacks:
 
 
 def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
-                   no_data: tuple[float, ...] = ()) -> Comparison:
-    """The comparison of the stacks at these addresses, their images unread.
+                   no_data: tuple[float, ...] = (), split: str | None = None) -> Comparison:
+    """The comparison of the stacks at these addresses, their images unread. split: of HR, a file of
+    pairs, whose images are compared; None for all.
 
     StackError when they are not of the same images; ConfigError when neither `lr_address` nor the
     SR file gives the scale.
     """
     inspect_stacks([address for address in (sr_address, hr_address, lr_address) if address])
     with ExitStack() as stacks:
-        sr, hr = (stacks.enter_context(Stack.open(address, no_data=no_data))
-                  for address in (sr_address, hr_address))
+        chosen = judged(hr_address, split)
+        whole = stacks.enter_context(Stack.open(sr_address, no_data=no_data))
+        sr_view = chosen.view if whole.num_images == chosen.total else AS_STORED
+        failed = [number for number in range(whole.num_images if sr_view == AS_STORED
+                                             else len(chosen.indices))
+                  if (number if sr_view == AS_STORED else chosen.index(number))
+                  in find_failed(whole)]
+        sr, hr = (stacks.enter_context(Stack.open(address, view=view, no_data=no_data))
+                  for address, view in ((sr_address, sr_view), (hr_address, chosen.view)))
         check_same_images(sr, hr)
-        lr = stacks.enter_context(Stack.open(lr_address)) if lr_address else None
+        lr = (stacks.enter_context(Stack.open(lr_address, view=chosen.view)) if lr_address
+              else None)
         process = read_process(sr)
         model = recorded_model(sr, process)
         if lr is not None:
@@ -106,7 +120,6 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
         elif "scale" not in model:
             raise ConfigError(f"{sr.address}: does not tell its scale; "
                               "name the LR stack it was made from with --lr")
-        failed = find_failed(sr)
         if len(failed) == sr.num_images:
             raise StackError(f"{sr.address}: the run that made it gave up all {sr.num_images} "
                              "images; run it again")
@@ -117,15 +130,18 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
         return Comparison(sr.address, hr.address, lr and lr.address, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
                           find_value_range(sr, hr, process), tuple(failed), no_data,
+                          judged=chosen, sr_view=sr_view,
                           **({"seamless": "no windows were put together"}
                              if "window_px" in model else {}))
 
 
 def open_compared(comparison: Comparison, stacks: ExitStack) -> ComparedStacks:
     """Open all stacks, to be closed by `stacks`."""
-    opened = [address and stacks.enter_context(Stack.open(address, no_data=comparison.no_data))
-              for address in
-              (comparison.sr, comparison.hr, comparison.lr, comparison.regression)]
+    views = (comparison.sr_view, *[comparison.judged.view] * 2, comparison.sr_view)
+    addresses = comparison.sr, comparison.hr, comparison.lr, comparison.regression
+    opened = [address and stacks.enter_context(Stack.open(address, view=view,
+                                                          no_data=comparison.no_data))
+              for address, view in zip(addresses, views, strict=True)]
     return ComparedStacks(comparison, *opened)
 
 

@@ -32,7 +32,8 @@ Rows = list[list[np.ndarray]]  # the tiles of a contact sheet
 @dataclass(frozen=True)
 class Request:
     """Addresses of the stacks to compare, and the folder for the answer. no_data: see
-    Comparison. lpips_backbone, inception: weights, None for those in torch's cache."""
+    Comparison. lpips_backbone, inception: weights, None for those in torch's cache. split: of the
+    reference, a file of pairs, to judge alone."""
 
     sr: str
     reference: str
@@ -41,6 +42,7 @@ class Request:
     lpips_backbone: Path | None = None
     no_data: tuple[float, ...] = ()
     inception: Path | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def plan(request: Request, figures: tuple[Figure, ...] = FIGURES) -> EvaluationP
     CheckpointError for weights of LPIPS or FID that were named and are bad, OutputError where
     nothing can be written.
     """
-    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data)
+    comparison = check_compared(request.sr, request.reference, request.lr, request.no_data,
+                                request.split)
     if request.lpips_backbone is not None:
         load_lpips(request.lpips_backbone)
     if request.inception is not None:
@@ -73,7 +76,8 @@ def describe(plan: EvaluationPlan) -> str:
     compared = plan.comparison
     lr = compared.lr or f"HR made smaller by {compared.scale:g}"
     return (f"{compared.extent}: {compared.sr} against {compared.hr}; LR: {lr}; "
-            f"data range {compared.value_range.span:g}; into {plan.request.output}")
+            f"data range {compared.value_range.span:g}; into {plan.request.output}"
+            + "".join(f"\n{remark}" for remark in compared.judged.remarks))
 
 
 def run(plan: EvaluationPlan) -> Evaluation:
@@ -103,8 +107,9 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
         make_folder(plan.request.output)
         limits = stacks.hr.range()
         on_raw = distance and distance_of_raw(distance, limits)
-        for image_index in comparison.image_indices:
-            lr, versions, nan_pixels[image_index] = stacks.read(image_index)
+        for number in comparison.image_indices:
+            image_index = comparison.judged.index(number)
+            lr, versions, nan_pixels[image_index] = stacks.read(number)
             compared = {name: ComparedImage(image, versions["hr"], lr, comparison.value_range.span,
                                             comparison.window_px, on_raw)
                         for name, image in versions.items() if name != "hr"}
@@ -115,7 +120,7 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
                 lr, *tiles = (to_uint8(image, limits.low, limits.high)
                               for image in (lr, *versions.values()))
                 rows.append(closeup_row(lr, tiles))
-    said = no_lpips + no_fid + remarks(comparison, nan_pixels)
+    said = [*comparison.judged.remarks, *no_lpips, *no_fid, *remarks(comparison, nan_pixels)]
     return Evaluation(settings(comparison), images, nan_pixels, said, plan.figures,
                       gathering.finish()), rows
 
@@ -178,7 +183,7 @@ def remarks(comparison: Comparison, nan_pixels: Mapping[int, int]) -> list[str]:
         affected = sum(count > 0 for count in nan_pixels.values())
         found.append(f"{total} pixels in {affected} images are NaN and count nowhere")
     if comparison.failed:
-        failed = ", ".join(map(str, comparison.failed))
+        failed = ", ".join(str(comparison.judged.index(number)) for number in comparison.failed)
         found.append(f"left out because the run gave them up: images {failed}")
     if comparison.window_px is None:
         found.append(f"no seam score: {comparison.seamless}")
@@ -189,7 +194,8 @@ def settings(comparison: Comparison) -> dict[str, str | float | None]:
     """What the figures depend on beside the pixels."""
     return {"sr": str(comparison.sr), "reference": str(comparison.hr),
             "lr": str(comparison.lr) if comparison.lr else None, "scale": comparison.scale,
-            "window_px": comparison.window_px, "data_range": comparison.value_range.span}
+            "window_px": comparison.window_px, "data_range": comparison.value_range.span,
+            **({"split": comparison.judged.split} if comparison.judged.split else {})}
 
 
 def check_folder(folder: Path) -> None:

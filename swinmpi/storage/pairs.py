@@ -269,6 +269,15 @@ class PairReader:
         raise StackError(f"{self.path}: expected {text}; make the file with swinmpi-prepare")
 
 
+def holds_pairs(path: Path | str) -> bool:
+    """Whether a file that can be opened looks like one of pairs, which PairReader then checks."""
+    try:
+        with open_for_reading(path) as file:
+            return all(name in file for name in DATASETS)
+    except DAMAGE:
+        return False
+
+
 def open_pairs(path: str) -> h5py.File:
     if not os.path.isfile(path):
         raise StackError(f"{path}: no such file; expected the output of swinmpi-prepare")

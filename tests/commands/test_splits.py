@@ -1,12 +1,18 @@
 """What images are for, and how whole ones are resized: swinmpi-prepare's test split, CelebA's
 folders, data.resize; and what swinmpi-evaluate says of the images that it judges."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from swinmpi.cli.evaluate import main as evaluate
 from swinmpi.cli.prepare import main
 from swinmpi.storage.pairs import PairReader
-from tests.support.sampling import smooth_stack
+from swinmpi.storage.stack import Stack
+from tests.support.sampling import smooth_stack, write_checkpoint, write_stack
 
 WHOLE = ["--set", "data.size_px=32", "--set", "data.resize=squash"]
 
@@ -133,3 +139,54 @@ def test_what_cannot_be_resized_is_one_line(tmp_path, capsys, settings, message)
     more = [word for setting in settings for word in ("--set", setting)]
     assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, *more) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "pairs.h5").exists()
+
+
+@pytest.fixture
+def judging(tmp_path, monkeypatch):
+    """Pairs of 6 images to train on, 1 to validate, 3 to test; a checkpoint; no AlexNet."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "in", [f"{number}.png" for number in range(10)])
+    assert prepare("in", "--output", "pairs.h5", *WHOLE, "--set", "data.test_count=3") == 0
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors")
+
+    def judge(*arguments) -> tuple[int, dict]:
+        code = evaluate([str(word) for word in (*arguments, "--reference", "pairs.h5::/hr", "--lr",
+                                                "pairs.h5::/lr", "--output", "out")])
+        report = tmp_path / "out/evaluate.json"
+        return code, json.loads(report.read_text()) if report.exists() else {}
+
+    return SimpleNamespace(judge=judge, checkpoint=checkpoint)
+
+
+def test_only_the_test_split_is_sampled_and_judged(judging, capsys):
+    code, report = judging.judge("--checkpoint", judging.checkpoint, "--split", "test")
+    with PairReader("pairs.h5") as pairs:
+        wanted = pairs.indices("test").tolist()
+    assert code == 0 and [image["image"] for image in report["images"]] == wanted
+    assert report["split"] == "test" and report["remarks"][0] == (
+        "split test: 3 of 10 images are judged")
+    said = capsys.readouterr()
+    assert "split test: 3 of 10 images are judged" in said.out and "warning" not in said.out
+    assert Stack.open("out/sr.h5").num_images == 3
+    Path("out/sr.h5").rename("some.h5")
+
+    assert judging.judge("--checkpoint", judging.checkpoint)[0] == 0
+    assert "warning: 6 of the images judged are there to train on" in capsys.readouterr().out
+    Path("out/sr.h5").rename("all.h5")
+    for stack in ("some.h5", "all.h5"):
+        again = judging.judge(stack, "--split", "test")[1]
+        assert again["images"] == report["images"], stack
+
+
+def test_a_split_that_is_not_there_is_one_line(judging, tmp_path, capsys):
+    assert judging.judge("--checkpoint", judging.checkpoint, "--split", "train")[0] == 0
+    capsys.readouterr()
+    write_stack(tmp_path / "hr.h5", smooth_stack(3, 32, 32, 3, "uint8"))
+    assert evaluate(["out/sr.h5", "--reference", "hr.h5", "--split", "test"]) == 2
+    assert "hr.h5: expected the HR images of a file of swinmpi-prepare" in capsys.readouterr().err
+    assert prepare("in", "--output", "more.h5", *WHOLE) == 0
+    capsys.readouterr()
+    assert evaluate(["out/sr.h5", "--reference", "more.h5::/hr", "--split", "test"]) == 2
+    error = capsys.readouterr().err
+    assert "expected images of split test, got none" in error and error.count("\n") == 1
