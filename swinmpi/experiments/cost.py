@@ -35,7 +35,7 @@ def describe(plan: ExperimentPlan, num_ranks: int) -> str:
     kind of network; writes nothing. One process."""
     experiment, request = plan.experiment, plan.request
     lines = [f"{experiment.title} (thesis {experiment.section}), budget {request.budget}",
-             f"data    {' '.join(plan.sources)}",
+             *([] if experiment.kind == "time" else [f"data    {' '.join(plan.sources)}"]),
              f"output  {request.output}"]
     if experiment.kind == "pictures":
         return "\n".join([*lines, f"draws   {len(plan.mine)} pictures, without a network"])
