@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+?)"', (here / "swinmpi" / "__init__.py").read_text()).group(
     1)
-commands = ["prepare", "train", "sample", "evaluate", "benchmark", "merge", "info"]
+commands = ["prepare", "train", "sample", "evaluate", "benchmark", "merge", "experiment", "info"]
 
 setup(
     name="swinmpi",
@@ -18,8 +18,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["swinmpi", "swinmpi.*"]),
+    # swinmpi-experiment reads configs/ where there is no checkout.
+    packages=[*find_packages(include=["swinmpi", "swinmpi.*"]), "swinmpi.experiments.configs"],
+    package_dir={"swinmpi.experiments.configs": "configs"},
     package_data={"swinmpi.benchmarks.network": ["*.sh"],
+                  "swinmpi.experiments.configs": ["experiments/*.yaml", "train/*.yaml"],
                   "swinmpi.demo": ["*.h5", "*.safetensors", "*.md", "*.json"]},
     install_requires=[
         "torch>=2.3", "mpi4py>=4.0", "h5py>=3.10", "numpy>=1.26", "pillow>=10",

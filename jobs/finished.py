@@ -1,25 +1,25 @@
 """Whether the work of a job is finished, by its files, not by an exit code: argv
-is sample|train|evaluate and its arguments.
+is sample|train|evaluate|experiment and its arguments.
 
-Prints how many images, or updates, are done. Exit 0: all, by this job; 1: not, and a line on
-stderr tells why. A launcher may return 0 although it lost a node, and an older file may lie where
-the output belongs.
+Prints how many images, updates, or arms and updates of an experiment, are done. Exit 0: all, by
+this job; 1: not, and a line on stderr tells why. A launcher may return 0 although it lost a node,
+and an older file may lie where the output belongs.
 """
 import os
 import sys
 from argparse import Namespace
 from pathlib import Path
 
-from swinmpi.cli import evaluate, sample, train
+from swinmpi.cli import evaluate, experiment, sample, train
 
 
 def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
     """(images or updates done, what is missing); None when nothing is."""
-    options = {"sample": sample, "evaluate": evaluate,
+    options = {"sample": sample, "evaluate": evaluate, "experiment": experiment,
                "train": train}[command].parser().parse_args(arguments)
     if options.dry_run:
         return 0, None
-    return {"sample": of_sampling, "evaluate": of_evaluation,
+    return {"sample": of_sampling, "evaluate": of_evaluation, "experiment": of_experiment,
             "train": of_training}[command](options)
 
 
@@ -105,10 +105,26 @@ def entry(path: Path, name: str):
         return file["entry"][name][()]
 
 
+def of_experiment(options: Namespace) -> tuple[int, str | None]:
+    """Of the arms of this job: those with a result, and the updates of trainings on the way."""
+    runs = experiment.plan_of(options, 1).mine
+    folders = {one.folder for one in runs if one.folder is not None}
+    made = sum(newest_update(folder) + newest_update(folder.with_name(f"{folder.name}-encoder"))
+               for folder in folders)
+    left = [one.name for one in runs if not one.result.exists()]
+    return (made + len(runs) - len(left),
+            f"{experiment.output_of(options)}: {len(left)} of {len(runs)} arms are not done"
+            if left else None)
+
+
+def newest_update(folder: Path) -> int:
+    return max((int(state.name.removeprefix("update-")) for state in folder.glob("update-*")),
+               default=0)
+
+
 def of_training(options: Namespace) -> tuple[int, str | None]:
     settings = train.configured(options).train
-    newest = max((int(state.name.removeprefix("update-"))
-                  for state in Path(settings.output).glob("update-*")), default=0)
+    newest = newest_update(Path(settings.output))
     return (newest, None if newest >= settings.updates else f"{settings.output}: "
             f"{newest} of {settings.updates} updates")
 

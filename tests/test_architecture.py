@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "swinmpi"
 LAYERS = [{"errors", "interruption", "randomness"}, {"config"},
           {"diffusion", "windows", "models", "images"}, {"parallel", "storage"},
           {"reports", "families"}, {"sampling", "evaluation"},
-          {"training"}, {"benchmarks"}, {"cli"}]
+          {"training"}, {"benchmarks"}, {"experiments"}, {"cli"}]
 PURE = {"diffusion", "windows", "models", "images"}
 HOMES = {"mpi4py": {"parallel"}, "h5py": {"storage"},
          "hdf5plugin": {"storage"}, "safetensors": {"storage"},
@@ -222,6 +222,7 @@ def test_command_line_imports_nothing_slow_before_parsing():
                 heavy = (parts[0] in slow
                          or (parts[0] == "swinmpi" and len(parts) > 1 and parts[1]
                              in {"families", "sampling", "training", "evaluation", "benchmarks",
-                                 "reports", "models", "storage", "diffusion", "windows", "images"}))
+                                 "experiments", "reports", "models", "storage", "diffusion",
+                                 "windows", "images"}))
                 assert not heavy, (
                     f"{path}:{node.lineno}: {name} is imported before the command line is parsed")

@@ -125,7 +125,7 @@ def check_compared(sr_address: str, hr_address: str, lr_address: str | None,
         return Comparison(*views[:2], views[2] if lr is not None else None, regression, extent(sr),
                           sr.num_images, scale, model.get("window_px"),
                           find_value_range(sr, hr, process), tuple(failed), no_data,
-                          with_trained(chosen, hr),
+                          judged=with_trained(chosen, hr),
                           **({"seamless": "no windows were put together"}
                              if "window_px" in model else {}))
 

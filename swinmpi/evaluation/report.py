@@ -122,3 +122,11 @@ def mean_of(values: Sequence[float]) -> float:
     """Of those that are not NaN."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else float("nan")
+
+
+def standard_error_of(values: Sequence[float]) -> float:
+    """Of the mean of those that are not NaN; NaN of fewer than two, or where one is infinite."""
+    known = [value for value in values if not math.isnan(value)]
+    if len(known) < 2 or not all(map(math.isfinite, known)):
+        return float("nan")
+    return float(np.std(known, ddof=1) / math.sqrt(len(known)))

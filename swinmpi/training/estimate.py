@@ -13,6 +13,7 @@ from swinmpi.parallel.comm import Node
 from swinmpi.parallel.device import choose_threads, planned_device
 from swinmpi.parallel.launch import allowed_cpus, cores_of
 from swinmpi.randomness import generator
+from swinmpi.reports.timing import about
 from swinmpi.training.objective import TrainingModule, make_drawing, make_objective
 
 # What small convolutions reach, a part of what a machine could: of a core with 256-bit vectors, of
@@ -37,7 +38,7 @@ def cost_of(config: Config) -> Cost:
     with torch.device("meta"):
         family = make_family(config.model, config.train.target == "diffuser")
     module = TrainingModule(family, make_objective(config, family))
-    batch = empty_batch(config, module)
+    batch = empty_batch(config, module, "meta")
     own = {storage_key(value) for value in (*module.parameters(), *module.buffers())}
     saved: dict[int, int] = {}
 
@@ -51,14 +52,14 @@ def cost_of(config: Config) -> Cost:
     return Cost(counter.get_total_flops(), sum(saved.values()))
 
 
-def empty_batch(config: Config, module: TrainingModule) -> Batch:
-    """One image, its windows drawn as in training."""
+def empty_batch(config: Config, module: TrainingModule, device: str) -> Batch:
+    """One image of zeros, its windows drawn as in training."""
     drawing = make_drawing(config, module.family)
     windows = module.family.draw(drawing, generator((config.train.seed, 0)))
     channels, side = config.model.channels, config.train.crop_px
 
     def empty(*shape: int, **kind) -> torch.Tensor:
-        return torch.empty(*shape, device="meta", **kind)
+        return torch.zeros(*shape, device=device, **kind)
 
     lr_px = side // config.model.scale
     return Batch(empty(1, channels, lr_px, lr_px), empty(1, channels, side, side),
@@ -87,13 +88,5 @@ def describe_cost(config: Config, num_ranks: int, num_parameters: int) -> list[s
     return [
         f"device  {where}; {num_ranks} rank{'s' * (num_ranks > 1)}, {parallel.precision}; "
         f"memory about {num_bytes / 2**20:.0f} MiB a rank beside the libraries",
-        f"time    very roughly {in_words(total / rate)} beside validations: "
+        f"time    very roughly, {about(total / rate)} beside validations: "
         f"{total / 1e12:.3g} TFLOP, {rate / 1e9:.3g} GFLOP/s assumed, not measured"]
-
-
-def in_words(seconds: float) -> str:
-    """With as many digits as such a guess deserves."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.2g} {unit}"
-    return f"{max(1, round(seconds))} s"

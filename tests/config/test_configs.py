@@ -17,7 +17,7 @@ from swinmpi.training.train import rate_factor
 from tests.support.training import write_pairs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-NO_CONFIGS = ("site", "slurm")  # folders of other programs' YAML
+NO_CONFIGS = ("site", "slurm", "experiments")  # YAML that is no configuration
 FILES = sorted(path for path in CONFIGS.rglob("*.yaml")
                if path.relative_to(CONFIGS).parts[0] not in NO_CONFIGS)
 TRAINING = [path for path in FILES if path.parent.name == "train"

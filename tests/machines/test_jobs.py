@@ -63,7 +63,7 @@ def test_every_job_script_finds_its_site_in_the_same_way():
         start = script.read_text().partition("# Slurm runs a copy of this file")[2].partition(
             "\n\n")[0]
         places.add(start.replace(f"/{script.name}*", "/NAME*"))
-    assert len(places) == 1 and "/NAME*" in places.pop() and len(SCRIPTS) == 5
+    assert len(places) == 1 and "/NAME*" in places.pop() and len(SCRIPTS) == 6
 
 
 @pytest.mark.parametrize("words, two", [
@@ -258,6 +258,18 @@ def test_training_is_judged_by_its_newest_state(tmp_path):
         (tmp_path / f"update-{update:08d}").mkdir()
     (tmp_path / ".filling-00000060").mkdir()
     assert judged(*command) == (0, "40", "")
+
+
+def test_an_experiment_is_judged_by_the_results_of_its_arms(tmp_path):
+    command = ("experiment", "shift_pattern", "--output", tmp_path)
+    assert judged(*command) == (1, "0", f"{tmp_path}: 3 of 3 arms are not done")
+    (tmp_path / "trainings" / "none-seed0" / "update-00000002").mkdir(parents=True)
+    for arm in ("none", "random"):
+        (tmp_path / "arms" / f"{arm}-seed0").mkdir(parents=True)
+        (tmp_path / "arms" / f"{arm}-seed0" / "result.json").touch()
+    assert judged(*command) == (1, "4", f"{tmp_path}: 1 of 3 arms are not done")
+    assert judged(*command, "--arm", "1/3") == (0, "3", "")
+    assert judged(*command, "--arm", "3/3")[0] == 1
 
 
 def section(name: str) -> list[str]:

@@ -1,0 +1,135 @@
+"""swinmpi-experiment: dry runs, stops, parts, ranks, and what it refuses."""
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from swinmpi.cli.experiment import main
+from tests.support.experiments import TINY, write_experiment
+
+RUN = ("-m", "swinmpi.cli.experiment")
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_experiment(tmp_path, TINY)
+
+
+def figures_of(folder) -> list:
+    report = json.loads((folder / "report.json").read_text())
+    return [[one["mean"], one["standard_error"]] for arm in report["arms"]
+            for one in arm["figures"].values()]
+
+
+def test_a_dry_run_tells_the_cost_and_writes_nothing(tiny, tmp_path, capsys):
+    assert main([str(tiny), "--output", str(tmp_path / "run"), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    for words in ("Two learning rates (thesis none), budget smoke", "arms    2 of 2, 2 test images",
+                  "a, seed 0        6", " on 1 rank if the machine is free"):
+        assert words in said, said
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["nothing"], "nothing: expected an experiment, one of encoder, iid_batch"),
+    (["absent.yaml"], "absent.yaml: cannot read"),
+    (["step_size", "--budget", "short"], "--data: expected photographs"),
+    (["step_size", "--root", "there"], "--root: expected --data"),
+    (["step_size", "--data", "absent"], "absent: expected a folder of images"),
+    (["step_size", "--set", "train.nothing=1"], "unknown key train.nothing"),
+    (["step_size", "--set", "sampler.steps=7"],
+     "arm shift 0: sampler.steps: expected at most diffusion.steps = 5, got 7"),
+    (["step_size", "--arm", "1/6"], "--arm: expected at most 5 parts"),
+    (["step_size", "--report"], "expected every arm done, missing shift 0, seed 0, "),
+    (["pictures", "--report"], "expected every arm done, missing figure 2.1, seed 0, figure 2.2"),
+    (["step_size", "--lpips-backbone", "absent.pth"], "absent.pth: expected AlexNet's weights"),
+])
+def test_what_cannot_be_is_said_in_one_line(words, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert line in said[-1] and said[-1].startswith("swinmpi: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    (["step_size", "--arm", "3/2"], "expected I/N with I of 1..N, such as 2/4, got '3/2'"),
+    (["step_size", "--arm", "one"], "got 'one'"),
+    (["step_size", "--budget", "long"], "choose from 'smoke', 'short', 'full'"),
+    ([], "the following arguments are required: NAME")])
+def test_a_wrong_word_is_a_usage_error(words, line, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2 and line in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_made_is_refused(tiny, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main([str(tiny), "--output", str(tmp_path / "file" / "run")]) == 2
+    assert "cannot make this folder" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_parts_join_and_are_what_one_job_makes(alone, tiny, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert alone(*RUN, tiny, "--output", whole).code == 0
+    first = alone(*RUN, tiny, "--output", parts, "--arm", "1/2")
+    assert first.code == 0 and "arms of other jobs are not done" in first.out
+    early = alone(*RUN, tiny, "--output", parts, "--report")
+    assert early.code == 2 and "missing b, seed 0" in early.err
+    last = alone(*RUN, tiny, "--output", parts, "--arm", "2/2")
+    assert last.code == 0 and "report.json" in last.out, "whichever is last writes the report"
+    assert figures_of(parts) == figures_of(whole)
+    again = alone(*RUN, tiny, "--output", parts)
+    assert again.code == 0 and "==" not in again.out, "what is done is kept"
+    other = alone(*RUN, tiny, "--output", parts, "--set", "train.learning_rate=0.1")
+    assert other.code == 2 and "begun with other settings" in other.err
+
+
+@pytest.mark.slow
+def test_a_stopped_experiment_goes_on_to_the_same_figures(alone, tiny, tmp_path):
+    """Stopped in the middle of a training, by the first line of its log."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert alone(*RUN, tiny, "--output", whole).code == 0
+    command = [sys.executable, *RUN, str(tiny), "--output", str(stopped)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout.readline().startswith("== a")
+        process.send_signal(signal.SIGUSR2)
+        _, said = process.communicate(timeout=300)
+    assert process.returncode == 75, said
+    assert not (stopped / "report.json").exists()
+    finished = alone(*RUN, tiny, "--output", stopped)
+    assert finished.code == 0, finished.err
+    assert figures_of(stopped) == figures_of(whole)
+
+
+@pytest.mark.slow
+def test_ranks_share_every_arm(mpirun, tiny, tmp_path):
+    finished = mpirun(2, *RUN, tiny, "--output", tmp_path / "run")
+    assert finished.code == 0, finished.err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert [arm["sampling"]["ranks"] for arm in report["arms"]] == [2, 2]
+    assert finished.out.count("== a") == 1, "one rank speaks"
+    odd = mpirun(3, *RUN, tiny, "--output", tmp_path / "odd")
+    assert odd.code == 2 and odd.err.count("swinmpi:") == 1
+    assert "expected a multiple of ranks x train.accumulate = 3 x 1" in odd.err
+
+
+@pytest.mark.slow
+def test_seconds_are_a_budget_too(alone, tmp_path):
+    """And arms of equal seconds; an encoder before its arm has its own share."""
+    text = TINY.replace("updates: 6", "seconds: 2.0\n    pretrain: 0.5").replace(
+        "- {name: a}", "- {name: a, settings: {train: {freeze_encoder: true}}, pretrain: {}}")
+    path = write_experiment(tmp_path, text)
+    finished = alone(*RUN, path, "--output", tmp_path / "run")
+    assert finished.code == 0, finished.err
+    first, second = json.loads((tmp_path / "run" / "report.json").read_text())["arms"]
+    assert first["training"]["updates"] > 0 and second["training"]["updates"] > 0
+    assert first["pretraining"]["updates"] > 0 and second["pretraining"] is None
+    for folder in (tmp_path / "run" / "trainings").glob("*.budget.json"):
+        kept = json.loads(folder.read_text())
+        assert kept["updates"] == max(1, round(kept["seconds"] * kept["per_second"]))
+    assert list((tmp_path / "run" / "trainings").glob("*.probe*")) == []
