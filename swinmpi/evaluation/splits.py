@@ -59,9 +59,11 @@ def judged(reference: str, split: str | None, frames: str | None = None) -> Judg
     asked = range(len(splits)) if frames is None else chosen(frames, len(splits))
     indices = tuple(index for index in asked if splits[index] == SPLITS[split])
     if not indices:
-        among = "" if frames is None else f" among --frames {frames}"
-        raise StackError(f"{reference}: expected images of split {split}{among}, got none; prepare "
-                         "some with data.test_share, data.validate_share or a list")
+        if frames is not None:
+            raise StackError(f"{reference}: expected images of split {split} among --frames "
+                             f"{frames}, got none; name others")
+        raise StackError(f"{reference}: expected images of split {split}, got none; prepare some "
+                         "with data.test_share, data.validate_share or a list")
     return Judged(split, indices, len(splits))
 
 

@@ -66,7 +66,8 @@ def viewed(sr: str, others: Sequence[str], asked: View,
             size, own = frames_along(stack), stack.arrangement.frames
         made_of = frames_made_of(facts, size, own)
         if asked.frames is not None and made_of is not None:
-            taken = frames_of_sr(asked.frames, made_of, size)
+            option = "--split" if may_be_alone else f"--frames {asked.frames}"
+            taken = frames_of_sr(asked.frames, made_of, size, option)
         elif may_be_alone and facts.num_frames != size:
             taken = None
         frames = asked.frames
@@ -141,11 +142,11 @@ def frames_made_of(facts: SrFacts, size: int, own: tuple[int, ...] | None) -> (
     return own if own is not None and len(own) == facts.num_frames else None
 
 
-def frames_of_sr(asked: str, made_of: Sequence[int], size: int) -> str:
+def frames_of_sr(asked: str, made_of: Sequence[int], size: int, option: str) -> str:
     """Where the frames asked for lie among those that SR was made of."""
     frames = chosen(asked, size)
     for frame in frames:
         if frame not in made_of:
-            raise ConfigError(f"--frames {asked}: expected some of the frames {spelled(made_of)} "
+            raise ConfigError(f"{option}: expected some of the frames {spelled(made_of)} "
                               f"that the SR stack was made of, got {frame}")
     return spelled([made_of.index(frame) for frame in frames])

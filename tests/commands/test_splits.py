@@ -190,3 +190,53 @@ def test_a_split_that_is_not_there_is_one_line(judging, tmp_path, capsys):
     assert evaluate(["out/sr.h5", "--reference", "more.h5::/hr", "--split", "test"]) == 2
     error = capsys.readouterr().err
     assert "expected images of split test, got none" in error and error.count("\n") == 1
+
+
+def test_a_split_among_frames(judging, capsys):
+    """Frames count in the file of pairs; a stack of one split is not judged by another."""
+    with PairReader("pairs.h5") as pairs:
+        first, second, third = pairs.indices("test").tolist()
+    frames = f"0,{second},{first}"
+    report = judging.judge("--checkpoint", judging.checkpoint, "--split", "test", "--frames",
+                           frames)[1]
+    assert [image["image"] for image in report["images"]] == [second, first]
+    assert report["remarks"][0] == "split test: 2 of 10 images are judged"
+    Path("out/sr.h5").rename("two.h5")
+    again = judging.judge("two.h5", "--split", "test", "--frames", frames)[1]
+    assert again["images"] == report["images"]
+    assert not any("warning" in remark for remark in judging.judge("two.h5")[1]["remarks"])
+    capsys.readouterr()
+    assert judging.judge("two.h5", "--split", "train")[0] == 2
+    assert "--split: expected some of the frames" in capsys.readouterr().err
+    assert judging.judge("two.h5", "--split", "test", "--frames", str(third))[0] == 2
+    assert f"got {third}" in capsys.readouterr().err
+
+
+def test_lr_images_of_ones_own_beside_a_partition(celeba, tmp_path):
+    """The partition says what the HR images are for; LR images need no line in it."""
+    lr = celeba / "Img/lr"
+    write_pictures(lr, [f"{number:06}x2.jpg" for number in range(1, 9)], 27, 22)
+    assert prepare(celeba / "Img/img_align_celeba", "--lr", lr, "--output", tmp_path / "pairs.h5",
+                   "--set", "data.size_px=32", "--set", "data.crops_per_image=1") == 0
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        assert pairs.splits.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
+
+
+def test_a_resized_image_is_degraded_as_a_crop_is(tmp_path, capsys):
+    write_pictures(tmp_path / "in", ["a.png", "b.png"])
+    more = ["--set", "data.photons=100", "--set", "data.test_count=1", "--set",
+            "data.validate_share=0"]
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, *more,
+                   "--dry-run") == 0
+    assert "1 to test on" in capsys.readouterr().out and not (tmp_path / "pairs.h5").exists()
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, *more) == 0
+    with PairReader(tmp_path / "pairs.h5") as pairs:
+        assert pairs.degradation == {"photons": (100.0, 100.0)}
+        assert pairs.file["photons"][:].tolist() == [100.0, 100.0]
+
+
+def test_a_dry_run_names_what_is_too_small_to_resize(tmp_path, capsys):
+    write_pictures(tmp_path / "in", ["a.png"])
+    write_pictures(tmp_path / "in", ["b.png"], 20, 44)
+    assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, "--dry-run") == 0
+    assert "b.png: 44 x 20 px is smaller than 32 px" in capsys.readouterr().out
