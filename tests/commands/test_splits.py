@@ -196,7 +196,7 @@ def test_a_split_among_frames(judging, capsys):
     """Frames count in the file of pairs; a stack of one split is not judged by another."""
     with PairReader("pairs.h5") as pairs:
         first, second, third = pairs.indices("test").tolist()
-    frames = f"0,{second},{first}"
+        frames = f"{pairs.validate_indices[0]},{second},{first}"
     report = judging.judge("--checkpoint", judging.checkpoint, "--split", "test", "--frames",
                            frames)[1]
     assert [image["image"] for image in report["images"]] == [second, first]
