@@ -19,6 +19,7 @@ from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
 
 MOST_SAMPLES = 1000
+KEPT_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nc")  # names of files as we write them
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,10 @@ def shard_path(output: Path, shard: Shard) -> Path:
 
 
 def default_output(address: str, scale: int) -> Path:
-    """scan.h5::/entry/data -> scan_x2.h5 in the current folder."""
-    return Path(f"{Path(address.partition('::')[0]).stem}_x{scale}.h5")
+    """scan.nxs::/entry/data -> scan_x2.nxs in the current folder."""
+    path = Path(address.partition("::")[0])
+    suffix = path.suffix if path.suffix.lower() in KEPT_SUFFIXES else ".h5"
+    return Path(f"{path.stem}_x{scale}{suffix}")
 
 
 def describe_shard(request: SampleRequest) -> str:

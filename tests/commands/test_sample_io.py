@@ -350,10 +350,12 @@ def test_an_existing_output_is_refused_or_replaced(sample, tmp_path, capsys):
     assert written()["seed"] == 1
 
 
-def test_the_output_is_named_after_the_input(sample, tmp_path, checkpoint):
-    stack = write_stack(tmp_path / "scan.h5", smooth_stack(1, 20, 24), "entry/images")
+@pytest.mark.parametrize("name,output", [("scan.h5", "scan_x2.h5"), ("scan.nxs", "scan_x2.nxs"),
+                                         ("scan.v1.he5", "scan.v1_x2.h5")])
+def test_the_output_is_named_after_the_input(sample, tmp_path, checkpoint, name, output):
+    stack = write_stack(tmp_path / name, smooth_stack(1, 20, 24), "entry/images")
     assert main([f"{stack}::/entry/images", "--checkpoint", str(checkpoint)]) == 0
-    assert names() == ["scan.h5", "scan_x2.h5"]
+    assert names() == sorted([name, output])
     assert main([str(stack), "--checkpoint", str(checkpoint)]) == 2
 
 
