@@ -234,7 +234,8 @@ def test_the_estimate_counts_what_there_is_to_do(folder):
     def seconds(*overrides, num_ranks=1, **changes):
         config = load_config(overrides=["model.window_px=16", "sampler.steps=4", *overrides])
         asked = SampleRequest(**{**vars(request), **changes})
-        return seconds_of(plan(asked, config, num_ranks), costs)
+        made = plan(asked, config, num_ranks)
+        return seconds_of(made, dict.fromkeys(made.calls.all_sizes, costs))
 
     once = seconds("parallel.micro_batch=1")
     assert once == 2 * 4 * 12, "images, steps, windows"

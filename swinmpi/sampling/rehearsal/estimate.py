@@ -60,8 +60,9 @@ def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
         return encoder
     full, rest = divmod(images, distribution.images_per_step)
     steps = [*[distribution.images_per_step] * full, rest]
-    batches = {size: sum(math.ceil(width * plan.calls.sizes.count(size) / ranks / size)
-                         for width in steps) for size in sizes}
+    windows = {size: math.ceil(plan.calls.sizes.count(size) / ranks) for size in sizes}
+    batches = {size: sum(math.ceil(width * windows[size] / size) for width in steps)
+               for size in sizes}
     told, network = (sum(getattr(costs[size], name) * batches[size] for size in sizes)
                      for name in ("told", "network"))
     evaluations = config.sampler.steps * (2 if config.sampler.method == "heun" else 1)
@@ -69,8 +70,7 @@ def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
     shift = config.sampler.shift.pattern
     shifts = {"none": 1, "circular": min(4, evaluations)}.get(shift, evaluations * members)
     again = 1 if config.parallel.encoder_cache else evaluations * members
-    return (encoder * again + told * max(shifts, again)
-            + network * evaluations * members)
+    return encoder * again + told * max(shifts, again) + network * evaluations * members
 
 
 def measure(plan: SamplingPlan, family: Family, size: int) -> Costs:
