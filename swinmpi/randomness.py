@@ -9,8 +9,8 @@ on disk already, so each use states its words, and they never change:
     diffusion.noise, a window         (seed, image index)      (0, window position, step + 1, 0)
     diffusion.noise, a shift          (seed, image index)      (0, 0, step + 1, 1)
     training.batches                  (seed, 0)                (0, number, stream, 0)
-    training.prepare, crops           (seed, image index)      (0, 0, 0, 0)
-    training.prepare, the split       (seed, 2^64 - 1)         (0, 0, 0, 0)
+    training.preparation, crops       (seed, image index)      (0, 0, 0, 0)
+    training.preparation, the split   (seed, 2^64 - 1)         (0, 0, 0, 0)
     training.preparation.degradation  (seed, image index)      (0, crop number, 0, 2)
     storage.values, sampled pixels    (image index, 0)         (0, 0, 0, 0)
 
