@@ -90,7 +90,7 @@ def test_kept_frames_are_bicubic_and_projections_are_as_without_them(tmp_path, c
         assert np.isfinite(entry["per_image/lr_psnr"][:]).tolist() == np.equal(KEY, 0).tolist()
 
 
-@pytest.mark.parametrize("settings", [("parallel.exchange=torus",), ("parallel.micro_batch=4",),
+@pytest.mark.parametrize("settings", [("parallel.exchange=torus",),
                                       ("parallel.images_per_step=1",)])
 def test_how_a_run_is_laid_out_cannot_be_seen(tmp_path, checkpoint, settings):
     stack = write_tomogram(tmp_path / "in.nxs", frames())

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from swinmpi.errors import OutputError, StackError
-from swinmpi.storage import pairs
+from swinmpi.storage import pair_writing
 from swinmpi.storage.files import as_output_error, check_place, system_reason, write_atomically
 from swinmpi.storage.outputs import output
 
@@ -20,16 +20,17 @@ def test_what_prepare_says_of_its_output(tmp_path):
     folder, file = tmp_path / "folder", tmp_path / "out.h5"
     folder.mkdir()
     file.touch()
-    assert said(file / "deep" / "out.h5", pairs.PLACE) == (
+    assert said(file / "deep" / "out.h5", pair_writing.PLACE) == (
         f"{file}/deep/out.h5: {file} is no folder; choose another --output")
-    assert said(tmp_path / "out.png", pairs.PLACE) == (
+    assert said(tmp_path / "out.png", pair_writing.PLACE) == (
         f"{tmp_path}/out.png: would be an HDF5 file under the name of another format; name it .h5")
-    check_place(tmp_path / "no" / "out.h5", pairs.PLACE, overwrite=False)
-    assert said(folder, pairs.PLACE, overwrite=True) == (
+    check_place(tmp_path / "no" / "out.h5", pair_writing.PLACE, overwrite=False)
+    assert said(folder, pair_writing.PLACE, overwrite=True) == (
         f"{folder}: expected a file name, got a folder")
-    assert said(file, pairs.PLACE) == f"{file}: exists already; give --overwrite to replace it"
-    check_place(file, pairs.PLACE, overwrite=True)
-    check_place(tmp_path / "new.h5", pairs.PLACE, overwrite=False)
+    assert said(file, pair_writing.PLACE) == (
+        f"{file}: exists already; give --overwrite to replace it")
+    check_place(file, pair_writing.PLACE, overwrite=True)
+    check_place(tmp_path / "new.h5", pair_writing.PLACE, overwrite=False)
 
 
 def test_what_sample_says_of_its_output(tmp_path):

@@ -104,6 +104,7 @@ def run(backend, folder, series, stack_name, world):
     from swinmpi.reports.timing import RunReport
     from swinmpi.sampling.distribution import Distribution
     from swinmpi.sampling.plan import SamplingPlan
+    from swinmpi.sampling.process import sampling_grid
     from swinmpi.sampling.request import SampleRequest, output_plan
     from swinmpi.sampling.results import Results
     from swinmpi.storage.outputs.output import StackOutput
@@ -113,9 +114,10 @@ def run(backend, folder, series, stack_name, world):
     output = folder / f"{'resumed' if series == 'killed' else series}-{stack_name}.h5"
     request = SampleRequest(str(folder / f"{stack_name}.h5"), output,
                             shipped(MODELS[DEMO_MODEL]), ensemble=2)
-    distribution = Distribution((range(world.size),), "all", 2, 1, 1)
+    grid = sampling_grid(config.sampler.shift, config.model.window_px, *SIDES)
+    distribution = Distribution((range(world.size),), "all", 2, 1)
     with Stack.open(request.stack) as stack:
-        plan = SamplingPlan(request, config, stack, True, None, NUM_IMAGES, distribution)
+        plan = SamplingPlan(request, config, stack, True, grid, NUM_IMAGES, distribution)
     with Stack.open(request.stack) as stack, Results(plan, world, stack) as results:
         if world.is_root:
             assert_refused(lambda: StackOutput.open(output, stack, output_plan(request, config),
