@@ -79,10 +79,12 @@ class OfNetwork:
         every = range(stack.num_images)
         self.images = [index for index in every if not is_calibration(stack, index)] or every
         self.num_images = len(self.images)
-        self.spans: dict[int, float] = {}  # of those that were read, but for their extremes
+        self.spans: dict[int, float] = {}  # of pictures that were read, but for their extremes
 
     def read(self, index: int) -> np.ndarray:
         image = self.stack.read(self.images[index])
+        if not isinstance(self.stack, SameDepth):  # images of a stack belong together
+            return image
         some = image.ravel()[::max(1, image.size // SPAN_PIXELS)]
         some = some[np.isfinite(some)]
         if some.size:
@@ -93,9 +95,7 @@ class OfNetwork:
 
 def remarks_on_dim(images: OfNetwork, found: Survey) -> tuple[str, ...]:
     """A line on pictures that have little of the range that all pictures of a command share: 12 bit
-    beside 16 bit, say. None on stacks, whose images belong together."""
-    if not isinstance(images.stack, SameDepth):
-        return ()
+    beside 16 bit, say."""
     names = [images.stack.name_of(index) for index, span in images.spans.items()
              if 0 < span < FAR_WITHIN * found.range.span]
     return () if not names else (
