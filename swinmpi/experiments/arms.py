@@ -32,7 +32,7 @@ from swinmpi.training.log import read_records
 from swinmpi.training.plan import plan as plan_training
 from swinmpi.training.train import run as run_training
 
-PROBE_UPDATES = 8
+PROBE_UPDATES = 24
 """Updates by which the speed of a training is measured; the first half of them warms up."""
 
 
