@@ -1,5 +1,5 @@
 """Whether the work of a job is finished, by its files, not by an exit code: argv
-is sample|train|evaluate|experiment and its arguments.
+is sample|train|evaluate|experiment and its arguments, or merged and a file.
 
 Prints how many images, updates, or arms and updates of an experiment, are done. Exit 0: all, by
 this job; 1: not, and a line on stderr tells why. A launcher may return 0 although it lost a node,
@@ -15,6 +15,8 @@ from swinmpi.cli import evaluate, experiment, sample, train
 
 def main(command: str, arguments: list[str]) -> tuple[int, str | None]:
     """(images or updates done, what is missing); None when nothing is."""
+    if command == "merged":
+        return of_merging(Path(arguments[0]))
     options = {"sample": sample, "evaluate": evaluate, "experiment": experiment,
                "train": train}[command].parser().parse_args(arguments)
     if options.dry_run:
@@ -90,6 +92,17 @@ def of_stack(output: Path) -> tuple[int, str | None]:
         return images_done(partial), f"{partial}: still there"
     return 0, (f"{output}: not there, or not the output of a job" if maker is None else
                f"{output}: made by job {maker}, not by this one")
+
+
+def of_merging(output: Path) -> tuple[int, str | None]:
+    """A merged output tells which array put it together."""
+    try:
+        maker = entry(output, "process/merge/array_job_id").decode()
+    except (OSError, KeyError):
+        maker = None
+    if maker is not None and maker == os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return images_done(output), None
+    return 0, f"{output}: not put together by this array"
 
 
 def images_done(path: Path) -> int:

@@ -1,5 +1,6 @@
 """Shards in, one stack out: are they all there, are they of one run, and what the whole says
 about its making."""
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ def run(plan: MergePlan) -> None:
     process = common_process([shard.process for shard in plan.shards])
     merged_by = {"command": " ".join(sys.argv),
                  "version": swinmpi.__version__, "shards": plan.shards[0].of,
+                 "array_job_id": os.environ.get("SLURM_ARRAY_JOB_ID"),
                  "date": datetime.now().astimezone().isoformat(timespec="seconds")}
     merge_files(plan.shards, plan.output, process | {"merge": merged_by}, plan.virtual)
 

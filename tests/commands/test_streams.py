@@ -84,9 +84,14 @@ def test_a_serial_command_under_a_launcher_says_so(inputs, tmp_path, mpirun):
 def test_a_shell_of_srun_is_no_rank(monkeypatch):
     step = {"SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "8",
             "SLURM_PTY_PORT": "40441", "PMI_RANK": "0", "PMI_SIZE": "8"}
-    shell = subprocess.Popen(["bash", "--norc"], stdin=subprocess.PIPE)
-    script = subprocess.Popen(["bash", "-c", "read x; :"], stdin=subprocess.PIPE)
+    shell = subprocess.Popen(["bash", "--norc"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    script = subprocess.Popen(["bash", "-c", "echo; read x; :"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
     try:
+        # A process has no words of its own in the instant of its start.
+        shell.stdin.write(b"echo\n")
+        shell.stdin.flush()
+        assert shell.stdout.readline() == script.stdout.readline() == b"\n"
         inside = step | {"SLURM_TASK_PID": str(shell.pid)}
         assert launch.tasks_of_shell(inside) == 8
         assert launch.launcher_size(inside) is None and launch.launcher_rank(inside) is None

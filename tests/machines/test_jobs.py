@@ -189,10 +189,11 @@ def test_ranks_are_left_alone_where_others_may_be():
                      OMP_NUM_THREADS="1") == os.sched_getaffinity(0)
 
 
-def judged(*arguments, job: str = "7") -> tuple[int, str, str]:
+def judged(*arguments, job: str = "7", array: str = "7") -> tuple[int, str, str]:
     """Exit code, stdout and stderr of finished.py."""
     ended = subprocess.run([sys.executable, JOBS / "finished.py", *map(str, arguments)],
-                           capture_output=True, text=True, env=outside_slurm({"SLURM_JOB_ID": job}))
+                           capture_output=True, text=True,
+                           env=outside_slurm({"SLURM_JOB_ID": job, "SLURM_ARRAY_JOB_ID": array}))
     return ended.returncode, ended.stdout.strip(), ended.stderr.strip()
 
 
@@ -200,6 +201,18 @@ def write_output(path: Path, done: list[int], job: str = "7") -> None:
     with h5py.File(path, "w") as file:
         file["entry/per_image/done"] = np.array(done, np.uint8)
         file["entry/process/job_id"] = job
+
+
+def test_an_array_knows_what_it_put_together(tmp_path):
+    output = tmp_path / "out.h5"
+    not_ours = (1, "0", f"{output}: not put together by this array")
+    assert judged("merged", output) == not_ours
+    write_output(output, [1, 1])
+    assert judged("merged", output) == not_ours
+    with h5py.File(output, "a") as file:
+        file["entry/process/merge/array_job_id"] = "6"
+    assert judged("merged", output, array="7") == not_ours
+    assert judged("merged", output, array="6") == (0, "2", "")
 
 
 def test_sampling_is_judged_by_its_file(tmp_path):

@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         base = work / "base"
-        quietly(lambda: make_files(base))
+        make_files_apart(base)
         outcomes = [report(outcome, options)
                     for outcome in outcomes_of(range(options.first, options.first + options.cases),
                                                options, base, work)]
@@ -162,7 +163,6 @@ def start(case: Case, base: Path, folder: Path) -> int:
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
-        import traceback
         traceback.print_exc()
         code = TRACEBACK
     sys.stdout.flush()
@@ -250,15 +250,23 @@ def summary(outcomes: list[Outcome], seconds: float) -> str:
     return "\n".join(lines)
 
 
-def quietly(action) -> None:
-    """Without the output of the commands inside."""
-    kept = os.dup(1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    try:
-        action()
-        sys.stdout.flush()
-    finally:
-        os.dup2(kept, 1)
+def make_files_apart(base: Path) -> None:
+    """The files to damage, made by a child without output: training leaves threads behind, and a
+    process with threads cannot be forked safely."""
+    pid = os.fork()
+    if not pid:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        try:
+            make_files(base)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError("the files to damage cannot be made")
+    threads = len(os.listdir("/proc/self/task"))
+    assert threads == 1, f"expected one thread, got {threads}: a fork of these can hang"
 
 
 def replace_all(word: str, places: dict[str, str]) -> str:
