@@ -78,14 +78,14 @@ def costs_of(plan: ExperimentPlan) -> list[tuple[float, float]]:
 def cost_of(run: ArmRun, plan: ExperimentPlan, once: Callable[..., float]) -> tuple[float, float]:
     """Seconds of (training, sampling) of one arm."""
     training = 0.0
-    if run.folder is not None and plan.experiment.kind == "quality":
+    if run.folder is not None:
         for config in filter(None, (run.config, run.encoder)):
             share = plan.budget.pretrain if config is run.encoder else 1.0
             training += (share * plan.budget.seconds if plan.budget.seconds is not None else
                          config.train.updates * config.train.batch_images
                          * once(seconds_per_trained_image, config))
     sampled = run.sampled
-    steps = (sampled.train.target == "diffuser" if run.folder is not None
+    steps = (sampled.train.target == "diffuser" if run.arm.checkpoint is None
              else takes_steps(read_header(checkpoint_of(run.arm))))
     seconds = once(seconds_per_sample, sampled, "sampler") if steps else 0.0
     images = (plan.budget.test_images if plan.experiment.kind == "quality"

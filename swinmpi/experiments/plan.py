@@ -52,7 +52,7 @@ class Request:
 class ArmRun:
     """One arm with one seed. config: with its budget, of data, training and sampling; encoder: of
     the encoder trained before it; folder: where it is trained, shared by arms that differ in
-    sampling only."""
+    sampling only; None where nothing is trained."""
 
     arm: Arm
     seed: int
@@ -171,7 +171,8 @@ def runs_of(request: Request, experiment: Experiment, arm: Arm) -> list[ArmRun]:
             encoder = encoder_config(request, experiment, arm, seeded)
             seeded["train"]["encoder_checkpoint"] = "of the encoder trained before"
         config = logged(resolved(experiment, arm, request.budget, request.given, seeded))
-        made.append(ArmRun(arm, seed, config, encoder, folder, output))
+        trains = experiment.kind == "quality"
+        made.append(ArmRun(arm, seed, config, encoder, folder if trains else None, output))
     return made
 
 
@@ -234,7 +235,7 @@ def check_run(run: ArmRun, experiment: Experiment, num_ranks: int) -> None:
     sampled = run.sampled
     if experiment.kind == "pictures":
         return
-    if run.folder is None:
+    if run.arm.checkpoint is not None:
         if not takes_steps(read_header(checkpoint_of(run.arm))):
             raise ConfigError("checkpoint: expected a diffuser, got an encoder trained alone")
     else:
@@ -246,7 +247,7 @@ def check_run(run: ArmRun, experiment: Experiment, num_ranks: int) -> None:
         raise ConfigError(f"data.scale, data.channels: expected {model.scale} and "
                           f"{model.channels} as in `model`, got {data.scale:g} and "
                           f"{data.channels}")
-    if experiment.kind != "quality" or run.folder is None:
+    if run.folder is None:
         return
     if train.crop_px > data.size_px:
         raise ConfigError(f"train.crop_px: expected at most data.size_px = {data.size_px}, "

@@ -81,7 +81,7 @@ def time_arm(run: ArmRun, job: Job) -> None:
     grid = sampling_grid(config.sampler.shift, model.window_px, side, side)
     kind = planned_device(config.parallel.device)
     config = config.replaced(parallel={"device": kind})
-    family = (random_family(model) if run.folder is not None
+    family = (random_family(model) if run.arm.checkpoint is None
               else load_family(checkpoint_of(run.arm), model, takes_steps=True))
     scaling = ScalingRun(config, family, smooth_images(model, side, 1),
                          str(job.worker.device), world)

@@ -20,6 +20,7 @@ long_form = pytest.mark.skipif("SWINMPI_LONG_TESTS" not in os.environ,
 
 TWO_NODES = ["--nodes=2", "--ntasks=2"]
 SAMPLE, ARRAY, TRAIN = JOBS / "sample.slurm", JOBS / "sample_array.slurm", JOBS / "train.slurm"
+EXPERIMENT = JOBS / "experiment.slurm"
 SLOWLY = ["parallel.images_per_step=1", "sampler.steps=6"]
 NUM_IMAGES = 8
 
@@ -122,6 +123,20 @@ def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_pat
             and "task numbers that follow each other" in again.said)
     again = cluster.submit(tmp_path, "--ntasks=1", "--array=1-1", ARRAY, *sampling(inputs)).wait()
     assert set(again.fields("ExitCode")) == {"2:0"} and "exists already" in again.said
+
+
+def test_an_experiment_is_a_job_or_an_array_whose_last_task_reports(cluster, tmp_path):
+    cluster.submit(tmp_path, "--ntasks=1", "--array=3-4", EXPERIMENT, "pictures",
+                   "--output", "drawn").wait().assert_completed()
+    assert (tmp_path / "drawn/report.md").stat().st_size
+    results = sorted((tmp_path / "drawn/arms").rglob("result.json"))
+    assert len(results) == 4
+    made = [path.stat().st_mtime_ns for path in results]
+    job = cluster.submit(tmp_path, *TWO_NODES, EXPERIMENT, "pictures", "--output", "drawn").wait()
+    job.assert_completed()
+    assert [path.stat().st_mtime_ns for path in results] == made
+    again = cluster.submit(tmp_path, EXPERIMENT, "no_such", "--output", "none").wait()
+    assert set(again.fields("ExitCode")) == {"2:0"} and not (tmp_path / "none").exists()
 
 
 def test_a_list_is_dealt_out_over_an_array(cluster, inputs, tmp_path):
