@@ -73,6 +73,8 @@ class Ahead:
     def items(self, number: int) -> Iterator[Any]:
         """Of one number; what was made for others meanwhile waits for its turn."""
         self.deal(number)
+        while number not in self.held:  # all are still at numbers that nobody waits for any more
+            self.receive(number)
         held = self.held[number]
         try:
             while True:
@@ -100,9 +102,10 @@ class Ahead:
                 self.dealt += 1
 
     def receive(self, asked: int) -> None:
-        """Take what processes have ready; where too much is held, only of the number asked for."""
+        """Take what processes have ready; where too much is held, nothing more to hold."""
+        room = self.held_bytes < HELD_BYTES
         for connection in wait([one for one, number in self.busy.items()
-                                if number == asked or self.held_bytes < HELD_BYTES]):
+                                if room or number == asked or number not in self.held]):
             try:
                 message = connection.recv_bytes()
             except (EOFError, OSError):
