@@ -49,6 +49,12 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor],
             | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
 
 
+def in_words(update: int, figures: Mapping[str, float]) -> str:
+    """A line for people."""
+    return (f"validation at update {update}: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
 def spread(image_indices: np.ndarray, at_most: int) -> np.ndarray:
     """That many of them, evenly."""
     return image_indices[

@@ -1,0 +1,45 @@
+"""torch.compile for the networks of a training run, tried before the first update."""
+import torch
+from torch import nn
+
+from swinmpi.families.family import Batch
+from swinmpi.models.diffuser import autocast
+from swinmpi.parallel.worker import Worker
+from swinmpi.storage.files import tell
+from swinmpi.training.objective import TrainingModule
+
+LONGEST_REASON = 200
+
+
+def compile_networks(module: TrainingModule, batch: Batch, precision: str, worker: Worker) -> None:
+    """From now on the networks of a module run with kernels made for them. Collective.
+
+    Weights and their names stay. Tried forwards and backwards on a batch; where that fails on one
+    rank, all go on without, and a line says why.
+    """
+    networks = [*module.model.children()]
+    for network in networks:
+        network.forward = torch.compile(network.forward)
+    reason = why_not(module, batch, precision, worker.device)
+    if not worker.any(bool(reason)):
+        return
+    for network in networks:
+        del network.forward  # the class's own is there again
+    reasons = [one for one in worker.gather([reason]) if one]
+    if worker.is_root:
+        tell(f"train.compile: the networks cannot be compiled here ({reasons[0]}); "
+             "going on without")
+
+
+def why_not(module: nn.Module, batch: Batch, precision: str, device: torch.device) -> str:
+    """Empty where a loss and its gradients could be computed."""
+    try:
+        with autocast(device, precision):
+            loss = module(batch)["loss"]
+        loss.backward()
+    except Exception as error:  # whatever compilers, drivers and torch raise
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return words[:LONGEST_REASON]
+    finally:
+        module.zero_grad(set_to_none=True)
+    return ""
