@@ -1,4 +1,6 @@
 """torch.compile for the networks of a training run, tried before the first update."""
+import logging
+
 import torch
 from torch import nn
 
@@ -17,6 +19,7 @@ def compile_networks(module: TrainingModule, batch: Batch, precision: str, worke
     Weights and their names stay. Tried forwards and backwards on a batch; where that fails on one
     rank, all go on without, and a line says why.
     """
+    logging.getLogger("torch").setLevel(logging.ERROR)  # what it says meanwhile is not for users
     networks = [*module.model.children()]
     for network in networks:
         network.forward = torch.compile(network.forward)
@@ -32,11 +35,12 @@ def compile_networks(module: TrainingModule, batch: Batch, precision: str, worke
 
 
 def why_not(module: nn.Module, batch: Batch, precision: str, device: torch.device) -> str:
-    """Empty where a loss and its gradients could be computed."""
+    """Empty where a loss and its gradients could be computed; no generator moves on."""
     try:
-        with autocast(device, precision):
-            loss = module(batch)["loss"]
-        loss.backward()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            with autocast(device, precision):
+                loss = module(batch)["loss"]
+            loss.backward()
     except Exception as error:  # whatever compilers, drivers and torch raise
         words = " ".join(f"{type(error).__name__}: {error}".split())
         return words[:LONGEST_REASON]

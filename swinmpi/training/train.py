@@ -26,8 +26,9 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import BatchSource, Prefetched, to_device
+from swinmpi.training.batches import BatchSource, Prefetched, channels_last
 from swinmpi.training.compiling import compile_networks
+from swinmpi.training.crops import crops_on
 from swinmpi.training.fitting import values_of
 from swinmpi.training.log import Averages, Log
 from swinmpi.training.objective import make_training_module
@@ -65,7 +66,7 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
             worker.on_root(log.start, trainer.update)
             with batches(trainer, pairs) as source:
                 if config.train.compile and trainer.update < config.train.updates:
-                    batch = to_device(source.batch(trainer.update, 0), worker.device)
+                    batch = channels_last(source.batch(trainer.update, 0), worker.device)
                     compile_networks(trainer.module, batch, config.parallel.precision, worker)
                 run_updates(trainer, source, pairs, folder, log, stop_requested)
     return folder.root
@@ -148,7 +149,7 @@ class Trainer:
         ranks. Collective."""
         steps, sums = self.config.train.accumulate, {}
         for micro_step in range(steps):
-            batch = to_device(source.batch(self.update, micro_step), self.worker.device)
+            batch = channels_last(source.batch(self.update, micro_step), self.worker.device)
             with self.averaging(micro_step == steps - 1):
                 with autocast(self.worker.device, self.config.parallel.precision):
                     losses = self.losses(batch)
@@ -240,8 +241,10 @@ def batches(trainer: Trainer,
             pairs: PairReader) -> AbstractContextManager[BatchSource | Prefetched]:
     """This rank's batches; made ahead where the device is not the CPU that makes them."""
     worker = trainer.worker
-    source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size)
-    return nullcontext(source) if worker.device.type == "cpu" else Prefetched(source)
+    crops = crops_on(pairs, worker.device)
+    source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size, crops)
+    return (nullcontext(source) if worker.device.type == "cpu"
+            else Prefetched(source, crops.num_threads))
 
 
 def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder,

@@ -61,7 +61,8 @@ def test_every_image_once_an_epoch_in_a_new_order(pairs):
 def test_lr_lies_under_hr_in_every_orientation(pairs):
     made, corners = source(pairs), set()
     for number in range(40):
-        lr, hr, *_ = made.sample(number)
+        batch = made.images([number])
+        lr, hr = batch.lr[0].numpy(), batch.hr[0].numpy()
         assert lr.shape == (3, 16, 16) and hr.shape == (3, 32, 32)
         assert lr.dtype == hr.dtype == np.float32 and -1 <= hr.min() < hr.max() <= 1
         shrunk = imresize_tensor(torch.from_numpy(hr[None]), scale=0.5)[0].numpy()
