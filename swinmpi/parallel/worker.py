@@ -31,11 +31,11 @@ class Worker:
         """True on all ranks when one of them says so."""
         if self.size == 1:
             return flag
-        return bool(self.mean([torch.tensor(float(flag), device=self.device)])[0])
+        return bool(self.mean([torch.tensor(float(flag))])[0])  # a GPU need not be waited for
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:
-        """Mean over the ranks of each of these scalars on the worker's device; a NaN of one
-        rank is everyone's."""
+        """Mean over the ranks of each of these scalars, all on the CPU or all on the worker's
+        device; a NaN of one rank is everyone's."""
         sums = torch.stack([value.detach().double() for value in values])
         if self.size > 1:
             dist.all_reduce(sums)

@@ -21,7 +21,7 @@ from swinmpi.families.family import (
 )
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.crops import Crops, FromFile, to_device
+from swinmpi.training.crops import Crops, FromFile, picked, to_device
 from swinmpi.training.objective import draw_times, make_drawing, noise_of
 from swinmpi.windows.shift import circular_shift
 
@@ -180,10 +180,10 @@ def oriented(images: Tensor, turns: Sequence[int]) -> Tensor:
     """Squares (B, H, H, C), each in one of the eight orientations of `orientations`."""
     if not any(turns):
         return images
-    num_images, side, _, channels = images.shape
+    num_images, side = images.shape[:2]
     table = orientations(side, images.device)[list(turns)]
     first = torch.arange(num_images, device=images.device) * side * side
-    return images.reshape(-1, channels)[first[:, None, None] + table]
+    return picked(images, first[:, None, None] + table)
 
 
 @lru_cache(maxsize=8)

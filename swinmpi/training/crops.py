@@ -94,9 +94,16 @@ class Held:
 
 def squares(images: Tensor, slots: Tensor, y: Tensor, x: Tensor, side: int) -> Tensor:
     """(N, H, W, C) -> (B, side, side, C): of image slots[i] the square at (y[i], x[i])."""
+    height, width = images.shape[1:3]
     line = torch.arange(side, device=images.device)
-    rows, cols = y[:, None] + line, x[:, None] + line
-    return images[slots[:, None, None], rows[:, :, None], cols[:, None, :]]
+    rows, cols = (slots * height + y)[:, None] + line, x[:, None] + line
+    return picked(images, rows[:, :, None] * width + cols[:, None, :])
+
+
+def picked(images: Tensor, places: Tensor) -> Tensor:
+    """(N, H, W, C) -> (*places.shape, C): the pixels at these places in all of them, row by row."""
+    flat = images.reshape(-1, images.shape[-1]).index_select(0, places.flatten())
+    return flat.view(*places.shape, -1)
 
 
 def as_bits(images: np.ndarray) -> np.ndarray:
@@ -107,4 +114,6 @@ def as_bits(images: np.ndarray) -> np.ndarray:
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     """Through page-locked memory to a GPU, which then copies without being waited for."""
     tensor = torch.from_numpy(values)
-    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+    if device.type == "cpu" or not tensor.numel():
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
