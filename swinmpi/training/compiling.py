@@ -25,6 +25,7 @@ def compile_networks(module: TrainingModule, batch: Batch, precision: str, worke
         network.forward = torch.compile(network.forward)
     reason = why_not(module, batch, precision, worker.device)
     if not worker.any(bool(reason)):
+        torch._dynamo.config.suppress_errors = True  # other shapes, later, may go on without
         return
     for network in networks:
         del network.forward  # the class's own is there again
@@ -42,8 +43,8 @@ def why_not(module: nn.Module, batch: Batch, precision: str, device: torch.devic
                 loss = module(batch)["loss"]
             loss.backward()
     except Exception as error:  # whatever compilers, drivers and torch raise
-        words = " ".join(f"{type(error).__name__}: {error}".split())
-        return words[:LONGEST_REASON]
+        said, *_ = str(error).strip().split("\n\n")  # what follows is for developers of torch
+        return " ".join(f"{type(error).__name__}: {said}".split())[:LONGEST_REASON]
     finally:
         module.zero_grad(set_to_none=True)
     return ""

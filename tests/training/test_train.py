@@ -1,6 +1,9 @@
 """Training on one process: what is configurable trains, resumes to the same bits, and
 fails in one line."""
 import math
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -254,6 +257,18 @@ def test_compiled_networks_train_alike_or_a_line_says_why_not(pairs, tmp_path, c
     headers = [load_weights(newest(tmp_path / one) / "weights.safetensors")[1]["train"]
                for one in ("plain", "compiled")]
     assert "compile" not in headers[0] and headers[1]["compile"] is True
+
+
+def test_where_no_compiler_is_found_a_line_says_so(pairs, tmp_path):
+    environ = os.environ | {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "c"),
+                            "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "swinmpi.cli.train", *as_arguments(
+            settings(pairs, tmp_path / "run", "train.updates=1", "train.compile=true"))],
+        env=environ, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "trained 1 updates" in done.stdout, done
+    assert done.stderr.startswith("swinmpi: train.compile: the networks cannot be compiled here")
+    assert "/nowhere/c++" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_finished_run_has_nothing_to_resume(pairs, tmp_path):
