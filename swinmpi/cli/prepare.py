@@ -1,11 +1,21 @@
 """swinmpi-prepare: photographs or an HR stack -> one HDF5 file of training pairs."""
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.options import config_from, make_parser, parse, run_command, works_alone
+from swinmpi.cli.options import (
+    config_from,
+    make_parser,
+    parse,
+    processes_started,
+    run_command,
+    works_alone,
+)
 from swinmpi.errors import SomeImagesFailed
+from swinmpi.parallel.launch import allowed_cpus, cores_of
+
+MOST_WORKERS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,8 +42,18 @@ def parser() -> ArgumentParser:
                     "file, an HDF5 stack or TIFF in their order")
     lr.add_argument("--lr-only", action="store_true",
                     help="write a stack of whole LR images, to test with")
+    made.add_argument("--workers", type=workers, metavar="N",
+                      help="processes that decode and cut, one image each at a time (as many as "
+                      "cores may be used and memory has room for); any number gives the same bytes")
     made.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return made
+
+
+def workers(text: str) -> int:
+    """A number of processes."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise ArgumentTypeError(f"expected a whole number from 1 to {MOST_WORKERS}, got {text!r}")
+    return int(text)
 
 
 def prepare_command(argv: Sequence[str] | None) -> None:
@@ -45,7 +65,8 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     # Imported here: torch takes seconds to import; --help must not.
     from swinmpi.training.prepare import PrepareRequest, describe, plan, run
     request = PrepareRequest(tuple(options.inputs), options.output, options.root,
-                             options.overwrite, options.frames, options.lr, options.lr_only)
+                             options.overwrite, options.frames, options.lr, options.lr_only,
+                             options.workers, usable_cores())
     made = plan(request, config)
     if options.dry_run:
         print(describe(made))
@@ -57,6 +78,11 @@ def prepare_command(argv: Sequence[str] | None) -> None:
         + (f", {summary.num_test} to test" if summary.num_test else "")))
     if summary.failed:
         raise SomeImagesFailed(f"{len(summary.failed)} images skipped: {'; '.join(summary.failed)}")
+
+
+def usable_cores() -> int:
+    """Of this process: under a launcher that started several one, as the others are of ranks."""
+    return 1 if processes_started() > 1 else cores_of(allowed_cpus())
 
 
 if __name__ == "__main__":

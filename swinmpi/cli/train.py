@@ -124,6 +124,7 @@ def train_on(world: World, config: Config, resume: bool,
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     rank, size = (0, 1) if alone else init_torch_distributed(backend, world)
     worker = Worker(rank, size, device)
+    worker.check_gpus()
     folder = run(worker.on_root(plan, config, size, resume), worker, stop_requested)
     if rank == 0:
         curves = ", log and curves" if (folder / CURVES).exists() else " and log"

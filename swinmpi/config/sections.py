@@ -176,9 +176,19 @@ class TrainConfig(Section):
     keep_last: int = Field(2, gt=0, description="saved states to keep")
     validate_every: int = Field(500, gt=0, description="updates between validations")
     validate_images: int = Field(8, gt=0, description="images sampled in a validation")
-    log_every: int = Field(50, gt=0, description="updates between lines of log.jsonl")
+    log_every: int = Field(50, gt=0, description="updates between lines of log.jsonl, "
+                           "each with the mean losses since the line before")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of first weights, crops, windows, times "
                       "and noise")
+    compile: bool = Field(False, description="have torch.compile make the networks' kernels: takes "
+                          "a minute or more at the start, for long runs on a GPU; where it cannot, "
+                          "a line says so and the run goes on without")
+
+    @property
+    def unsaid(self) -> set[str]:
+        """Settings younger than the first checkpoints, where they say nothing: left out of what is
+        kept and compared, so that older runs go on."""
+        return set() if self.compile else {"compile"}
 
 
 class OutputConfig(Section):

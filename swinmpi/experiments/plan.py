@@ -105,9 +105,13 @@ class ExperimentPlan:
     @cached_property
     def fingerprint(self) -> str:
         """Of everything that decides the results."""
-        places = {"parallel": True, "output": True, "train": {"output", "data"}}
-        runs = [[run.name, run.config.model_dump(exclude=places), run.config.parallel.precision,
-                 run.arm.sampling, run.arm.pretrain, run.arm.checkpoint] for run in self.runs]
+        places = {"parallel": True, "output": True}
+        said = [run.config.model_dump(
+            exclude=places | {"train": {"output", "data"} | run.config.train.unsaid})
+            for run in self.runs]
+        runs = [[run.name, config, run.config.parallel.precision, run.arm.sampling,
+                 run.arm.pretrain, run.arm.checkpoint]
+                for run, config in zip(self.runs, said, strict=True)]
         given = [str(Path(text).absolute()) for text in self.request.data]
         budget = self.budget.model_dump(include={"updates", "seconds", "pretrain", "test_images"})
         return fingerprint([self.experiment.kind, budget, runs, given])

@@ -21,7 +21,7 @@ from swinmpi.families.family import (
     Objective,
     Shift,
     Window,
-    cut,
+    cut_windows,
     for_windows,
     frame_windows,
     upsampled,
@@ -35,6 +35,7 @@ from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, window_span
 from swinmpi.windows.masks import border_distance_over
 from swinmpi.windows.moves import Rect
+from swinmpi.windows.places import border_distances
 
 BORDER_REACH_PX = 16
 
@@ -79,13 +80,11 @@ class Aligned:
         # The regression answers to its own loss only: the U-Net sees it, but does not bend it.
         features = torch.cat([features[:, :-channels], residual.detach()], dim=1)
         x_0 = self.x_0(batch.hr, regression.detach())
-        x_0, eps, features = (cut(image, batch.windows, grid.window_px, grid.border)
+        x_0, eps, features = (cut_windows(image, batch, grid)
                               for image in (x_0, batch.eps, features))
-        borders = torch.stack([border_channel(*spans(window, grid.window_px), grid)
-                               for windows in batch.windows for window in windows])
+        borders = border_distances(batch.places[:, 1:], grid, BORDER_REACH_PX)
         output = self.predict(q_sample(x_0, batch.t, eps, objective.schedule), batch.t, features,
-                              borders.to(batch.hr.device),
-                              for_windows(global_vector, batch))
+                              borders, for_windows(global_vector, batch))
         wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
         diffusion = objective.distance(output.float(), wanted)
         regression = functional.l1_loss(regression, batch.hr)
@@ -156,9 +155,3 @@ def border_channel(rows: range, cols: range, grid: WindowGrid,
     """How near pixels are to the border of the image, (1, len(rows), len(cols)) in 0..1; joins: as
     of AlignedCondition."""
     return border_distance_over(rows, cols, grid, BORDER_REACH_PX, joins)
-
-
-def spans(window: Window, window_px: int) -> tuple[range, range]:
-    """Rows and columns of a training window."""
-    y, x = window.origin
-    return range(y, y + window_px), range(x, x + window_px)

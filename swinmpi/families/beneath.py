@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swinmpi.diffusion.process import q_sample, target
-from swinmpi.families.family import Batch, Encoding, Family, Objective, Shift, cut
+from swinmpi.families.family import Batch, Encoding, Family, Objective, Shift, cut_windows
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import WindowGrid, source_index, whole_image_px, window_origin
 from swinmpi.windows.moves import Rect
@@ -17,8 +17,7 @@ def distance_on_windows(family: Family, batch: Batch, objective: Objective, x_0:
     """How far predictions are from what is wanted, on the windows of x_0 (B, C, H, W) and of
     `told`, each (B, F, H, W)."""
     grid = objective.grid
-    x_0, eps, *told = (cut(image, batch.windows, grid.window_px, grid.border)
-                       for image in (x_0, batch.eps, *told))
+    x_0, eps, *told = (cut_windows(image, batch, grid) for image in (x_0, batch.eps, *told))
     x_t = q_sample(x_0, batch.t, eps, objective.schedule)
     wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
     return objective.distance(family.predict(x_t, batch.t, *told).float(), wanted)

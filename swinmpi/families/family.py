@@ -21,6 +21,7 @@ from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.windows.frames import cut_at
 from swinmpi.windows.grid import WindowGrid, live_positions, window_origin
 from swinmpi.windows.moves import Rect
+from swinmpi.windows.places import cut_at_places
 from swinmpi.windows.shift import circular_shift, crop_shift
 
 Shift = tuple[int, int]
@@ -39,13 +40,19 @@ class Window:
 @dataclass
 class Batch:
     """lr (B, C, h, w), hr and eps (B, C, H, W), images in -1..1; windows per image; t (windows of
-    all images,) int64. eps is like x_0, which may have other channels than hr."""
+    all images,) int64. eps is like x_0, which may have other channels than hr. places: of all
+    windows, see `places_of`, on the device of the images; made from `windows` when absent."""
 
     lr: Tensor
     hr: Tensor
     eps: Tensor
     windows: list[list[Window]]
     t: Tensor
+    places: Tensor | None = None
+
+    def __post_init__(self):
+        if self.places is None:
+            self.places = places_of(self.windows).to(self.hr.device)
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,22 @@ def cut(images: Tensor, windows: list[list[Window]], window_px: int, border: str
     """(B, C, H, W) -> (windows of all images, C, w, w)."""
     return torch.stack([cut_at(image, *window.origin, window_px, border) for image,
                         chosen in zip(images, windows, strict=True) for window in chosen])
+
+
+def cut_windows(images: Tensor, batch: Batch, grid: WindowGrid) -> Tensor:
+    """(B, C, H, W) -> (windows of all images, C, w, w). On a GPU in one gather; on a CPU one by
+    one, because the way back of a gather adds up pixel by pixel, and in another order."""
+    if images.is_cuda:
+        return cut_at_places(images, batch.places[:, 0], batch.places[:, 1:], grid.window_px,
+                             grid.border)
+    return cut(images, batch.windows, grid.window_px, grid.border)
+
+
+def places_of(windows: Sequence[Sequence[Window]]) -> Tensor:
+    """(image, y, x) of the windows of all images, int64 (windows, 3)."""
+    places = [(number, *window.origin) for number, chosen in enumerate(windows)
+              for window in chosen]
+    return torch.tensor(places, dtype=torch.int64).view(-1, 3)
 
 
 def counts_of(batch: Batch) -> Tensor:

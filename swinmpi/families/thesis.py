@@ -19,7 +19,7 @@ from swinmpi.families.family import (
     Objective,
     Shift,
     Window,
-    cut,
+    cut_windows,
     for_windows,
     frame_windows,
     moved,
@@ -76,8 +76,8 @@ class Thesis:
         t_image = torch.stack([t[0] for t in batch.t.split([*map(len, batch.windows)])])
         x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
         wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
-        wanted, windows = (cut(moved(image, batch.windows, objective.edge), batch.windows,
-                               grid.window_px, grid.border) for image in (wanted, x_t))
+        wanted, windows = (cut_windows(moved(image, batch.windows, objective.edge), batch, grid)
+                           for image in (wanted, x_t))
         told = self.told(batch, x_t, grid)
         output = self.predict(windows, for_windows(t_image, batch), *told)
         loss = objective.distance(output.float(), wanted)

@@ -1,4 +1,5 @@
 """The ranks that train together, and what they share besides gradients (torch.distributed)."""
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from swinmpi.errors import SwinmpiError
+from swinmpi.errors import LaunchError, SwinmpiError
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Worker:
 
     def any(self, flag: bool) -> bool:
         """True on all ranks when one of them says so."""
-        return bool(self.mean([torch.tensor(float(flag), device=self.device)])[0])
+        if self.size == 1:
+            return flag
+        return bool(self.mean([torch.tensor(float(flag))])[0])  # a GPU need not be waited for
 
     def mean(self, values: Sequence[Tensor]) -> list[float]:
-        """Mean over the ranks of each of these scalars on the worker's device; a NaN of one
-        rank is everyone's."""
+        """Mean over the ranks of each of these scalars, all on the CPU or all on the worker's
+        device; a NaN of one rank is everyone's."""
         sums = torch.stack([value.detach().double() for value in values])
         if self.size > 1:
             dist.all_reduce(sums)
@@ -72,10 +75,39 @@ class Worker:
         if not self.is_root:
             action(*arguments)
 
+    def check_gpus(self) -> None:
+        """LaunchError on all ranks where two of them have the same GPU, which NCCL would refuse
+        in the middle of the first update."""
+        shared = same_gpu(self.gather([(socket.gethostname(), gpu_uuid(self.device))]))
+        if shared:
+            raise self.told_once(LaunchError(shared))
+
     def told_once(self, error: SwinmpiError) -> SwinmpiError:
         """An error that all ranks raise together, marked so that rank 0 alone prints it."""
         error.echo = not self.is_root
         return error
+
+
+def same_gpu(places: Sequence[tuple[str, str]]) -> str:
+    """Which ranks have the same GPU, and what to do; empty where none have. places: (host, UUID of
+    the GPU, empty without one) by rank."""
+    ranks: dict[str, list[int]] = {}
+    for rank, (_, uuid) in enumerate(places):
+        ranks.setdefault(uuid, []).append(rank)
+    for uuid, sharing in ranks.items():
+        if uuid and len(sharing) > 1:
+            return (f"ranks {' and '.join(map(str, sharing))} have one GPU, {uuid} on "
+                    f"{places[sharing[0]][0]}: expected one for each rank, NCCL joins no others; "
+                    "start one rank for each GPU, ask for more GPUs, or set parallel.device=cpu")
+    return ""
+
+
+def gpu_uuid(device: torch.device) -> str:
+    """Of the GPU itself, whatever number it has in this process; empty where there is none, or this
+    version of torch does not tell."""
+    if device.type != "cuda":
+        return ""
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
 def leave_torch_distributed() -> None:

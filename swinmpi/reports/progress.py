@@ -28,6 +28,13 @@ class Progress:
             self.logged = time.monotonic()
             print(self.line(note), flush=True)
 
+    def say(self, text: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        if self.bar is not None:
+            self.bar.write(text)
+        elif self.enabled:
+            print(text, flush=True)
+
     def line(self, note: str = "") -> str:
         elapsed = time.monotonic() - self.began
         rate = (self.done - self.first) / elapsed if elapsed > 0 else 0.0

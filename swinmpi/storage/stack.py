@@ -223,6 +223,12 @@ class Stack:
                                "put it back and start again, finished images are kept, or start "
                                "afresh with another --output")
 
+    def open_again(self) -> None:
+        """After `close`, in a process that was forked. SwinmpiError where the file was changed."""
+        self.file = open_file(self.address.path)
+        self.dataset = self.file[self.address.dataset]
+        self._check_unchanged()
+
     def close(self) -> None:
         self.file.close()
 

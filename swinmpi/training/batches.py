@@ -1,44 +1,74 @@
 """Training batches as a pure function of (seed, update): nothing to save, nothing
 to replay on resume."""
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from swinmpi.config import Config
-from swinmpi.families.family import Batch, Drawing, Family, Shift, drawn_shift
+from swinmpi.families.family import (
+    Batch,
+    Drawing,
+    Family,
+    Shift,
+    Window,
+    drawn_shift,
+    places_of,
+)
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.objective import draw_times, make_drawing, noise_like_x_0
+from swinmpi.training.crops import Crops, FromFile, picked, to_device
+from swinmpi.training.objective import draw_times, make_drawing, noise_of
 from swinmpi.windows.shift import circular_shift
 
 ORDER_STREAM, IMAGE_STREAM, VALIDATE_STREAM, SHIFT_STREAM = range(4)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn for one training image: its crop's corner (y, x) in LR px, one of eight
+    orientations, windows and their times; rng draws its noise next."""
+
+    image_index: int
+    corner: tuple[int, int]
+    turn: int
+    windows: list[Window]
+    t: np.ndarray
+    rng: np.random.Generator
+
+
 class BatchSource:
     """This rank's part of every batch. Image j of update u is the same whatever
-    the number of ranks."""
+    the number of ranks.
 
-    def __init__(self, config: Config, family: Family, pairs: PairReader, rank: int, size: int):
+    What is drawn is drawn here, image by image; all that has as many numbers as pixels is made on
+    the device of `crops` for a batch at once.
+    """
+
+    def __init__(self, config: Config, family: Family, pairs: PairReader, rank: int, size: int,
+                 crops: Crops | None = None):
+        """crops: of these pairs; by default read from the file, for the CPU."""
         self.config, self.family, self.pairs, self.rank = config, family, pairs, rank
+        self.crops = FromFile(pairs, torch.device("cpu")) if crops is None else crops
         self.drawing = make_drawing(config, family)
         self.total, self.size = config.train.batch_images, size
         self.per_step = self.total // (size * config.train.accumulate)
 
     def batch(self, update: int, micro_step: int) -> Batch:
         """What this rank computes in micro step 0..accumulate-1 of an update."""
-        first = (micro_step * self.size + self.rank) * self.per_step
-        return self.join([self.sample(update * self.total + first + i)
-                          for i in range(self.per_step)])
+        first = update * self.total + (micro_step * self.size + self.rank) * self.per_step
+        return self.images(range(first, first + self.per_step))
 
-    def sample(self, number: int) -> tuple:
-        """The number-th image of the whole run: crop, orientation, windows, times and noise."""
-        return self.draw(self.image_index(number),
-                         keyed_rng(self.config.train.seed, number, IMAGE_STREAM),
-                         replace(self.drawing, shift=self.shift_of(number)))
+    def images(self, numbers: Sequence[int]) -> Batch:
+        """Of these numbers in the whole run: crops, orientations, windows, times and noise."""
+        return self.made([
+            self.draw(self.image_index(number),
+                      keyed_rng(self.config.train.seed, number, IMAGE_STREAM),
+                      replace(self.drawing, shift=self.shift_of(number))) for number in numbers])
 
     def shift_of(self, number: int) -> Shift | None:
         """The shift of the number-th image where something else than its own draws decides it."""
@@ -55,20 +85,34 @@ class BatchSource:
     def validation_batch(self, image_index: int) -> Batch:
         """One image of the validation split, cut and made noisy in the same way every time."""
         rng = keyed_rng(self.config.train.seed, image_index, VALIDATE_STREAM)
-        return self.join([self.draw(image_index, rng, self.drawing)])
+        return self.made([self.draw(image_index, rng, self.drawing)])
 
-    def draw(self, image_index: int, rng: np.random.Generator, drawing: Drawing) -> tuple:
-        config, lr_px = self.config, self.config.train.crop_px // self.config.model.scale
-        room = self.pairs.size_px // self.config.model.scale - lr_px
+    def draw(self, image_index: int, rng: np.random.Generator, drawing: Drawing) -> Drawn:
+        config, lr_px = self.config, self.lr_px
+        room = self.pairs.size_px // config.model.scale - lr_px
         y, x = (int(v) for v in rng.integers(0, room, size=2, endpoint=True))
-        hr, lr = self.pairs.read_crop(image_index, y, x, lr_px)
         turn = int(rng.integers(8)) if config.train.augment else 0
-        hr, lr = (orient(to_unit(image, self.pairs.value_max), turn) for image in (hr, lr))
         windows = self.family.draw(drawing, rng)
         t = draw_times(self.family, len(windows), config.diffusion.steps, rng,
                        config.train.first_t)
-        eps = noise_like_x_0(self.family, self.drawing.grid, rng)
-        return lr, hr, eps, windows, t
+        return Drawn(image_index, (y, x), turn, windows, t, rng)
+
+    def made(self, drawn: Sequence[Drawn]) -> Batch:
+        """The batch that was drawn, on the device."""
+        device, highest = self.crops.device, self.pairs.value_max
+        stored = self.crops.cut([one.image_index for one in drawn],
+                                [one.corner for one in drawn], self.lr_px)
+        turns = [one.turn for one in drawn]
+        hr, lr = (to_unit(oriented(image, turns), highest) for image in stored)
+        eps = noise_of(self.family, self.drawing.grid, [one.rng for one in drawn], device)
+        windows = [one.windows for one in drawn]
+        t = to_device(np.concatenate([one.t for one in drawn]), device)
+        return Batch(lr, hr, eps, windows, t, to_device(places_of(windows).numpy(), device))
+
+    @property
+    def lr_px(self) -> int:
+        """Side of the LR crops."""
+        return self.config.train.crop_px // self.config.model.scale
 
     def image_index(self, number: int) -> int:
         """Every image once per epoch, in an order of its own."""
@@ -76,37 +120,38 @@ class BatchSource:
         epoch, place = divmod(number, len(indices))
         return int(indices[epoch_order(self.config.train.seed, epoch, len(indices))[place]])
 
-    def join(self, samples: list[tuple]) -> Batch:
-        lr, hr, eps, windows, t = zip(*samples, strict=True)
-        stack = lambda arrays: torch.from_numpy(np.stack(arrays))  # noqa: E731
-        return Batch(stack(lr), stack(hr), stack(eps), list(windows),
-                     torch.from_numpy(np.concatenate(t)))
-
 
 class Prefetched:
-    """A BatchSource whose next batch is made by a thread while the device computes on the last.
+    """A BatchSource whose next batches are made by threads while the device computes on the last.
     Use as a context manager."""
 
-    def __init__(self, source: BatchSource):
-        self.source, self.thread = source, ThreadPoolExecutor(max_workers=1)
+    def __init__(self, source: BatchSource, num_threads: int = 1):
+        """Each thread is a batch ahead: one is enough where the device has all that it needs."""
+        device = source.crops.device
+        self.source, self.num_threads = source, num_threads
+        # Every thread starts with the first GPU, which may be another rank's.
+        self.threads = ThreadPoolExecutor(num_threads, initializer=(
+            partial(torch.cuda.set_device, device) if device.type == "cuda" else None))
         self.ordered: dict[tuple[int, int], Future[Batch]] = {}
 
     def batch(self, update: int, micro_step: int) -> Batch:
-        """As BatchSource, in memory that a GPU copies from without waiting."""
-        made = self.ordered.pop((update, micro_step), None) or self.order(update, micro_step)
-        last = micro_step + 1 == self.source.config.train.accumulate
-        following = (update + 1, 0) if last else (update, micro_step + 1)
-        self.ordered = {following: self.order(*following)}
-        return made.result()
+        """As BatchSource."""
+        wanted, place = {}, (update, micro_step)
+        for _ in range(1 + self.num_threads):
+            wanted[place] = self.ordered.pop(place, None) or self.order(*place)
+            last = place[1] + 1 == self.source.config.train.accumulate
+            place = (place[0] + 1, 0) if last else (place[0], place[1] + 1)
+        self.ordered = wanted
+        return self.ordered.pop((update, micro_step)).result()
 
     def order(self, update: int, micro_step: int) -> Future[Batch]:
-        return self.thread.submit(lambda: pinned(self.source.batch(update, micro_step)))
+        return self.threads.submit(self.source.batch, update, micro_step)
 
     def __enter__(self) -> "Prefetched":
         return self
 
     def __exit__(self, *error) -> None:
-        self.thread.shutdown(cancel_futures=True)
+        self.threads.shutdown(cancel_futures=True)
 
 
 @lru_cache(maxsize=2)
@@ -120,30 +165,40 @@ def keyed_rng(seed: int, number: int, stream: int) -> np.random.Generator:
     return generator((seed, 0), (0, number, stream, 0))
 
 
-def to_unit(image: np.ndarray, value_max: float) -> np.ndarray:
-    """(H, W, C) of 0..value_max -> float32 (C, H, W) in -1..1."""
-    return (np.ascontiguousarray(np.moveaxis(image, -1, 0), dtype=np.float32)
-            * np.float32(2 / value_max) - np.float32(1))
+def to_unit(images: Tensor, value_max: float) -> Tensor:
+    """(..., H, W, C) of 0..value_max, of 16 bit as int16 of the same bits -> float32 (..., C, H, W)
+    in -1..1."""
+    if images.dtype == torch.int16:
+        images = images.int() & 0xFFFF
+    unit = images.float().mul_(float(np.float32(2 / value_max))).sub_(1)
+    if unit.shape[-1] == 1:  # of grey images nothing is interleaved
+        return unit.squeeze(-1).unsqueeze(-3)
+    return unit.movedim(-1, -3)
 
 
-def orient(image: np.ndarray, turn: int) -> np.ndarray:
-    """One of the eight flips and quarter turns of a square (C, H, W) image."""
-    image = np.rot90(image, turn % 4, axes=(1, 2))
-    return np.ascontiguousarray(image[:, :, ::-1] if turn >= 4 else image)
+def oriented(images: Tensor, turns: Sequence[int]) -> Tensor:
+    """Squares (B, H, H, C), each in one of the eight orientations of `orientations`."""
+    if not any(turns):
+        return images
+    num_images, side = images.shape[:2]
+    table = orientations(side, images.device)[list(turns)]
+    first = torch.arange(num_images, device=images.device) * side * side
+    return picked(images, first[:, None, None] + table)
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Images in channels_last where they will be convolved."""
-    def move(image: Tensor) -> Tensor:
-        return image.to(device, non_blocking=True, memory_format=torch.channels_last)
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def orientations(side: int, device: torch.device) -> Tensor:
+    """Which pixel of a square comes where, int64 (8, side, side): quarter turns, from 4 on also
+    mirrored. Kept between calls: do not write to it."""
+    pixels = np.arange(side * side).reshape(side, side)
+    turned = [np.rot90(pixels, turn) for turn in range(4)]
+    return torch.from_numpy(np.stack([*turned, *(one[:, ::-1] for one in turned)])).to(device)
 
-    return Batch(move(batch.lr), move(batch.hr), move(batch.eps), batch.windows,
-                 batch.t.to(device, non_blocking=True))
 
-
-def pinned(batch: Batch) -> Batch:
-    """Page-locked where there is a GPU."""
-    if not torch.cuda.is_available():
-        return batch
-    lr, hr, eps, t = (part.pin_memory() for part in (batch.lr, batch.hr, batch.eps, batch.t))
-    return Batch(lr, hr, eps, batch.windows, t)
+def channels_last(batch: Batch, device: torch.device) -> Batch:
+    """On the device, images as they will be convolved."""
+    lr, hr, eps = (image.to(device, non_blocking=True, memory_format=torch.channels_last)
+                   for image in (batch.lr, batch.hr, batch.eps))
+    return Batch(lr, hr, eps, batch.windows, batch.t.to(device, non_blocking=True),
+                 batch.places.to(device, non_blocking=True))

@@ -2,6 +2,7 @@
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from swinmpi.errors import OutputError, SwinmpiError
@@ -11,9 +12,28 @@ from swinmpi.storage.files import write_atomically
 CURVES = "curves.png"
 
 
+@dataclass
+class Averages:
+    """Losses of `count` updates, summed: those since the last line of the log. A saved state holds
+    them, so that a run that goes on writes the line of one that was never stopped."""
+
+    count: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        """Of one more update."""
+        self.count += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def means(self) -> dict[str, float]:
+        """By name; of no update none."""
+        return {name: value / self.count for name, value in self.sums.items()}
+
+
 class Log:
-    """One JSON object per line: losses with learning rate, seconds of the whole run and
-    images/s, or figures.
+    """One JSON object per line: losses, the mean of all updates since the line before, with
+    learning rate, seconds of the whole run and images/s, or figures.
 
     One process uses it. A run that goes on from an earlier update drops the lines after it: it
     will write them again.

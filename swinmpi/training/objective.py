@@ -1,5 +1,8 @@
 """What training minimises (thesis algorithm 2.1): a family's losses, as one module for DDP."""
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from swinmpi.config import Config
@@ -60,6 +63,27 @@ def draw_times(family: Family, num_windows: int, num_times: int, rng: np.random.
         return np.empty(0, np.int64)
     drawn = rng.integers(first, num_times, size=num_windows if family.time_per_window else 1)
     return np.broadcast_to(drawn, num_windows).copy()
+
+
+def noise_of(family: Family, grid: WindowGrid, rngs: Sequence[np.random.Generator],
+             device: torch.device) -> Tensor:
+    """eps of training crops, each by a generator of its own: float32 (n, x_channels, h, w).
+
+    On a CPU by these themselves; elsewhere by the device's, started by them: other numbers, as
+    little dependent on ranks and batches.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.stack([noise_like_x_0(family, grid, rng) for rng in rngs]))
+    return drawn_there((family.x_channels, grid.height_px, grid.width_px), rngs, device)
+
+
+def drawn_there(shape: Sequence[int], rngs: Sequence[np.random.Generator],
+                device: torch.device) -> Tensor:
+    """N(0, 1) by the device's generator, float32 (n, *shape)."""
+    eps, there = torch.empty(len(rngs), *shape, device=device), torch.Generator(device)
+    for part, rng in zip(eps, rngs, strict=True):
+        part.normal_(generator=there.manual_seed(int(rng.integers(2**63))))
+    return eps
 
 
 def noise_like_x_0(family: Family, grid: WindowGrid, rng: np.random.Generator) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Photographs or an HR stack -> one HDF5 file of (HR, LR) training pairs.
 
-Sources one at a time -> crops, keyed by (seed, image index) -> PSF, MATLAB's imresize, noise ->
-PairWriter.
+Sources -> crops, keyed by (seed, image index) -> PSF, MATLAB's imresize, noise, all of one image in
+one process -> PairWriter, in the order of the sources.
 """
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -21,9 +21,12 @@ from swinmpi.storage.metadata.frames import View, check_frames
 from swinmpi.storage.pair_writing import LrWriter, PairWriter, check_output
 from swinmpi.storage.pairs import TEST, TRAIN, VALIDATE
 from swinmpi.storage.pictures.listing import MOST_NAMED, named
+from swinmpi.storage.stack import memory_bytes
 from swinmpi.training.preparation.cutting import cut_crops
 from swinmpi.training.preparation.decoding import (
+    Decoded,
     ImageUnusable,
+    Pair,
     Summary,
     converted,
     crop_limit,
@@ -35,6 +38,7 @@ from swinmpi.training.preparation.foreseen import foreseen
 from swinmpi.training.preparation.lr_stacks import write_lr
 from swinmpi.training.preparation.own_pairs import check_own_lr, cut_pairs
 from swinmpi.training.preparation.pairing import with_own_lr
+from swinmpi.training.preparation.processes import spread
 from swinmpi.training.preparation.sources import Reading, Source, find_sources, in_words, left_out
 from swinmpi.training.preparation.splits import assign_splits
 from swinmpi.training.preparation.values import CommonValues
@@ -44,7 +48,8 @@ from swinmpi.training.preparation.values import CommonValues
 class PrepareRequest:
     """What to read and write. sources: folders, pictures, .tsv lists whose paths start at `root`,
     HDF5 addresses, of which only `frames` are taken. lr: where the LR images are, if they are not
-    to be made; lr_only: a stack of whole LR images instead of pairs."""
+    to be made; lr_only: a stack of whole LR images instead of pairs; workers: processes that decode
+    and cut, at most one for each image."""
 
     sources: tuple[str, ...]
     output: Path
@@ -53,12 +58,15 @@ class PrepareRequest:
     frames: str | None = None
     lr: str | None = None
     lr_only: bool = False
+    workers: int | None = None
+    cores: int = 1
 
 
 @dataclass(frozen=True)
 class PreparePlan:
     """A request that can be done, as far as can be told without decoding an image. skipped: which
-    images will not be used, and why; dtype: of the first image."""
+    images will not be used, and why; dtype: of the first image; num_workers: processes, each of
+    which holds `image_bytes` at most, about."""
 
     request: PrepareRequest
     config: DataConfig
@@ -68,6 +76,8 @@ class PreparePlan:
     skipped: tuple[str, ...]
     dtype: np.dtype
     num_test: int = 0
+    num_workers: int = 1
+    image_bytes: int = 0
 
     @property
     def most_bytes(self) -> int:
@@ -85,13 +95,21 @@ def plan(request: PrepareRequest, config: DataConfig) -> PreparePlan:
     with ExitStack() as opened:
         sources = validated_sources(request, config, opened)
         words = in_words(sources)
-        skipped, dtype = foreseen(sources, config, request.lr_only)
-    if len(skipped) == len(sources):
+        told = foreseen(sources, config, request.lr_only)
+    if len(told.skipped) == len(sources):
         raise StackError(f"none of the {len(sources)} images could be used; the first: "
-                         f"{skipped[0]}")
+                         f"{told.skipped[0]}")
     return PreparePlan(request, config, sum(source.split == VALIDATE for source in sources),
                        sum(crop_limit(config, source.split) for source in sources), words,
-                       tuple(skipped), dtype, sum(source.split == TEST for source in sources))
+                       told.skipped, told.dtype, sum(source.split == TEST for source in sources),
+                       workers_for(request, len(sources), told.image_bytes), told.image_bytes)
+
+
+def workers_for(request: PrepareRequest, num_images: int, image_bytes: int) -> int:
+    """As many as asked for, else as cores, as far as half of the memory has room for their images;
+    never more than images."""
+    room = memory_bytes() // 2 // max(1, image_bytes)
+    return min(num_images, request.workers or max(1, min(request.cores, room)))
 
 
 def describe(plan: PreparePlan) -> str:
@@ -103,9 +121,11 @@ def describe(plan: PreparePlan) -> str:
     skipped = [f"skipped  {len(plan.skipped)} of them: {'; '.join(plan.skipped[:MOST_NAMED])}"
                + f"; and {len(plan.skipped) - MOST_NAMED} more" * (len(plan.skipped) > MOST_NAMED)
                ] * bool(plan.skipped)
+    workers = (f"workers  {plan.num_workers}, each with one image at a time: at most about "
+               f"{plan.num_workers * plan.image_bytes / 2**20:.0f} MiB of images")
     if request.lr_only:
         return "\n".join([
-            f"input    {' '.join(request.sources)}: {plan.words}", *skipped, *degraded,
+            f"input    {' '.join(request.sources)}: {plan.words}", *skipped, *degraded, workers,
             f"output   {request.output}: their LR images, {config.scale:g} times smaller, "
             f"{config.kernel}"])
     range_words = ("0 to 255, of 8 bit" if plan.dtype == np.uint8 else
@@ -118,6 +138,7 @@ def describe(plan: PreparePlan) -> str:
         f"{lr_size_px(config)} px, {config.channels} channels, {config.kernel}, seed {config.seed}",
         *degraded,
         f"range    {range_words}",
+        workers,
         f"output   {request.output}: at most {plan.most_bytes / 2**20:.0f} MiB"])
 
 
@@ -141,12 +162,12 @@ def run(plan: PreparePlan) -> Summary:
                       "data_config": recorded(config), "creator": f"swinmpi {__version__}",
                       **{name: list(both) for name, both in config.degradation.items()}}
         if request.lr_only:
-            return write_lr(sources, config, opened.enter_context(
-                LrWriter(request.output, attributes, request.overwrite)))
+            writer = opened.enter_context(LrWriter(request.output, attributes, request.overwrite))
+            return write_lr(sources, config, writer, plan.num_workers)
         if request.lr is not None:
             attributes["kernel"] = "own LR images"
         writer = opened.enter_context(PairWriter(request.output, attributes, request.overwrite))
-        return write_pairs(sources, config, writer)
+        return write_pairs(sources, config, writer, plan.num_workers)
 
 
 def recorded(config: DataConfig) -> str:
@@ -158,17 +179,21 @@ def recorded(config: DataConfig) -> str:
     return config.model_dump_json(exclude=unsaid)
 
 
-def write_pairs(sources: Sequence[Source], config: DataConfig,
-                writer: PairWriter) -> Summary:
-    """Decode, cut, degrade and append; an image that cannot be used is named and skipped."""
+def write_pairs(sources: Sequence[Source], config: DataConfig, writer: PairWriter,
+                num_workers: int) -> Summary:
+    """Append the pairs of every image; one that cannot be used is named and skipped."""
     counts, failed = {TRAIN: 0, VALIDATE: 0, TEST: 0}, []
     values = CommonValues(sources, config.channels, config.no_data_values)
-    with Progress(len(sources), "images") as progress:
+    work = partial(pairs_of, sources, config, values)
+    with (spread(work, sources, num_workers, values, writer) as made_of,
+          Progress(len(sources), "images") as progress):
         for image_index, source in enumerate(sources):
             try:
-                photograph = to_photograph(converted(source, values))
-                cut = cut_crops if source.lr is None else partial(cut_pairs, values=values)
-                for hr, lr, drawn in cut(photograph, source, config, image_index):
+                for made in made_of(image_index):
+                    if isinstance(made, Decoded):
+                        values.tell_unlike(made.name, made.kind)
+                        continue
+                    hr, lr, drawn = made
                     writer.append(hr, lr, source.split, source.name, drawn)
                     counts[source.split] += 1
             except ImageUnusable as reason:
@@ -182,6 +207,15 @@ def write_pairs(sources: Sequence[Source], config: DataConfig,
     for remark in values.survey.remarks:
         say(f"warning: {remark}")
     return Summary(counts[TRAIN], counts[VALIDATE], tuple(failed), counts[TEST])
+
+
+def pairs_of(sources: Sequence[Source], config: DataConfig, values: CommonValues,
+             image_index: int) -> Iterator[Decoded | Pair]:
+    """One image decoded, cut and degraded; ImageUnusable where it cannot be."""
+    source = sources[image_index]
+    photograph = to_photograph((yield from converted(source, values)))
+    cut = cut_crops if source.lr is None else partial(cut_pairs, values=values)
+    yield from cut(photograph, source, config, image_index)
 
 
 def validated_sources(request: PrepareRequest, config: DataConfig, opened: ExitStack,

@@ -1,5 +1,6 @@
 """Before the first update: whatever can be wrong with a training run, and encoders that
 were trained alone."""
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.files import tell
+from swinmpi.training.log import Averages
 from swinmpi.windows.shift import max_shift_of
 
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
@@ -142,6 +144,7 @@ def check_state(config: Config, path: Path) -> dict:
     with fitting_state(path):
         state = load_state(path)
         checked_progress(state)
+        checked_averages(state)
         load_moments(OPTIMIZERS[config.train.optimizer](trainable), state["optimizer"]["state"])
         torch.amp.GradScaler("cpu", enabled=config.parallel.precision == "fp16").load_state_dict(
             state["scaler"])
@@ -168,6 +171,18 @@ def checked_progress(state: Mapping) -> tuple[int, float]:
         raise ValueError("expected a number of updates and a loss, "
                          f"got {update!r:.40} and {best!r:.40}")
     return update, best
+
+
+def checked_averages(state: Mapping) -> Averages:
+    """Of a training state; none in those of versions that logged single updates. TypeError or
+    ValueError where they are none."""
+    saved = state.get("losses", {"count": 0, "sums": {}})
+    count, sums = saved["count"], saved["sums"]
+    named = all(type(name) is str and type(value) is float and math.isfinite(value)
+                for name, value in sums.items())
+    if type(count) is not int or count < 0 or not named or bool(sums) != bool(count):
+        raise ValueError(f"expected sums of losses, got {saved!r:.80}")
+    return Averages(count, dict(sums))
 
 
 def load_moments(optimizer: Optimizer, moments: Mapping[int, Mapping[str, Tensor]]) -> None:

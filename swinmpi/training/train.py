@@ -3,6 +3,7 @@ resumable at any moment."""
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -25,15 +26,18 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import BatchSource, Prefetched, to_device
+from swinmpi.training.batches import BatchSource, Prefetched, channels_last
+from swinmpi.training.compiling import compile_networks
+from swinmpi.training.crops import crops_on
 from swinmpi.training.fitting import values_of
-from swinmpi.training.log import Log
+from swinmpi.training.log import Averages, Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
 from swinmpi.training.preparation.values import detail_of
 from swinmpi.training.setup import (
     OPTIMIZERS,
     check_same_run,
+    checked_averages,
     checked_progress,
     fitting_state,
     freeze,
@@ -41,7 +45,7 @@ from swinmpi.training.setup import (
     load_moments,
     start_folder,
 )
-from swinmpi.training.validation import validate
+from swinmpi.training.validation import in_words, validate
 
 
 def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) -> Path:
@@ -61,6 +65,9 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
             log = Log(folder.root, config.train.batch_images)
             worker.on_root(log.start, trainer.update)
             with batches(trainer, pairs) as source:
+                if config.train.compile and trainer.update < config.train.updates:
+                    batch = channels_last(source.batch(trainer.update, 0), worker.device)
+                    compile_networks(trainer.module, batch, config.parallel.precision, worker)
                 run_updates(trainer, source, pairs, folder, log, stop_requested)
     return folder.root
 
@@ -71,13 +78,17 @@ def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: Pai
     settings, worker = trainer.config.train, trainer.worker
     with Progress(settings.updates, "updates", trainer.update, enabled=worker.is_root) as progress:
         while trainer.update < settings.updates:
-            losses = trainer.step(source)
+            trainer.averages.add(trainer.step(source))
+            losses = trainer.averages.means()
             progress.advance(note=f"loss {losses['loss']:.4f}")
             if trainer.is_due(settings.log_every):
                 worker.on_root(log.add_losses, trainer.update, trainer.learning_rate, losses)
+                trainer.averages = Averages()
             if trainer.is_due(settings.validate_every):
                 figures = validate(trainer.config, worker, trainer.ema.tensors, pairs)
                 worker.on_root(keep_figures, figures, trainer, folder, log)
+                if figures:
+                    progress.say(in_words(trainer.update, figures))
             stopping = worker.any(stop_requested())
             if stopping or trainer.is_due(settings.checkpoint_every):
                 worker.on_root(trainer.save, folder)
@@ -101,14 +112,14 @@ class Trainer:
                          else torch.contiguous_format)
         module = make_training_module(config).to(worker.device, memory_format=memory_format)
         self.family, self.model = module.family, module.model
-        self.losses: nn.Module = module
+        self.module, self.losses = module, module
         set_fused_attention(self.model, config.parallel.fused_attention)
         if config.train.encoder_checkpoint is not None and newest is None:
             worker.root_first(load_encoder, self.model.encoder, config.train.encoder_checkpoint)
         if config.train.freeze_encoder:
             freeze(self.model.encoder)
         if worker.size > 1:
-            self.losses = DistributedDataParallel(module, gradient_as_bucket_view=True)
+            self.losses: nn.Module = DistributedDataParallel(module, gradient_as_bucket_view=True)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         optimizer = OPTIMIZERS[config.train.optimizer]
         self.optimizer = optimizer(trainable, lr=config.train.learning_rate)
@@ -116,7 +127,7 @@ class Trainer:
                        config.train.ema_start)
         self.scaler = torch.amp.GradScaler(worker.device.type,
                                            enabled=config.parallel.precision == "fp16")
-        self.update, self.best, self.values = 0, math.inf, {}
+        self.update, self.best, self.values, self.averages = 0, math.inf, {}, Averages()
         if newest is not None:
             worker.root_first(self.load, newest)
 
@@ -138,7 +149,7 @@ class Trainer:
         ranks. Collective."""
         steps, sums = self.config.train.accumulate, {}
         for micro_step in range(steps):
-            batch = to_device(source.batch(self.update, micro_step), self.worker.device)
+            batch = channels_last(source.batch(self.update, micro_step), self.worker.device)
             with self.averaging(micro_step == steps - 1):
                 with autocast(self.worker.device, self.config.parallel.precision):
                     losses = self.losses(batch)
@@ -181,14 +192,16 @@ class Trainer:
 
     def header(self) -> dict:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
-        sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"})
+        sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"},
+                                          exclude={"train": self.config.train.unsaid})
         return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target,
                 **self.values, **sections}
 
     def save(self, folder: CheckpointFolder) -> None:
         """Not collective: one rank writes."""
-        state = {"update": self.update, "best": self.best, "optimizer": self.optimizer.state_dict(),
-                 "scaler": self.scaler.state_dict(), "torch_rng": torch.get_rng_state()}
+        state = {"update": self.update, "best": self.best, "losses": asdict(self.averages),
+                 "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+                 "torch_rng": torch.get_rng_state()}
         folder.save(self.update, self.model.state_dict(), self.ema.tensors, state, self.header())
 
     def load(self, path: Path) -> None:
@@ -202,6 +215,7 @@ class Trainer:
         with fitting_state(path):
             state = load_state(path)
             self.update, self.best = checked_progress(state)
+            self.averages = checked_averages(state)
             load_moments(self.optimizer, state["optimizer"]["state"])
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["torch_rng"])
@@ -227,8 +241,10 @@ def batches(trainer: Trainer,
             pairs: PairReader) -> AbstractContextManager[BatchSource | Prefetched]:
     """This rank's batches; made ahead where the device is not the CPU that makes them."""
     worker = trainer.worker
-    source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size)
-    return nullcontext(source) if worker.device.type == "cpu" else Prefetched(source)
+    crops = crops_on(pairs, worker.device)
+    source = BatchSource(trainer.config, trainer.family, pairs, worker.rank, worker.size, crops)
+    return (nullcontext(source) if worker.device.type == "cpu"
+            else Prefetched(source, crops.num_threads))
 
 
 def keep_figures(figures: Mapping[str, float], trainer: Trainer, folder: CheckpointFolder,

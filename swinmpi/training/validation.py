@@ -15,7 +15,8 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.worker import Worker
 from swinmpi.sampling.superresolve import make_resolver
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import BatchSource, to_device, to_unit
+from swinmpi.training.batches import BatchSource, channels_last, to_unit
+from swinmpi.training.crops import as_bits
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.setup import freeze
 
@@ -41,12 +42,19 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor],
     chosen = spread(split, config.train.validate_images)
     answer = make_answer(config, module.family, worker.device)
     rows = worker.gather(
-        [figures(*(to_unit(image, pairs.value_max) for image in pairs.read_pair(i)), int(i), answer)
+        [figures(*(to_unit(torch.from_numpy(as_bits(image)), pairs.value_max).contiguous()
+                   for image in pairs.read_pair(i)), int(i), answer)
          for i in share(chosen, worker)])
     if not rows:
         return {}
     return ({"loss_validation": float(np.mean(losses))}
             | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+
+
+def in_words(update: int, figures: Mapping[str, float]) -> str:
+    """A line for people."""
+    return (f"validation at update {update}: "
+            + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
 
 
 def spread(image_indices: np.ndarray, at_most: int) -> np.ndarray:
@@ -62,7 +70,7 @@ def share(image_indices: np.ndarray, worker: Worker) -> np.ndarray:
 
 @torch.inference_mode()
 def loss(module: nn.Module, batch: Batch, device: torch.device) -> float:
-    return module(to_device(batch, device))["loss"].item()
+    return module(channels_last(batch, device))["loss"].item()
 
 
 def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
@@ -81,11 +89,10 @@ def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
 
 
 @torch.inference_mode()
-def figures(hr: np.ndarray, lr: np.ndarray, image_index: int, answer: Answer) -> dict[str, float]:
+def figures(hr: Tensor, lr: Tensor, image_index: int, answer: Answer) -> dict[str, float]:
     """psnr_* and ssim_* of one image, all in -1..1."""
-    lr = torch.from_numpy(lr)
     images = {"bicubic": imresize_tensor(lr[None], size=hr.shape[-2:])[0]} | answer(lr, image_index)
-    truth, row = np.moveaxis(hr, 0, -1), {}
+    truth, row = np.moveaxis(hr.numpy(), 0, -1), {}
     for name, image in images.items():
         image = np.moveaxis(image.clamp(-1, 1).numpy(), 0, -1)
         row |= {f"psnr_{name}": psnr(image, truth, 2.0), f"ssim_{name}": ssim(image, truth, 2.0)}

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from swinmpi.diffusion.process import q_sample, v_target
-from swinmpi.families.aligned import BORDER_REACH_PX, AlignedCondition, border_channel, spans
+from swinmpi.families.aligned import BORDER_REACH_PX, AlignedCondition
 from swinmpi.families.family import Encoding, cut
 from swinmpi.families.thesis import ThesisCondition
 from swinmpi.images.imresize import imresize_tensor
@@ -18,6 +18,7 @@ from swinmpi.windows.frames import patchify
 from swinmpi.windows.grid import WindowGrid, source_index
 from swinmpi.windows.masks import GaussianMask, border_distance_at, masks_of
 from swinmpi.windows.moves import blocks_of
+from swinmpi.windows.places import border_distances
 from swinmpi.windows.shift import crop_shift
 from tests.support.training import ALIGNED, THESIS, tiny, write_pairs
 
@@ -110,9 +111,9 @@ def test_windows_are_told_in_training_what_they_are_told_in_sampling(tmp_path, b
         told += [condition.inputs(window.shift, window.position) for window in windows]
     seen, borders, _ = (torch.stack(parts) for parts in zip(*told, strict=True))
     assert torch.equal(cut(features, batch.windows, 16, border), seen)
-    told_in_training = [border_channel(*spans(window, 16), module.objective.grid)
-                        for windows in batch.windows for window in windows]
-    assert torch.equal(torch.stack(told_in_training), borders)
+    told_in_training = border_distances(batch.places[:, 1:], module.objective.grid,
+                                        BORDER_REACH_PX)
+    assert torch.equal(told_in_training, borders)
 
 
 @torch.no_grad()

@@ -6,8 +6,11 @@ import torch
 
 from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize_tensor
-from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import BatchSource, Prefetched
+from swinmpi.storage.pair_writing import PairWriter
+from swinmpi.storage.pairs import TRAIN, VALIDATE, PairReader
+from swinmpi.training.batches import BatchSource, Prefetched, keyed_rng, oriented
+from swinmpi.training.crops import FromFile, Held, bytes_held
+from swinmpi.training.objective import drawn_there
 from tests.support.training import ALIGNED, THESIS, tiny, write_pairs
 
 
@@ -61,7 +64,8 @@ def test_every_image_once_an_epoch_in_a_new_order(pairs):
 def test_lr_lies_under_hr_in_every_orientation(pairs):
     made, corners = source(pairs), set()
     for number in range(40):
-        lr, hr, *_ = made.sample(number)
+        batch = made.images([number])
+        lr, hr = batch.lr[0].numpy(), batch.hr[0].numpy()
         assert lr.shape == (3, 16, 16) and hr.shape == (3, 32, 32)
         assert lr.dtype == hr.dtype == np.float32 and -1 <= hr.min() < hr.max() <= 1
         shrunk = imresize_tensor(torch.from_numpy(hr[None]), scale=0.5)[0].numpy()
@@ -92,3 +96,49 @@ def test_batches_made_ahead_are_the_same(pairs, accumulate):
                                    (2, 0)]:
             assert_same(joined([ahead.batch(update, micro_step)]),
                         joined([plain.batch(update, micro_step)]))
+
+
+@pytest.mark.parametrize("overrides", [[], ["train.batch=image"], ["train.augment=false"]])
+@pytest.mark.parametrize("deep", [False, True], ids=["8 bit", "16 bit"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pairs_held_on_the_device_give_the_batches_of_the_file(tmp_path, deep, channels, overrides):
+    rng, kind = np.random.default_rng(0), np.uint16 if deep else np.uint8
+    with PairWriter(tmp_path / "pairs.h5", {"scale": 2.0}) as writer:
+        for number in range(9):
+            hr = rng.integers(0, np.iinfo(kind).max, (48, 48, channels), kind, endpoint=True)
+            writer.append(hr, hr[::2, 1::2].copy(), VALIDATE if number % 3 == 1 else TRAIN, "x")
+    with PairReader(tmp_path / "pairs.h5") as reader:
+        plain = source(reader, f"model.channels={channels}", *overrides)
+        plain.crops = FromFile(reader, torch.device("cpu"))
+        held = source(reader, f"model.channels={channels}", *overrides)
+        held.crops = Held(reader, torch.device("cpu"))
+        for update in range(4):
+            assert_same(joined([held.batch(update, 0)]), joined([plain.batch(update, 0)]))
+        assert bytes_held(reader) == 6 * (48**2 + 24**2) * channels * (1 + deep)
+        assert held.batch(0, 0).hr.max() > 0.98 and held.batch(0, 0).hr.min() < -0.98
+
+
+def test_orientations_are_those_of_numpy():
+    images = torch.arange(8 * 5 * 5 * 3).view(8, 5, 5, 3)
+    for turn, (image, turned) in enumerate(zip(images, oriented(images, range(8)), strict=True)):
+        wanted = np.rot90(image.numpy(), turn % 4)
+        np.testing.assert_array_equal(turned, wanted[:, ::-1] if turn > 3 else wanted)
+
+
+def test_noise_of_a_device_belongs_to_the_image():
+    def rngs(*numbers):
+        return [keyed_rng(0, number, 1) for number in numbers]
+
+    device = torch.device("cpu")
+    whole = drawn_there((3, 40, 40), rngs(4, 5, 6), device)
+    assert torch.equal(whole[1:], drawn_there((3, 40, 40), rngs(5, 6), device))
+    assert abs(whole.mean()) < 0.05 and abs(whole.std() - 1) < 0.05
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_several_threads_make_batches_ahead(pairs):
+    plain = source(pairs)
+    with Prefetched(plain, 3) as ahead:
+        for update in (5, 6, 7, 8, 2, 3):
+            assert_same(joined([ahead.batch(update, 0)]), joined([plain.batch(update, 0)]))
+            assert len(ahead.ordered) == 3

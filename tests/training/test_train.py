@@ -1,6 +1,9 @@
 """Training on one process: what is configurable trains, resumes to the same bits, and
 fails in one line."""
 import math
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -204,6 +207,68 @@ def test_resuming_changes_nothing(pairs, tmp_path, precision):
     resumed = run(pairs, tmp_path / "parts", *common, "train.updates=6", resume=True)
     assert resumed == whole
     assert_same_end(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_line_has_the_mean_losses_since_the_one_before(pairs, tmp_path, capsys):
+    common = ["train.annealing=none", "train.validate_every=6"]
+    each = run(pairs, tmp_path / "each", *common)
+    whole = run(pairs, tmp_path / "whole", *common, "train.log_every=4")
+    losses = [record["loss"] for record in each if "loss" in record]
+    assert [record["update"] for record in whole] == [4, 6, 6]
+    assert [record["loss"] for record in whole if "loss" in record] == pytest.approx(
+        [sum(losses[:4]) / 4, sum(losses[4:]) / 2])
+    assert load_state(newest(tmp_path / "whole"))["losses"]["count"] == 0
+    wishes = iter([False, True])
+    with pytest.raises(Stopped):
+        train(plan(tiny(pairs, tmp_path / "stopped", *common, "train.log_every=4"), 1, False),
+              ALONE, lambda: next(wishes))
+    assert load_state(newest(tmp_path / "stopped"))["losses"]["count"] == 2
+    assert run(pairs, tmp_path / "stopped", *common, "train.log_every=4", resume=True) == whole
+    told = [line for line in capsys.readouterr().out.splitlines() if "validation" in line]
+    assert len(told) == 3 and told[0].startswith("validation at update 6: loss_validation ")
+    assert all(word in told[0] for word in ("psnr_bicubic", "ssim_sample", "psnr_regression"))
+
+
+def test_states_without_mean_losses_go_on_and_damaged_ones_are_told(pairs, tmp_path):
+    run(pairs, tmp_path, "train.updates=3")
+    state = newest(tmp_path) / "state.pt"
+    older = load_state(state.parent)
+    del older["losses"]
+    for losses in ({"count": 1}, {"count": 0, "sums": {"loss": 1.0}}, 7,
+                   {"count": 2, "sums": {"loss": math.nan}}):
+        torch.save(older | {"losses": losses}, state)
+        with pytest.raises(CheckpointError, match="does not fit this run.*remove this folder"):
+            run(pairs, tmp_path, resume=True)
+    torch.save(older, state)
+    assert len(run(pairs, tmp_path, resume=True)) == 8
+
+
+def test_compiled_networks_train_alike_or_a_line_says_why_not(pairs, tmp_path, capsys):
+    plain = run(pairs, tmp_path / "plain", "train.updates=2")
+    made = run(pairs, tmp_path / "compiled", "train.updates=2", "train.compile=true")
+    for record, other in zip(plain, made, strict=True):
+        assert record == pytest.approx(other, rel=0.02)
+    said = capsys.readouterr().err
+    assert said == "" or (said.startswith("swinmpi: train.compile: the networks cannot be compiled")
+                          and said.count("\n") == 1)
+    names = [load_weights(newest(tmp_path / one) / "weights.safetensors")[0].keys()
+             for one in ("plain", "compiled")]
+    assert names[0] == names[1]
+    headers = [load_weights(newest(tmp_path / one) / "weights.safetensors")[1]["train"]
+               for one in ("plain", "compiled")]
+    assert "compile" not in headers[0] and headers[1]["compile"] is True
+
+
+def test_where_no_compiler_is_found_a_line_says_so(pairs, tmp_path):
+    environ = os.environ | {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "c"),
+                            "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "swinmpi.cli.train", *as_arguments(
+            settings(pairs, tmp_path / "run", "train.updates=1", "train.compile=true"))],
+        env=environ, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and "trained 1 updates" in done.stdout, done
+    assert done.stderr.startswith("swinmpi: train.compile: the networks cannot be compiled here")
+    assert "/nowhere/c++" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_finished_run_has_nothing_to_resume(pairs, tmp_path):

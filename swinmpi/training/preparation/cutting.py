@@ -9,6 +9,7 @@ from swinmpi.images.photographs import Photograph
 from swinmpi.training.preparation.decoding import (
     MAX_DRAWS,
     ImageUnusable,
+    Pair,
     check_resizable,
     check_room,
     is_flat,
@@ -21,7 +22,7 @@ from swinmpi.training.preparation.sources import Source
 
 
 def cut_crops(photograph: Photograph, source: Source, config: DataConfig,
-              image_index: int) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, float]]]:
+              image_index: int) -> Iterator[Pair]:
     """HR images (size_px, size_px, C) of one photograph, the LR images made of them, and what was
     drawn for that; all depends on (seed, image index) alone."""
     random = keyed_random(config.seed, image_index)

@@ -2,7 +2,7 @@
 them, count their crops."""
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,11 @@ from swinmpi.randomness import generator
 from swinmpi.storage.pairs import TRAIN
 from swinmpi.storage.pictures.listing import reason_of
 from swinmpi.training.preparation.sources import Source
-from swinmpi.training.preparation.values import CommonValues
+from swinmpi.training.preparation.values import CommonValues, Kind, kind_of
 
 MAX_DRAWS = 100  # for one crop: an image that is flat everywhere must come to an end
+Pair = tuple[np.ndarray, np.ndarray, dict[str, float]]
+"""HR (H, W, C), LR (h, w, C) and what was drawn for that."""
 
 
 class ImageUnusable(Exception):
@@ -42,9 +44,19 @@ def decode(read: Callable[[], np.ndarray]) -> np.ndarray:
         raise ImageUnusable(f"cannot be read: {reason_of(error)}") from error
 
 
-def converted(source: Source, values: CommonValues) -> np.ndarray:
-    """A decoded image with the common values; ImageUnusable where it cannot be."""
+@dataclass(frozen=True)
+class Decoded:
+    """An image was decoded, and what it is: dtype and channels."""
+
+    name: str
+    kind: Kind
+
+
+def converted(source: Source, values: CommonValues) -> Generator[Decoded, None, np.ndarray]:
+    """A decoded image with the common values, and before that word of it; ImageUnusable where it
+    cannot be."""
     image = decode(source.read)
+    yield Decoded(source.name, kind_of(image))
     try:
         return values.convert(source, image)
     except ValueError as reason:

@@ -1,5 +1,6 @@
 """What a run of swinmpi-prepare will skip, told by the headers of its images before it starts."""
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,15 +12,28 @@ from swinmpi.training.preparation.own_pairs import check_own_dtype, check_own_si
 from swinmpi.training.preparation.sources import Source
 from swinmpi.training.preparation.values import DEPTHS, unlike
 
+# Held at once for a pixel while an image is decoded, converted and cut: seen with 8-bit colour,
+# and with 16-bit colour, whose values go through floats.
+BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 96
 
-def foreseen(sources: Sequence[Source], config: DataConfig,
-             lr_only: bool) -> tuple[list[str], np.dtype | None]:
-    """(`name: reason` of every image that will be skipped, as far as headers tell; the dtype of the
-    first that can be read). No pixel is decoded."""
-    skipped, first, dtype = [], None, None
+
+@dataclass(frozen=True)
+class Foreseen:
+    """skipped: `name: reason` of every image that will be, as far as headers tell; dtype: of the
+    first that can be read; image_bytes: that preparing one image takes at most, about."""
+
+    skipped: tuple[str, ...]
+    dtype: np.dtype | None
+    image_bytes: int
+
+
+def foreseen(sources: Sequence[Source], config: DataConfig, lr_only: bool) -> Foreseen:
+    """What headers tell. No pixel is decoded."""
+    skipped, first, dtype, image_bytes = [], None, None, 0
     for source in sources:
         try:
             page = decode(source.page)
+            image_bytes = max(image_bytes, bytes_of(page))
             dtype = page.dtype if dtype is None else dtype
             if lr_only:
                 kind = (page.height, page.width, page.channels), page.dtype
@@ -29,7 +43,13 @@ def foreseen(sources: Sequence[Source], config: DataConfig,
                 check_page(page, source, config, dtype)
         except ImageUnusable as reason:
             skipped.append(f"{source.name}: {reason}")
-    return skipped, dtype
+    return Foreseen(tuple(skipped), dtype, image_bytes)
+
+
+def bytes_of(page: Page) -> int:
+    """That are held while an image is prepared."""
+    each = BYTES_PER_PIXEL if page.dtype == np.uint8 else BYTES_PER_DEEP_PIXEL
+    return page.height * page.width * each
 
 
 def check_page(page: Page, source: Source, config: DataConfig, first: np.dtype) -> None:

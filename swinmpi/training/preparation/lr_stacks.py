@@ -1,5 +1,6 @@
 """Whole LR images alone, as stacks to test with."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -11,25 +12,30 @@ from swinmpi.storage.pair_writing import LrWriter
 from swinmpi.storage.values import mask_invalid
 from swinmpi.training.preparation.decoding import ImageUnusable, Summary, decode, say
 from swinmpi.training.preparation.degradation import make_lr
+from swinmpi.training.preparation.processes import spread
 from swinmpi.training.preparation.sources import Source
 from swinmpi.training.preparation.values import CommonValues
 
 Kind = tuple[tuple[int, ...], np.dtype]
 
 
-def write_lr(sources: Sequence[Source], config: DataConfig, writer: LrWriter) -> Summary:
+def write_lr(sources: Sequence[Source], config: DataConfig, writer: LrWriter,
+             num_workers: int = 1) -> Summary:
     """Shrink every whole image, with its values as stored, into a stack of images like the first;
     others are named and skipped. Pixels without a number take their neighbour's value."""
     values = CommonValues(sources, config.channels, config.no_data_values)
     failed, first = [], None
-    with Progress(len(sources), "images") as progress:
+    work = partial(lr_of, sources, config, values)
+    with (spread(work, sources, num_workers, values, writer) as made_of,
+          Progress(len(sources), "images") as progress):
         for image_index, source in enumerate(sources):
             try:
-                hr = decode(source.read)
-                check_like((hr.shape, hr.dtype), first, round(config.scale))
-                first = first or (hr.shape, hr.dtype)
-                lr, drawn = whole_lr(hr, source, config, image_index, values)
-                writer.append(lr[..., 0] if lr.shape[2] == 1 else lr, source.name, drawn)
+                made = made_of(image_index)
+                kind = next(made)
+                check_like(kind, first, round(config.scale))
+                first = first or kind
+                for lr, drawn in made:
+                    writer.append(lr[..., 0] if lr.shape[2] == 1 else lr, source.name, drawn)
             except ImageUnusable as reason:
                 failed.append(f"{source.name}: {reason}")
                 say(f"skipped {failed[-1]}")
@@ -39,6 +45,17 @@ def write_lr(sources: Sequence[Source], config: DataConfig, writer: LrWriter) ->
     if config.degradation:
         writer.note(values.attributes)
     return Summary(writer.num_images, 0, tuple(failed))
+
+
+def lr_of(sources: Sequence[Source], config: DataConfig, values: CommonValues,
+          image_index: int) -> Iterator[Kind | tuple[np.ndarray, dict[str, float]]]:
+    """Shape and dtype of one image, then, if it can be shrunk, its LR image and what was drawn for
+    that."""
+    source = sources[image_index]
+    hr = decode(source.read)
+    yield hr.shape, hr.dtype
+    check_like((hr.shape, hr.dtype), None, round(config.scale))
+    yield whole_lr(hr, source, config, image_index, values)
 
 
 def check_like(kind: Kind, first: Kind | None, scale: int) -> None:

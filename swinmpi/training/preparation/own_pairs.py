@@ -8,7 +8,9 @@ from swinmpi.errors import ConfigError
 from swinmpi.images.photographs import Photograph
 from swinmpi.training.preparation.decoding import (
     MAX_DRAWS,
+    Decoded,
     ImageUnusable,
+    Pair,
     converted,
     is_flat,
     keyed_random,
@@ -34,11 +36,11 @@ def check_own_lr(lr: str | None, lr_only: bool, config: DataConfig) -> None:
 
 
 def cut_pairs(photograph: Photograph, source: Source, config: DataConfig, image_index: int,
-              values: CommonValues) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, float]]]:
+              values: CommonValues) -> Iterator[Decoded | Pair]:
     """(HR, LR, nothing drawn) crops that lie over each other, both by the range of the HR images;
-    places depend on (seed, image index) alone."""
+    places depend on (seed, image index) alone. First word of the LR image."""
     check_own_dtype(source.page().dtype, source.lr.page().dtype)
-    lr, scale = converted(source.lr, values), round(config.scale)
+    lr, scale = (yield from converted(source.lr, values)), round(config.scale)
     height, width = lr.shape[:2]
     check_own_size((photograph.height_px, photograph.width_px), (height, width), config)
     size = config.size_px // scale

@@ -43,7 +43,8 @@ LIST_SUFFIXES = (".tsv", ".txt")
 class Source:
     """One image to cut from. `read()` decodes it to (H, W, 1 or 3) as stored, `page()` tells what
     that will be without; they may raise anything. no_data: which of these values are no numbers.
-    words: all images of its stack. lr: its LR image, where that is not to be made."""
+    words: all images of its stack. lr: its LR image, where that is not to be made. stack: the open
+    HDF5 stack that it is of."""
 
     name: str
     read: Callable[[], np.ndarray]
@@ -53,6 +54,7 @@ class Source:
     no_data: NoData = NoData()
     words: str | None = None
     lr: "Source | None" = None
+    stack: Stack | None = None
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ def stack_sources(address: str, reading: Reading) -> list[Source]:
     words = f"{stack.words}{f' ({remark})' if remark else ''}"
     page = Page(0, stack.height, stack.width, stack.channels, stack.dtype.newbyteorder("="))
     return [Source(f"{name}[{stack.stack_index(index)}]", partial(read_stack_image, stack, index),
-                   partial(page_itself, page), no_data=stack.no_data, words=words)
+                   partial(page_itself, page), no_data=stack.no_data, words=words, stack=stack)
             for index in range(stack.num_images)]
 
 

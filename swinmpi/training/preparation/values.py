@@ -18,6 +18,8 @@ from swinmpi.training.preparation.sources import Source
 
 DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
 DETAIL_IMAGES = 256  # whose detail is looked at
+Kind = tuple[np.dtype, int]
+"""Dtype, in the machine's byte order, and channels of a decoded image."""
 
 
 class CommonValues:
@@ -33,14 +35,14 @@ class CommonValues:
         self.said = False
 
     @cached_property
-    def kind(self) -> tuple[np.dtype, int]:
+    def kind(self) -> Kind:
         """Dtype and channels of the first image that can be read; StackError where none can."""
         for source in self.sources:
             try:
                 first = source.read()
             except Exception:  # noqa: BLE001 - decoders raise anything, and it is told elsewhere
                 continue
-            return first.dtype.newbyteorder("="), first.shape[2]
+            return kind_of(first)
         raise StackError(f"none of the {len(self.sources)} images can be read; the first: "
                          f"{self.sources[0].name}")
 
@@ -65,8 +67,9 @@ class CommonValues:
 
     def convert(self, source: Source, image: np.ndarray) -> np.ndarray:
         """(H, W, C) as `source` gives it -> (H, W, channels) uint8 or uint16; ValueError where it
-        cannot be. Tells of the first image that is unlike the first."""
-        self.tell_unlike(source.name, (image.dtype.newbyteorder("="), image.shape[2]))
+        cannot be."""
+        if image.dtype == self.dtype == np.uint8 and not self.hides(source, image.dtype):
+            return with_channels(image, self.channels)
         numbers = self.numbers(source, image)
         if not np.isfinite(numbers).any():
             raise ValueError("holds not one finite number")
@@ -76,7 +79,8 @@ class CommonValues:
         unit = self.range.to_unit(filled).clip(-1, 1)
         return with_channels(np.rint((unit + 1) * 32767.5).astype(np.uint16), self.channels)
 
-    def tell_unlike(self, name: str, kind: tuple[np.dtype, int]) -> None:
+    def tell_unlike(self, name: str, kind: Kind) -> None:
+        """A line on the first image that is unlike the first."""
         if kind != self.kind and not self.said:
             self.said = True
             tqdm.write(f"warning: {name} is {in_words(kind)}, the first image is "
@@ -88,12 +92,17 @@ class CommonValues:
         data."""
         kind = image.dtype.newbyteorder("=")
         exact = np.moveaxis(image, -1, 0).astype(exact_float(kind))
-        missing = source.no_data.marks(exact) | self.told(kind).marks(exact)
+        missing = (source.no_data.marks(exact) | self.told(kind).marks(exact)
+                   if self.hides(source, kind) else None)
         if kind != self.dtype:
             if kind not in DEPTHS or self.dtype not in DEPTHS:
                 raise ValueError(unlike(kind, self.dtype))
             exact = np.moveaxis(with_depth(image, self.dtype), -1, 0).astype(exact.dtype)
-        return np.where(missing, exact.dtype.type(np.nan), exact)
+        return exact if missing is None else np.where(missing, exact.dtype.type(np.nan), exact)
+
+    def hides(self, source: Source, dtype: np.dtype) -> bool:
+        """Whether some value of an image of this dtype means no data."""
+        return bool(source.no_data) or bool(self.told(dtype))
 
     def told(self, dtype: np.dtype) -> NoData:
         """What `data.no_data` means in images of this dtype."""
@@ -123,7 +132,12 @@ def unlike(kind: np.dtype, first: np.dtype) -> str:
     return f"is {kind}, the first image {first}; prepare them apart"
 
 
-def in_words(kind: tuple[np.dtype, int]) -> str:
+def kind_of(image: np.ndarray) -> Kind:
+    """Of an image (H, W, C)."""
+    return image.dtype.newbyteorder("="), image.shape[2]
+
+
+def in_words(kind: Kind) -> str:
     """8-bit grey, 16-bit RGB, float32 grey."""
     dtype, channels = kind
     depth = f"{dtype.itemsize * 8}-bit" if dtype in DEPTHS else dtype.name
