@@ -189,6 +189,12 @@ class OutputConfig(Section):
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
     regression: bool = Field(False, description="also keep the encoder's regression, as data set "
                              "`regression`; family aligned")
+    consistent: bool | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="true: finished samples are changed by the least that makes them shrink "
+        "to the LR image exactly (bicubic imresize); a weight of 0..1 goes that part of the way, "
+        "for LR images with noise; when absent true for diffusers of family aligned that were "
+        "trained on LR images made by shrinking alone, unless sampler.shift.border is wrap, else "
+        "false")
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[
         "measured"] | None = Field(
         None, description="[low, high], raw values mapped to -1..1; measured: the stack's own, by "

@@ -2,7 +2,7 @@
 which an SR image shrinks to the LR image that it was made from.
 
 Shrinking is separable: A = A_rows x A_cols, each of full row rank, so A+ = A_rows+ x A_cols+. A+ is
-dense, but falls by a factor of 3 with every LR pixel; what lies beyond REACH_LR_PX, below 1e-7, is
+dense, but falls by a factor of 3 with every LR pixel; what lies beyond REACH_LR_PX, below 1e-6, is
 left out. So it is local, and a part of an image gets the same bits as the whole.
 """
 from collections.abc import Callable, Sequence
@@ -11,9 +11,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from swinmpi.images.imresize import contributions, imresize_part, weighted_sum
+from swinmpi.images.figures import BORDER_LR_PX
+from swinmpi.images.imresize import contributions, imresize_part, part_needed, weighted_sum
 
-REACH_LR_PX = 16
+REACH_LR_PX = 13
+# How far a projected pixel looks: as A+ does, then as shrinking does.
+PROJECTED_LR_PX = REACH_LR_PX + BORDER_LR_PX
 # A long line is a short one whose middle repeats: its ends are too far from there to be felt.
 SHORT_LR_PX, END_LR_PX = 128, 48
 
@@ -21,21 +24,24 @@ Size = Sequence[int]
 Lines = Sequence[range]
 
 
-def projected_part(sr: Tensor, origin: Size, lr: Tensor, lr_origin: Size, sr_size: Size,
-                   lr_size: Size, wanted: Lines, weight: float = 1.0) -> Tensor:
+def projected_part(sr: Tensor, origin: Size, lr: Tensor, sr_size: Size, lr_size: Size,
+                   wanted: Lines, weight: float = 1.0) -> Tensor:
     """x + weight A+ (y - A x) at the rows and columns `wanted`: with weight 1 the SR image nearest
     to x that shrinks to y; a weight below 1 leaves noise of y out (DDNM, arXiv 2212.00490, eq. 8).
 
-    sr: x from `origin` on, (..., h, w), float, with all of `sr_needed`; lr: y from `lr_origin` on,
-    float64, with all of `lr_needed`, NaN where nothing was measured: there x is believed. Sizes are
-    (height, width) of the whole images.
+    sr: x from `origin` on, (..., h, w), float, with PROJECTED_LR_PX around what is wanted; lr: y,
+    float64, just what is `lr_needed`, NaN where nothing was measured: there x is believed. Sizes
+    are (height, width) of the whole images.
     """
     known = [lr_needed(line, low, high // low)
              for line, low, high in zip(wanted, lr_size, sr_size, strict=True)]
-    shrunk = imresize_part(sr.double(), origin, sr_size, lr_size, known)
-    missed = (cut(lr, lr_origin, known) - shrunk).nan_to_num(0.0)
+    looked_at = [part_needed(high, low, line)
+                 for line, low, high in zip(known, lr_size, sr_size, strict=True)]
+    shrunk = imresize_part(cut(sr, origin, looked_at).double(),
+                           [line.start for line in looked_at], sr_size, lr_size, known)
+    missed = (lr - shrunk).nan_to_num(0.0).to(sr.dtype)
     change = pseudo_inverse_part(missed, [line.start for line in known], lr_size, sr_size, wanted)
-    return cut(sr, origin, wanted) + (weight * change).to(sr.dtype)
+    return cut(sr, origin, wanted) + weight * change
 
 
 def lr_needed(wanted: range, lr_length: int, scale: int) -> range:

@@ -11,18 +11,20 @@ class LrRows:
     """Rows `top`.. of an LR image of `height` rows.
 
     values: (C, rows, width), -1..1, float32 on the CPU; raw: the same rows as they were read, on
-    ranks that finish images.
+    ranks that finish images; holes: where nothing was measured, bool that fits the values.
     """
 
     values: Tensor
     top: int
     height: int
     raw: np.ndarray | None = None
+    holes: Tensor | None = None
 
     @classmethod
-    def whole(cls, image: Tensor, raw: np.ndarray | None = None) -> "LrRows":
+    def whole(cls, image: Tensor, raw: np.ndarray | None = None,
+              holes: Tensor | None = None) -> "LrRows":
         """All of an image (C, height, width)."""
-        return cls(image, 0, image.shape[-2], raw)
+        return cls(image, 0, image.shape[-2], raw, holes)
 
     @property
     def width(self) -> int:
@@ -35,6 +37,16 @@ class LrRows:
     def rows(self, rows: range) -> Tensor:
         """(C, len(rows), width)."""
         return self.values[:, rows.start - self.top:rows.stop - self.top]
+
+    def measured(self, rows: range, cols: range, limit: float) -> Tensor:
+        """(C, len(rows), len(cols)) float64, NaN where nothing was measured, or a value beyond
+        -limit..limit."""
+        place = np.s_[:, rows.start - self.top:rows.stop - self.top, cols.start:cols.stop]
+        values = self.values[place].double()
+        missing = values.abs() > limit
+        if self.holes is not None:
+            missing |= self.holes[place]
+        return values.masked_fill(missing, torch.nan)
 
     def around(self, rows: range, cols: range) -> Tensor:
         """(C, len(rows), len(cols)) of an image that repeats itself beyond its edges."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from swinmpi.diffusion.reverse import State
 from swinmpi.families.family import Condition, Family
+from swinmpi.images.figures import BORDER_LR_PX
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
@@ -27,8 +28,8 @@ class FinishedPart:
     """A rectangle of a finished image on the rank that made it, values around -1..1.
 
     slot: which of the images; rows, cols: the SR pixels it stands for; seen: rows and columns
-    of the tensors, more by the border that its figures look at. samples (K, C, h, w), one per seed;
-    base (C, h, w): what they add detail to.
+    of the tensors, more by the border that what is still to be done with it looks at. samples
+    (K, C, h, w), one per seed; base (C, h, w): what they add detail to.
     """
 
     slot: int
@@ -41,13 +42,17 @@ class FinishedPart:
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What an exchange has to do on this rank: images of one size, of one family and process."""
+    """What an exchange has to do on this rank: images of one size, of one family and process.
+
+    border_lr_px: what finished parts hold around their own pixels, see FinishedPart.seen.
+    """
 
     family: Family
     process: ReverseProcess
     ownership: Ownership
     pieces: PieceExchange
     predictor: Predictor
+    border_lr_px: int = BORDER_LR_PX
 
     @property
     def grid(self) -> WindowGrid:

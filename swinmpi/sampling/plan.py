@@ -167,6 +167,13 @@ def describe_border(config: Config, grid: WindowGrid) -> list[str]:
     return [f"border      wrap: {told}"]
 
 
+def describe_agreement(config: Config) -> str:
+    """How far samples are made to agree with the LR image, in words."""
+    weight = config.output.consistent
+    return "" if not weight else ", samples shrink to the LR image" + (
+        "" if weight == 1 else f" with weight {weight:g}")
+
+
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:
     """What a rank receives in a step, in words."""
     channels = images * config.model.channels

@@ -158,7 +158,8 @@ class GroupWork:
         for slot, image in enumerate(raw.values()):
             unit[slot] = self.unit(image)
         group.bcast_array(unit)
-        return good, [LrRows.whole(torch.from_numpy(image), raw.get(shard_index))
+        return good, [LrRows.whole(torch.from_numpy(image), raw.get(shard_index),
+                                   self.holes(raw.get(shard_index)))
                       for image, shard_index in zip(unit, good, strict=True)]
 
     def read_own_rows(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
@@ -182,7 +183,7 @@ class GroupWork:
             else:
                 values = self.unit(raw)
             good.append(shard_index)
-            lr.append(LrRows(values, rows.start, stack.height, raw))
+            lr.append(LrRows(values, rows.start, stack.height, raw, self.holes(raw)))
         if good and len(good) < len(shard_indices):
             # Which rows a rank needs of an image depends on how many are made together.
             return self.read_own_rows(good)
@@ -192,6 +193,12 @@ class GroupWork:
         """(C, len(rows), w) raw values; StackError where they cannot be read."""
         with self.group.stopwatch.of("storage"):
             return self.stack.read_rows(shard_index, rows)
+
+    def holes(self, raw: np.ndarray | None) -> Tensor | None:
+        """Where raw values are no numbers; None where all are."""
+        if raw is None or (numbers := np.isfinite(self.stack.no_data.hide(raw))).all():
+            return None
+        return torch.from_numpy(~numbers)
 
     def unit(self, raw: np.ndarray) -> Tensor:
         """Raw values as the network wants them."""
