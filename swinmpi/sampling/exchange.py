@@ -29,7 +29,8 @@ class FinishedPart:
 
     slot: which of the images; rows, cols: the SR pixels it stands for; seen: rows and columns
     of the tensors, more by the border that what is still to be done with it looks at. samples
-    (K, C, h, w), one per seed; base (C, h, w): what they add detail to.
+    (K, C, h, w), one per seed; base (C, h, w): what they add detail to. agrees: whether samples
+    shrink to the LR image, so that their rounding should as well; `seen` is whole LR pixels then.
     """
 
     slot: int
@@ -38,6 +39,7 @@ class FinishedPart:
     seen: tuple[range, range]
     samples: Tensor
     base: Tensor
+    agrees: bool = False
 
 
 @dataclass(frozen=True, eq=False)

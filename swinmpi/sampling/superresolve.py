@@ -150,7 +150,8 @@ class SuperResolver:
                                      lr.measured(*known, FARTHEST_UNIT), *sizes, wanted,
                                      self.consistency)
             yield FinishedPart(part.slot, band.rows, band.cols, wanted, samples,
-                               cut(part.base, [line.start for line in held], wanted))
+                               cut(part.base, [line.start for line in held], wanted),
+                               agrees=self.consistency == 1)
 
     def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
