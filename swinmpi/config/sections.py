@@ -5,7 +5,7 @@ docs/configuration.md is generated from the descriptions (`python -m swinmpi.con
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import MOST_AT_ONCE, MOST_SEED, Section
 from swinmpi.config.data_section import DataConfig
@@ -200,6 +200,13 @@ class OutputConfig(Section):
         None, description="[low, high], raw values mapped to -1..1; measured: the stack's own, by "
         "the type for 8 bit; when absent that, or the range that the checkpoint was trained on "
         "where the stack's own is near to it")
+
+    @field_validator("consistent", mode="before")
+    @classmethod
+    def is_a_weight(cls, value: Any) -> Any:
+        if value is not None and not (type(value) in (bool, int, float) and 0 <= value <= 1):
+            raise ValueError("true, false or a number from 0 to 1")
+        return value
 
 
 class Config(Section):

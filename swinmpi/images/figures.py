@@ -13,7 +13,6 @@ another table in place of FIGURES. Without torch at import, as metrics.py.
 """
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -74,14 +73,6 @@ class ImagePart:
     def lr_wanted(self) -> tuple[range, range]:
         return lr_range(self.wanted[0], self.scale), lr_range(self.wanted[1], self.scale)
 
-    @cached_property
-    def misfit_sums(self) -> np.ndarray:
-        """(sum of squared differences, number of values) of the wanted LR pixels, shrunk and as
-        measured."""
-        shrunk = metrics.shrink_part(self.sr, self.origin, self.size, self.lr_size, self.lr_wanted)
-        rows, cols = metrics.within(self.lr_wanted, [line.start for line in self.lr_held])
-        return metrics.squared_sums(shrunk, self.lr[rows, cols])
-
 
 @dataclass(frozen=True, eq=False)
 class ComparedImage:
@@ -139,6 +130,13 @@ class Figure:
 Figures = Sequence[Figure]
 
 
+def consistency_of_part(part: ImagePart) -> np.ndarray:
+    """(sum of squared differences, number of values) of the wanted LR pixels."""
+    shrunk = metrics.shrink_part(part.sr, part.origin, part.size, part.lr_size, part.lr_wanted)
+    rows, cols = metrics.within(part.lr_wanted, [line.start for line in part.lr_held])
+    return metrics.squared_sums(shrunk, part.lr[rows, cols])
+
+
 def seams_of_part(part: ImagePart) -> np.ndarray:
     """(sum of gradients across window borders, their number, the same elsewhere)."""
     if part.window_px is None:
@@ -158,9 +156,9 @@ FIGURES: tuple[Figure, ...] = (
            "between equally many", 0.0, gathered=metrics.frechet_distance, optional=True),
     Figure("lr_misfit", "LR misfit", ".2g", "root mean square difference of the image, shrunk, to "
            "the LR image, in grey levels (1/255 of the value range)", 0.0,
-           Summed(2, lambda part: part.misfit_sums, metrics.misfit_of_sums)),
+           Summed(2, consistency_of_part, metrics.misfit_of_sums)),
     Figure("lr_psnr", "LR-PSNR dB", ".2f", "PSNR of the image, shrunk, to the LR image",
-           float("inf"), Summed(2, lambda part: part.misfit_sums, metrics.psnr_of_sums),
+           float("inf"), Summed(2, consistency_of_part, metrics.psnr_of_sums),
            compared=lambda one: metrics.lr_psnr(one.image, one.lr, one.data_range)),
     Figure("detail", "detail", ".3f", "fine detail, as a part of the true image's", 1.0,
            compared=lambda one: metrics.detail(one.image, one.hr)),
@@ -204,8 +202,9 @@ def count_sums(figures: Figures = FIGURES) -> int:
 
 def sums_of_part(part: ImagePart, figures: Figures = FIGURES) -> np.ndarray:
     """What a part adds to the sums of its image, float64 (count_sums,)."""
-    sums = [figure.summed.of_part(part) for figure in summed_figures(figures)]
-    return np.concatenate([np.zeros(0), *sums])
+    functions = [figure.summed.of_part for figure in summed_figures(figures)]
+    sums = {function: function(part) for function in dict.fromkeys(functions)}
+    return np.concatenate([np.zeros(0), *(sums[function] for function in functions)])
 
 
 def finish_sums(sums: np.ndarray, data_range: float,

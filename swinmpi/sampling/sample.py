@@ -71,6 +71,8 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
             return RunReport(num_images, seconds, shares, results.failed)
 
         results.finish(plan, report())
+        if told := results.in_words():
+            print(told, flush=True)
         return report()
 
 

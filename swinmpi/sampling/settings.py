@@ -47,13 +47,14 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
     return config.replaced(output={"consistent": consistency(config, header)})
 
 
-def consistency(config: Config, header: Mapping) -> float:
-    """The weight, 0..1, with which samples are made to agree with their LR image: all of it,
-    unless told otherwise, for a family that keeps to LR where nothing but shrinking made LR."""
-    if config.output.consistent is not None:
-        return float(config.output.consistent)
-    return float(config.model.keeps_to_lr and takes_steps(header) and is_only_shrunk(header)
-                 and not sees_edges_joined(config))
+def consistency(config: Config, header: Mapping) -> bool | float:
+    """Whether, or with which weight, samples are made to agree with their LR image: yes, unless
+    told otherwise, for a family that keeps to LR where nothing but shrinking made LR."""
+    told = config.output.consistent
+    if told is not None:
+        return bool(told) if told in (0, 1) else told
+    return (config.model.keeps_to_lr and takes_steps(header) and is_only_shrunk(header)
+            and not sees_edges_joined(config))
 
 
 def is_only_shrunk(header: Mapping) -> bool:
@@ -106,8 +107,8 @@ def check_consistent(config: Config) -> None:
         ValueRange(*config.output.value_range)
     check_backend(config.output.backend)
     if config.output.consistent and sees_edges_joined(config):
-        raise ConfigError("output.consistent: expected false with sampler.shift.border wrap, since "
-                          "shrinking mirrors images at edges that are joined there, got "
+        raise ConfigError("output.consistent: expected false with sampler.shift.border wrap, which "
+                          "joins the edges that shrinking mirrors images at, got a weight of "
                           f"{config.output.consistent:g}; set one of them otherwise")
     if config.output.regression and not model.regresses:
         raise ConfigError("output.regression: expected a model of family aligned, "
