@@ -17,6 +17,8 @@ from swinmpi.images.imresize import contributions, imresize_part, part_needed, w
 REACH_LR_PX = 13
 # How far a projected pixel looks: as A+ does, then as shrinking does.
 PROJECTED_LR_PX = REACH_LR_PX + BORDER_LR_PX
+# Images are around -1..1. To meet a value eight ranges off would ring through all around it.
+FARTHEST = 16.0
 # A long line is a short one whose middle repeats: its ends are too far from there to be felt.
 SHORT_LR_PX, END_LR_PX = 128, 48
 
@@ -30,8 +32,8 @@ def projected_part(sr: Tensor, origin: Size, lr: Tensor, sr_size: Size, lr_size:
     to x that shrinks to y; a weight below 1 leaves noise of y out (DDNM, arXiv 2212.00490, eq. 8).
 
     sr: x from `origin` on, (..., h, w), float, with PROJECTED_LR_PX around what is wanted; lr: y,
-    float64, just what is `lr_needed`, NaN where nothing was measured: there x is believed. Sizes
-    are (height, width) of the whole images.
+    float64, just what is `lr_needed`, NaN where nothing was measured: there, and where x misses y
+    by more than FARTHEST, x is believed. Sizes are (height, width) of the whole images.
     """
     known = [lr_needed(line, low, high // low)
              for line, low, high in zip(wanted, lr_size, sr_size, strict=True)]
@@ -39,7 +41,9 @@ def projected_part(sr: Tensor, origin: Size, lr: Tensor, sr_size: Size, lr_size:
                  for line, low, high in zip(known, lr_size, sr_size, strict=True)]
     shrunk = imresize_part(cut(sr, origin, looked_at).double(),
                            [line.start for line in looked_at], sr_size, lr_size, known)
-    missed = (lr - shrunk).nan_to_num(0.0).to(sr.dtype)
+    missed = lr - shrunk
+    # no comparison with NaN is true
+    missed = missed.where(missed.abs() <= FARTHEST, 0.0).to(sr.dtype)
     change = pseudo_inverse_part(missed, [line.start for line in known], lr_size, sr_size, wanted)
     return cut(sr, origin, wanted) + weight * change
 

@@ -38,15 +38,11 @@ class LrRows:
         """(C, len(rows), width)."""
         return self.values[:, rows.start - self.top:rows.stop - self.top]
 
-    def measured(self, rows: range, cols: range, limit: float) -> Tensor:
-        """(C, len(rows), len(cols)) float64, NaN where nothing was measured, or a value beyond
-        -limit..limit."""
+    def measured(self, rows: range, cols: range) -> Tensor:
+        """(C, len(rows), len(cols)) float64, NaN where nothing was measured."""
         place = np.s_[:, rows.start - self.top:rows.stop - self.top, cols.start:cols.stop]
         values = self.values[place].double()
-        missing = values.abs() > limit
-        if self.holes is not None:
-            missing |= self.holes[place]
-        return values.masked_fill(missing, torch.nan)
+        return values if self.holes is None else values.masked_fill(self.holes[place], torch.nan)
 
     def around(self, rows: range, cols: range) -> Tensor:
         """(C, len(rows), len(cols)) of an image that repeats itself beyond its edges."""

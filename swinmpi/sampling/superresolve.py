@@ -25,8 +25,6 @@ from swinmpi.sampling.torus import TorusExchange, row_bands, seen_rect
 from swinmpi.windows.moves import Rect
 
 MAX_UNIT, BAND_LR_PX = 1.5, 32
-# float32 holds greater values to no grey level, and their least errors would be seen far around.
-FARTHEST_UNIT = 1e3
 EXCHANGES: dict[str, Callable[[Work], Exchange]] = {"root": RootExchange, "torus": TorusExchange}
 
 
@@ -147,7 +145,7 @@ class SuperResolver:
             known = [lr_needed(line, size, scale)
                      for line, size in zip(wanted, sizes[1], strict=True)]
             samples = projected_part(part.samples, [line.start for line in held],
-                                     lr.measured(*known, FARTHEST_UNIT), *sizes, wanted,
+                                     lr.measured(*known), *sizes, wanted,
                                      self.consistency)
             yield FinishedPart(part.slot, band.rows, band.cols, wanted, samples,
                                cut(part.base, [line.start for line in held], wanted),
