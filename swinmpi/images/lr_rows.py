@@ -11,20 +11,18 @@ class LrRows:
     """Rows `top`.. of an LR image of `height` rows.
 
     values: (C, rows, width), -1..1, float32 on the CPU; raw: the same rows as they were read, on
-    ranks that finish images; holes: where nothing was measured, bool that fits the values.
+    ranks that finish images.
     """
 
     values: Tensor
     top: int
     height: int
     raw: np.ndarray | None = None
-    holes: Tensor | None = None
 
     @classmethod
-    def whole(cls, image: Tensor, raw: np.ndarray | None = None,
-              holes: Tensor | None = None) -> "LrRows":
+    def whole(cls, image: Tensor, raw: np.ndarray | None = None) -> "LrRows":
         """All of an image (C, height, width)."""
-        return cls(image, 0, image.shape[-2], raw, holes)
+        return cls(image, 0, image.shape[-2], raw)
 
     @property
     def width(self) -> int:
@@ -37,12 +35,6 @@ class LrRows:
     def rows(self, rows: range) -> Tensor:
         """(C, len(rows), width)."""
         return self.values[:, rows.start - self.top:rows.stop - self.top]
-
-    def measured(self, rows: range, cols: range) -> Tensor:
-        """(C, len(rows), len(cols)) float64, NaN where nothing was measured."""
-        place = np.s_[:, rows.start - self.top:rows.stop - self.top, cols.start:cols.stop]
-        values = self.values[place].double()
-        return values if self.holes is None else values.masked_fill(self.holes[place], torch.nan)
 
     def around(self, rows: range, cols: range) -> Tensor:
         """(C, len(rows), len(cols)) of an image that repeats itself beyond its edges."""

@@ -7,12 +7,12 @@ MOST_NAMED = 3
 TOLD = (("lr_misfit", "LR misfit", "{:.2g}", " grey levels"), ("seam_score", "seams", "{:.2f}", ""))
 
 
-def describe_images(figures: Mapping[str, Mapping[str, float]]) -> str | None:
-    """One line on the figures of images by name, the mean and the highest; None where there is
+def describe_images(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line on the figures of images by name, the mean and the highest; none where there is
     nothing to tell.
 
     >>> describe_images({"image 0": {"lr_misfit": 0.07}, "image 1": {"lr_misfit": 0.11}})
-    'LR misfit 0.09 grey levels on average, most in image 1 (0.11), image 0 (0.07)'
+    ['LR misfit 0.09 grey levels on average, most in image 1 (0.11), image 0 (0.07)']
     """
     told = []
     for name, title, style, unit in TOLD:
@@ -21,7 +21,7 @@ def describe_images(figures: Mapping[str, Mapping[str, float]]) -> str | None:
         if values:
             mean = style.format(sum(values.values()) / len(values))
             told.append(f"{title} {mean}{unit} on average{worst(values, style)}")
-    return "; ".join(told) or None
+    return ["; ".join(told)] if told else []
 
 
 def worst(values: Mapping[str, float], style: str) -> str:

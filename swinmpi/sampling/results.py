@@ -10,7 +10,6 @@ from swinmpi.parallel.failure import raised_by_all
 from swinmpi.parallel.relay import Ending, Part
 from swinmpi.reports.progress import Progress
 from swinmpi.reports.timing import RunReport
-from swinmpi.reports.worst import describe_images
 from swinmpi.sampling.delivery import Delivery, GatherDelivery, SharedDelivery
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.provenance import fingerprint, provenance
@@ -54,7 +53,7 @@ class Results:
         self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
-        self.figures: dict[int, Mapping[str, float]] = {}  # on rank 0, of images made in this run
+        self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
         self.delivery = self._delivery(partial)
@@ -131,18 +130,14 @@ class Results:
                 self.output.finish(provenance(plan, self.stack, report, self.fingerprint),
                                    self.failed)
 
-    def in_words(self) -> str | None:
-        """A line on the images made in this run, on rank 0; None where there is nothing to tell."""
-        return describe_images({self.stack.short_name_of(index): self.figures[index]
-                                for index in sorted(self.figures)})
-
     def _conclude(self, endings: Iterator[Ending]) -> None:
         for ending in endings:
             if ending.given_up:
                 self.failed[ending.shard_index] = ending.notes
                 print(f"swinmpi: {ending.notes}", file=sys.stderr, flush=True)
             else:
-                self.figures[ending.shard_index] = ending.notes
+                name = self.stack.short_name_of(ending.shard_index)
+                self.figures[name] = dict(ending.notes)
             self.progress.advance()
 
     def __enter__(self) -> "Results":

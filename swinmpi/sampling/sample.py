@@ -68,11 +68,9 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
             seconds = time.perf_counter() - started
             num_images = len(results.remaining) - len(results.failed)
             shares = shares_of(world.stopwatch.since(spent), seconds)
-            return RunReport(num_images, seconds, shares, results.failed)
+            return RunReport(num_images, seconds, shares, results.failed, results.figures)
 
         results.finish(plan, report())
-        if told := results.in_words():
-            print(told, flush=True)
         return report()
 
 
@@ -160,8 +158,7 @@ class GroupWork:
         for slot, image in enumerate(raw.values()):
             unit[slot] = self.unit(image)
         group.bcast_array(unit)
-        return good, [LrRows.whole(torch.from_numpy(image), raw.get(shard_index),
-                                   self.holes(raw.get(shard_index)))
+        return good, [LrRows.whole(torch.from_numpy(image), raw.get(shard_index))
                       for image, shard_index in zip(unit, good, strict=True)]
 
     def read_own_rows(self, shard_indices: Sequence[int]) -> tuple[list[int], list[LrRows]]:
@@ -185,7 +182,7 @@ class GroupWork:
             else:
                 values = self.unit(raw)
             good.append(shard_index)
-            lr.append(LrRows(values, rows.start, stack.height, raw, self.holes(raw)))
+            lr.append(LrRows(values, rows.start, stack.height, raw))
         if good and len(good) < len(shard_indices):
             # Which rows a rank needs of an image depends on how many are made together.
             return self.read_own_rows(good)
@@ -195,12 +192,6 @@ class GroupWork:
         """(C, len(rows), w) raw values; StackError where they cannot be read."""
         with self.group.stopwatch.of("storage"):
             return self.stack.read_rows(shard_index, rows)
-
-    def holes(self, raw: np.ndarray | None) -> Tensor | None:
-        """Where raw values are no numbers; None where all are."""
-        if raw is None or (numbers := np.isfinite(self.stack.no_data.hide(raw))).all():
-            return None
-        return torch.from_numpy(~numbers)
 
     def unit(self, raw: np.ndarray) -> Tensor:
         """Raw values as the network wants them."""

@@ -145,7 +145,7 @@ class SuperResolver:
             known = [lr_needed(line, size, scale)
                      for line, size in zip(wanted, sizes[1], strict=True)]
             samples = projected_part(part.samples, [line.start for line in held],
-                                     lr.measured(*known), *sizes, wanted,
+                                     cut(lr.values, (lr.top, 0), known).double(), *sizes, wanted,
                                      self.consistency)
             yield FinishedPart(part.slot, band.rows, band.cols, wanted, samples,
                                cut(part.base, [line.start for line in held], wanted),
