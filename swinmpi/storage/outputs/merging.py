@@ -86,7 +86,7 @@ def difference(one: ShardFile, other: ShardFile) -> str | None:
     if one.fingerprint != other.fingerprint:
         return shortened(differing_keys(one.fingerprint, other.fingerprint))
     if one.figures != other.figures:
-        return "the figures of images, which versions of swinmpi"
+        return "the figures of images, so the versions of swinmpi"
     compared = 3 if one.images and other.images else 2  # a shard without images has no chunks
     pixels = [{name: facts[:compared] for name, facts in shard.pixels.items()}
               for shard in (one, other)]
