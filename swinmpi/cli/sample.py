@@ -176,7 +176,8 @@ def tell_shard(request) -> None:
 
 def print_table(report) -> None:
     from swinmpi.reports.timing import as_table
-    print(as_table(report), flush=True)
+    from swinmpi.reports.worst import describe_images
+    print("\n".join([as_table(report), *describe_images(report.figures)]), flush=True)
 
 
 def raise_failed(request, report) -> None:

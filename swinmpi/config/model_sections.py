@@ -67,6 +67,11 @@ class ModelSection(Section):
         return False
 
     @property
+    def keeps_to_lr(self) -> bool:
+        """Whether its samples are made to agree with the LR image, unless told otherwise."""
+        return False
+
+    @property
     def encoder_stands_alone(self) -> bool:
         """Whether the encoder can be trained alone (`train.target: encoder`)."""
         return False
@@ -118,6 +123,10 @@ class AlignedModel(ModelSection):
 
     @property
     def joins_edges(self) -> bool:
+        return True
+
+    @property
+    def keeps_to_lr(self) -> bool:
         return True
 
     @property

@@ -5,7 +5,7 @@ docs/configuration.md is generated from the descriptions (`python -m swinmpi.con
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import MOST_AT_ONCE, MOST_SEED, Section
 from swinmpi.config.data_section import DataConfig
@@ -199,11 +199,24 @@ class OutputConfig(Section):
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
     regression: bool = Field(False, description="also keep the encoder's regression, as data set "
                              "`regression`; family aligned")
+    consistent: bool | Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="true: finished samples are changed by the least that makes them shrink "
+        "to the LR image exactly (bicubic imresize); a weight of 0..1 goes that part of the way, "
+        "for LR images with noise; when absent true for diffusers of family aligned that were "
+        "trained on LR images made by shrinking alone, unless sampler.shift.border is wrap, else "
+        "false")
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[
         "measured"] | None = Field(
         None, description="[low, high], raw values mapped to -1..1; measured: the stack's own, by "
         "the type for 8 bit; when absent that, or the range that the checkpoint was trained on "
         "where the stack's own is near to it")
+
+    @field_validator("consistent", mode="before")
+    @classmethod
+    def is_a_weight(cls, value: Any) -> Any:
+        if value is not None and not (type(value) in (bool, int, float) and 0 <= value <= 1):
+            raise ValueError("true, false or a number from 0 to 1")
+        return value
 
 
 class Config(Section):

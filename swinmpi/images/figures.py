@@ -154,6 +154,9 @@ FIGURES: tuple[Figure, ...] = (
            optional=True),
     Figure("fid", "FID", ".2f", "distance of Inception's features over all images; compare only "
            "between equally many", 0.0, gathered=metrics.frechet_distance, optional=True),
+    Figure("lr_misfit", "LR misfit", ".2g", "root mean square difference of the image, shrunk, to "
+           "the LR image, in grey levels (1/255 of the value range)", 0.0,
+           Summed(2, consistency_of_part, metrics.misfit_of_sums)),
     Figure("lr_psnr", "LR-PSNR dB", ".2f", "PSNR of the image, shrunk, to the LR image",
            float("inf"), Summed(2, consistency_of_part, metrics.psnr_of_sums),
            compared=lambda one: metrics.lr_psnr(one.image, one.lr, one.data_range)),
@@ -199,8 +202,9 @@ def count_sums(figures: Figures = FIGURES) -> int:
 
 def sums_of_part(part: ImagePart, figures: Figures = FIGURES) -> np.ndarray:
     """What a part adds to the sums of its image, float64 (count_sums,)."""
-    sums = [figure.summed.of_part(part) for figure in summed_figures(figures)]
-    return np.concatenate([np.zeros(0), *sums])
+    functions = [figure.summed.of_part for figure in summed_figures(figures)]
+    sums = {function: function(part) for function in dict.fromkeys(functions)}
+    return np.concatenate([np.zeros(0), *(sums[function] for function in functions)])
 
 
 def finish_sums(sums: np.ndarray, data_range: float,

@@ -100,6 +100,12 @@ def psnr_of_sums(sums: Sequence[float], data_range: float) -> float:
     return float(10 * np.log10(data_range ** 2 / (squared / count)))
 
 
+def misfit_of_sums(sums: Sequence[float], data_range: float) -> float:
+    """Root mean square in grey levels, 1/255 of the data range, of the same; NaN of nothing."""
+    squared, count = sums
+    return float(np.sqrt(squared / count) / data_range * 255) if count else float("nan")
+
+
 def squared_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """(sum of squared differences, number of finite ones)."""
     a, b = float_pair(a, b)

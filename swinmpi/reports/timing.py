@@ -14,12 +14,14 @@ step, windows and composition."""
 @dataclass(frozen=True)
 class RunReport:
     """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names
-    of SHARES, adding up to 1; failed: reason by shard index."""
+    of SHARES, adding up to 1; failed: reason by shard index; figures: on rank 0, of the images
+    finished, by name."""
 
     num_images: int
     seconds: float
     share: Mapping[str, float]
     failed: Mapping[int, str] = field(default_factory=dict)
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def images_per_second(self) -> float:

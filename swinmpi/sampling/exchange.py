@@ -13,6 +13,7 @@ from torch import Tensor
 
 from swinmpi.diffusion.reverse import State
 from swinmpi.families.family import Condition, Family
+from swinmpi.images.figures import BORDER_LR_PX
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
@@ -27,8 +28,9 @@ class FinishedPart:
     """A rectangle of a finished image on the rank that made it, values around -1..1.
 
     slot: which of the images; rows, cols: the SR pixels it stands for; seen: rows and columns
-    of the tensors, more by the border that its figures look at. samples (K, C, h, w), one per seed;
-    base (C, h, w): what they add detail to.
+    of the tensors, more by the border that what is still to be done with it looks at. samples
+    (K, C, h, w), one per seed; base (C, h, w): what they add detail to. agrees: whether samples
+    shrink to the LR image, so that their rounding should as well; `seen` is whole LR pixels then.
     """
 
     slot: int
@@ -37,17 +39,22 @@ class FinishedPart:
     seen: tuple[range, range]
     samples: Tensor
     base: Tensor
+    agrees: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What an exchange has to do on this rank: images of one size, of one family and process."""
+    """What an exchange has to do on this rank: images of one size, of one family and process.
+
+    border_lr_px: what finished parts hold around their own pixels, see FinishedPart.seen.
+    """
 
     family: Family
     process: ReverseProcess
     ownership: Ownership
     pieces: PieceExchange
     predictor: Predictor
+    border_lr_px: int = BORDER_LR_PX
 
     @property
     def grid(self) -> WindowGrid:

@@ -201,7 +201,7 @@ def run_many(made: ManyPlan, world: World, stop: StopFlag) -> tuple[RunReport, l
     reports, family = [], None
     for one in made.plans:
         family = family or load_model(one)
-        reports.append(run(one, world, stop, family))
+        reports.append(named_fully(run(one, world, stop, family), one))
     if has_pictures:
         world.on_root(lambda: end_run(folder))
     failed = [reason for report in reports for _, reason in sorted(report.failed.items())]
@@ -232,10 +232,20 @@ def clear(made: SamplingPlan) -> None:
             tell(remove(partial) or f"{partial}: was left by a kill, is removed")
 
 
+def named_fully(report: RunReport, made: SamplingPlan) -> RunReport:
+    """The report with images of a stack named after its output: there may be others."""
+    if made.request.pictures is not None:
+        return report
+    return replace(report, figures={f"{made.request.output.name}: {name}": figures
+                                    for name, figures in report.figures.items()})
+
+
 def summed(reports: Sequence[RunReport]) -> RunReport:
     """All runs as one."""
     seconds = sum(report.seconds for report in reports)
     names = reports[0].share if reports else ()
     share = {name: sum(report.share[name] * report.seconds for report in reports) / seconds
              for name in names}
-    return RunReport(sum(report.num_images for report in reports), seconds, share)
+    figures = {name: own for report in reports for name, own in report.figures.items()}
+    return RunReport(sum(report.num_images for report in reports), seconds, share,
+                     figures=figures)

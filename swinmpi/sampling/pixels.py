@@ -9,6 +9,7 @@ from swinmpi.images.figures import FIGURES, Figures, ImagePart, lr_range, sums_o
 from swinmpi.images.imresize import imresize
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.no_data import NoData
+from swinmpi.images.rounding import rounded_in_blocks
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
 
@@ -42,8 +43,8 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
         samples = samples.mean(axis=1, keepdims=True)
         base = base.mean(axis=0, keepdims=True)
     raw = lr.raw_part(*(lr_range(line, scale) for line in part.seen))
-    numbers, made = value_range.no_data.hide(raw), dict(raw_images(samples, base, value_range,
-                                                                   datasets))
+    numbers = value_range.no_data.hide(raw)
+    made = dict(raw_images(samples, base, value_range, datasets, scale if part.agrees else 1))
     missing = ~np.isfinite(numbers)
     images = {name: restore_invalid(image, numbers if name in MOMENTS else raw, scale, missing)
               for name, image in made.items()}
@@ -58,20 +59,32 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
 
 
 def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
-               datasets: Mapping[str, np.dtype]) -> Iterator[tuple[str, np.ndarray]]:
+               datasets: Mapping[str, np.dtype],
+               block_px: int = 1) -> Iterator[tuple[str, np.ndarray]]:
     """(name, image) of each dataset, (C, h, w) of values that its dtype can hold and that mean
     numbers, all in the floating type that holds the values of every dataset.
 
-    samples: (K, C, h, w), base: (C, h, w), around -1..1.
+    samples: (K, C, h, w), base: (C, h, w), around -1..1. block_px: side of the blocks of `sr` that
+    keep their sum where it is rounded to integers.
     """
     exact = np.result_type(*map(exact_float, datasets.values()))
-    made = {"sr": lambda dtype: value_range.from_unit(samples[0], dtype),
+    made = {"sr": lambda dtype: sr_of(samples[0], value_range, dtype, block_px),
             "regression": lambda dtype: value_range.from_unit(base, dtype),
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
             "sr_std": lambda dtype: samples.std(axis=0) * value_range.span / 2}
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
         yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
+
+
+def sr_of(sample: np.ndarray, value_range: ValueRange, dtype: np.dtype,
+          block_px: int) -> np.ndarray:
+    """A sample (C, h, w) as raw values; as integers blocks of it keep their sum."""
+    if block_px == 1 or dtype.kind == "f":
+        return value_range.from_unit(sample, dtype)
+    limits = np.iinfo(dtype)
+    return rounded_in_blocks(value_range.raw_of(sample), (limits.min, limits.max),
+                             block_px).astype(dtype)
 
 
 def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.dtype],

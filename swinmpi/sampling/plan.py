@@ -148,7 +148,8 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             "ranks of a group",
             f"step        {images} images, micro-batches of {plan.calls.told} windows, "
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
-            f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}",
+            f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
+            + describe_agreement(config),
             *describe_border(config, plan.grid), *([idle] if idle else [])]
 
 
@@ -165,6 +166,14 @@ def describe_border(config: Config, grid: WindowGrid) -> list[str]:
         told += (f" but along the {named}, which is not whole windows of {grid.window_px} px and "
                  "mirrored up to that")
     return [f"border      wrap: {told}"]
+
+
+def describe_agreement(config: Config) -> str:
+    """How far samples are made to agree with the LR image, in words."""
+    weight = config.output.consistent
+    if not weight:
+        return ""
+    return ", samples shrink to the LR image" + ("" if weight == 1 else f", weight {weight:g}")
 
 
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:

@@ -28,8 +28,14 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     edges = {"edges": "joined"} if wraps and any(plan.grid.joins) else {}
     return {**edges, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
-            **deciding_settings(config),
+            **agreement(config), **deciding_settings(config),
             **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
+
+
+def agreement(config: Config) -> dict:
+    """How far samples are made to agree with the LR image, where they are."""
+    weight = config.output.consistent
+    return {"consistent": weight} if weight else {}
 
 
 def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
@@ -37,7 +43,7 @@ def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: s
     other settings cannot be continued. JSON values."""
     device = planned_device(config.parallel.device)
     deciding = {"checkpoint": checkpoint_sha256, "value_range": config.output.value_range,
-                **deciding_settings(config),
+                **agreement(config), **deciding_settings(config),
                 **config.parallel.model_dump(include=DECIDING),
                 "device": device,
                 "precision": settled_precision(config.parallel.precision, device)}

@@ -53,6 +53,7 @@ class Results:
         self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
+        self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
         self.delivery = self._delivery(partial)
@@ -134,6 +135,9 @@ class Results:
             if ending.given_up:
                 self.failed[ending.shard_index] = ending.notes
                 print(f"swinmpi: {ending.notes}", file=sys.stderr, flush=True)
+            else:
+                name = self.stack.short_name_of(ending.shard_index)
+                self.figures[name] = dict(ending.notes)
             self.progress.advance()
 
     def __enter__(self) -> "Results":

@@ -68,7 +68,7 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
             seconds = time.perf_counter() - started
             num_images = len(results.remaining) - len(results.failed)
             shares = shares_of(world.stopwatch.since(spent), seconds)
-            return RunReport(num_images, seconds, shares, results.failed)
+            return RunReport(num_images, seconds, shares, results.failed, results.figures)
 
         results.finish(plan, report())
         return report()

@@ -44,7 +44,28 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
             raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "
                                   f"as configured, but it was trained with {own.get(name)}; "
                                   "remove that setting or choose another --checkpoint")
-    return config
+    return config.replaced(output={"consistent": consistency(config, header)})
+
+
+def consistency(config: Config, header: Mapping) -> bool | float:
+    """Whether, or with which weight, samples are made to agree with their LR image: yes, unless
+    told otherwise, for a family that keeps to LR where nothing but shrinking made LR."""
+    told = config.output.consistent
+    if told is not None:
+        return bool(told) if told in (0, 1) else told
+    return (config.model.keeps_to_lr and takes_steps(header) and is_only_shrunk(header)
+            and not sees_edges_joined(config))
+
+
+def is_only_shrunk(header: Mapping) -> bool:
+    """Whether the LR images that a checkpoint learned from were HR images, shrunk by bicubic
+    imresize, and nothing else."""
+    return not header.get("degradation") and header.get("lr_kernel", "bicubic") == "bicubic"
+
+
+def sees_edges_joined(config: Config) -> bool:
+    """Whether opposite edges of an image are neighbours for all that looks at it."""
+    return config.sampler.shift.border == "wrap" and config.model.joins_edges
 
 
 def check_settings(files: Sequence[Path | str], overrides: Sequence[str],
@@ -85,6 +106,10 @@ def check_consistent(config: Config) -> None:
     if isinstance(config.output.value_range, list):
         ValueRange(*config.output.value_range)
     check_backend(config.output.backend)
+    if config.output.consistent and sees_edges_joined(config):
+        raise ConfigError("output.consistent: expected false with sampler.shift.border wrap, which "
+                          "joins the edges that shrinking mirrors images at, got a weight of "
+                          f"{config.output.consistent:g}; set one of them otherwise")
     if config.output.regression and not model.regresses:
         raise ConfigError("output.regression: expected a model of family aligned, "
                           f"whose encoder regresses, got {model.family}; set it to false")

@@ -7,6 +7,8 @@ from torch import Tensor
 from swinmpi.config import Config
 from swinmpi.diffusion.reverse import nothing, reverse
 from swinmpi.families.family import Condition, Encoding, Family
+from swinmpi.images.consistency import PROJECTED_LR_PX, cut, lr_needed, projected_part
+from swinmpi.images.figures import BORDER_LR_PX
 from swinmpi.images.imresize import imresize_part, part_needed
 from swinmpi.images.lr_rows import LrRows, union
 from swinmpi.models.diffuser import prepare
@@ -22,7 +24,7 @@ from swinmpi.sampling.root import RootExchange
 from swinmpi.sampling.torus import TorusExchange, row_bands, seen_rect
 from swinmpi.windows.moves import Rect
 
-MAX_UNIT = 1.5
+MAX_UNIT, BAND_LR_PX = 1.5, 32
 EXCHANGES: dict[str, Callable[[Work], Exchange]] = {"root": RootExchange, "torus": TorusExchange}
 
 
@@ -34,11 +36,14 @@ class SuperResolver:
     """
 
     def __init__(self, family: Family, process: ReverseProcess, computing: Computing,
-                 make_exchange: Callable[[Work], Exchange], group: Group):
-        """make_exchange: one of EXCHANGES, or another."""
+                 make_exchange: Callable[[Work], Exchange], group: Group,
+                 consistency: float = 0.0):
+        """make_exchange: one of EXCHANGES, or another. consistency: weight, 0..1, with which
+        finished samples are made to shrink to the LR image."""
         self.family, self.process, self.computing, self.group = family, process, computing, group
         self.make_exchange, self.pieces = make_exchange, PieceExchange(group)
         self.predictor = Predictor(family, computing, group.stopwatch)
+        self.consistency = consistency
         self._exchange: tuple[tuple[int, int], Exchange] | None = None
 
     def exchange_for(self, height: int, width: int) -> Exchange:
@@ -51,7 +56,8 @@ class SuperResolver:
             device = torch.device(self.computing.device).type
             self.predictor.calls = calls_of(self.computing.micro_batch, self.family.config, grid,
                                             device)
-            work = Work(self.family, self.process, ownership, self.pieces, self.predictor)
+            work = Work(self.family, self.process, ownership, self.pieces, self.predictor,
+                        BORDER_LR_PX + (PROJECTED_LR_PX if self.consistency else 0))
             self._exchange = (height, width), self.make_exchange(work)
         return self._exchange[1]
 
@@ -66,7 +72,8 @@ class SuperResolver:
             return [range(height)] * num_images
         scale, work, mine = self.family.config.scale, exchange.work, []
         for rect in exchange.rects:
-            seen = seen_rect(scaled(rect, work.factor), work.sr_grid, scale)
+            seen = seen_rect(scaled(rect, work.factor), work.sr_grid, scale,
+                             work.border_lr_px * scale)
             mine += [range(seen.rows.start // scale, -(-seen.rows.stop // scale)),
                      part_needed(height, work.sr_grid.height_px, seen.rows, work.joins[0])]
         encoded = self.family.lr_rows(height, width, num_images, work.ownership)
@@ -105,7 +112,11 @@ class SuperResolver:
                                    [x_0[slot][k] for x_0 in samples], len(seeds))
                      for k, rect in enumerate(exchange.rects)]
             del condition  # features are most of what a rank holds
-            yield from exchange.shared(slot, parts)
+            for part in exchange.shared(slot, parts):
+                if self.consistency:
+                    yield from self.consistent(part, image)
+                else:
+                    yield part
 
     def conditions(self, lr: Sequence[LrRows], exchange: Exchange,
                    residuals: Sequence[Tensor] | None) -> list[Condition]:
@@ -122,6 +133,23 @@ class SuperResolver:
     def shifts_return(self) -> bool:
         """Whether there are so few shifts that each comes again."""
         return self.process.shift.pattern != "random"
+
+    def consistent(self, part: FinishedPart, lr: LrRows) -> Iterator[FinishedPart]:
+        """A part in bands whose samples agree with the LR image, with the border that figures
+        look at. Bands, so that nothing of the size of the image is held beside it."""
+        grid, scale = self.exchange_for(lr.height, lr.width).work.sr_grid, self.family.config.scale
+        held, sizes = part.seen, ((grid.height_px, grid.width_px), (lr.height, lr.width))
+        for band in row_bands(Rect(0, part.rows, part.cols), BAND_LR_PX * scale):
+            seen = seen_rect(band, grid, scale, BORDER_LR_PX * scale)
+            wanted = seen.rows, seen.cols
+            known = [lr_needed(line, size, scale)
+                     for line, size in zip(wanted, sizes[1], strict=True)]
+            samples = projected_part(part.samples, [line.start for line in held],
+                                     cut(lr.values, (lr.top, 0), known).double(), *sizes, wanted,
+                                     self.consistency)
+            yield FinishedPart(part.slot, band.rows, band.cols, wanted, samples,
+                               cut(part.base, [line.start for line in held], wanted),
+                               agrees=self.consistency == 1)
 
     def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
@@ -150,10 +178,11 @@ class SuperResolver:
 def make_resolver(config: Config, family: Family, device: str, group: Group) -> SuperResolver:
     """What samples as configured; the family's network is moved to `device`.
 
-    Warns as `make_schedule`.
+    `output.consistent` is settled. Warns as `make_schedule`.
     """
     parallel = config.parallel
     prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
     process = make_process(config.sampler, config.diffusion, config.model.window_px)
     computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
-    return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group)
+    return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group,
+                         float(config.output.consistent or 0))

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from swinmpi.diffusion.noise import X_T_STEP, window_noise
 from swinmpi.families.family import Condition
-from swinmpi.images.figures import BORDER_LR_PX
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer, Underway
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
@@ -159,11 +158,12 @@ class TorusExchange:
         grid, scale = self.work.sr_grid, self.work.family.config.scale
         channels = self.work.family.config.channels
         held = [scaled(rect, self.work.factor) for rect in self.held]
-        needed = [seen_rect(rect, grid, scale) for rect in held]
+        reach = self.work.border_lr_px * scale
+        needed = [seen_rect(rect, grid, scale, reach) for rect in held]
         flat = [part.flatten(0, 1) for part in parts]
         for place, canvas in zip(self.places, self.bordered(flat, grid, held, needed), strict=True):
             for band in row_bands(held[place], grid.window_px):
-                seen = seen_rect(band, grid, scale)
+                seen = seen_rect(band, grid, scale, reach)
                 images = canvas.view(seen.rows, seen.cols).unflatten(0, (-1, channels))
                 yield FinishedPart(slot, band.rows, band.cols, (seen.rows, seen.cols), images[:-1],
                                    images[-1])
@@ -228,10 +228,9 @@ def part_inside(rect: Rect, grid: WindowGrid) -> Rect:
                                                    (grid.height_px, grid.width_px), strict=True)))
 
 
-def seen_rect(rect: Rect, grid: WindowGrid, scale: int) -> Rect:
-    """The rectangle with what the figures of its pixels look at: as far as shrinking reaches,
-    in whole LR pixels."""
-    reach = BORDER_LR_PX * scale
+def seen_rect(rect: Rect, grid: WindowGrid, scale: int, reach: int) -> Rect:
+    """The rectangle with what lies `reach` SR pixels around it in the image, in whole LR
+    pixels."""
     sides = []
     for line, size in zip((rect.rows, rect.cols), (grid.height_px, grid.width_px), strict=True):
         start, stop = ((line.start - reach) // scale * scale,

@@ -17,6 +17,7 @@ from swinmpi.sampling.request import (
 from swinmpi.sampling.settings import (
     check_consistent,
     check_settings,
+    is_only_shrunk,
     resolve_config,
     takes_steps,
 )
@@ -58,6 +59,11 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
     check_consistent(config)
+    if config.output.consistent is True and not is_only_shrunk(header):
+        warnings.warn("output.consistent: the network was trained on LR images that were not only "
+                      "shrunk by bicubic imresize; where such images are noisy or blurred, so will "
+                      "samples be that agree with them; a weight below 1 keeps less of it",
+                      stacklevel=2)
     trained_px = header["model"]["window_px"] if "window_px" in header.get("model", {}) else None
     if takes_steps(header) and trained_px not in (None, config.model.window_px):
         warnings.warn(f"model.window_px: the network was trained on windows of {trained_px} px, "

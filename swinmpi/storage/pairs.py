@@ -40,7 +40,8 @@ class PairReader:
     num_images; scale = HR size / LR size; size_px, channels of the HR images; value_max of the
     stored dtype (255 or 65535); value_range, value_dtype: the raw values that are 0 and that, and
     their dtype, None and "" where the file does not tell; degradation: (low, high) by the names of
-    DEGRADATIONS, of what LR was made with beside shrinking; splits (N,) uint8; train_indices and
+    DEGRADATIONS, of what LR was made with beside shrinking; kernel: what it was shrunk by, bicubic
+    where the file does not tell; splits (N,) uint8; train_indices and
     validate_indices, int64 image indices.
     """
 
@@ -124,6 +125,7 @@ class PairReader:
             self.refuse(f"attribute value_range of low < high, got {self.value_range}")
         self.value_dtype = (text_attribute(self.file, "value_dtype") or ""
                             if self.value_range else "")
+        self.kernel = text_attribute(self.file, "kernel") or "bicubic"
         told = {name: self.two_numbers(name) for name in DEGRADATIONS}
         self.degradation = {name: both for name, both in told.items() if both is not None}
         self.splits = split[:]

@@ -105,7 +105,11 @@ class Stack:
 
     def name_of(self, image_index: int) -> str:
         """For people."""
-        return f"{self.address}: image {self.stack_index(image_index)}"
+        return f"{self.address}: {self.short_name_of(image_index)}"
+
+    def short_name_of(self, image_index: int) -> str:
+        """For people who know the stack."""
+        return f"image {self.stack_index(image_index)}"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -66,12 +66,16 @@ class ValueRange:
 
         Integers are rounded half to even; all are clipped to what their type can hold.
         """
-        raw = (np.asarray(unit, np.float64) - self.offset) / self.gain
+        raw = self.raw_of(unit)
         if np.dtype(dtype).kind == "f":
             limits = np.finfo(dtype)
             return raw.clip(limits.min, limits.max).astype(dtype)
         limits = np.iinfo(dtype)
         return np.clip(np.rint(raw), limits.min, limits.max).astype(dtype)
+
+    def raw_of(self, unit: np.ndarray) -> np.ndarray:
+        """-1..1 -> float64 raw values, neither rounded nor clipped."""
+        return (np.asarray(unit, np.float64) - self.offset) / self.gain
 
     def __str__(self) -> str:
         return f"{self.low:.6g} to {self.high:.6g}"

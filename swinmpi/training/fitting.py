@@ -78,10 +78,13 @@ def misfits_of_crop(config: Config, pairs: PairReader, num_ranks: int) -> Iterat
 
 def values_of(pairs: PairReader) -> dict:
     """What a checkpoint keeps of the pairs it was trained on: the values that are -1 and 1, and
-    their dtype, as far as the pairs tell; how LR was degraded, where it was."""
+    their dtype, as far as the pairs tell; how LR was degraded, where it was, and by what it was
+    made, where not by bicubic imresize."""
     told: dict = {}
     if pairs.value_range is not None:
         told |= {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
     if pairs.degradation:
         told["degradation"] = {name: [*both] for name, both in pairs.degradation.items()}
+    if pairs.kernel != "bicubic":
+        told["lr_kernel"] = pairs.kernel
     return told

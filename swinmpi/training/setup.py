@@ -122,7 +122,7 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
 def tell_other_pairs(config: Config, header: Mapping, values: Mapping) -> None:
     """A line where a run goes on with pairs of other values, or degraded in another way, than
     before: it may be meant so."""
-    for name in ("value_range", "value_dtype", "degradation"):
+    for name in ("value_range", "value_dtype", "degradation", "lr_kernel"):
         before, now = header.get(name), values.get(name)
         if before != now:
             tell(f"{config.train.data}: has {name} {now or 'none'}, the run so far had "

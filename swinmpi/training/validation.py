@@ -76,7 +76,9 @@ def loss(module: nn.Module, batch: Batch, device: torch.device) -> float:
 def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
     """What samples a validation image, or regresses it where the family takes no steps."""
     size = 1 if config.model.window_px is None else MICRO_BATCH
-    alone = config.replaced(parallel={"micro_batch": size, "exchange": "root"})
+    # What is judged is the network, not what is made of its samples.
+    alone = config.replaced(parallel={"micro_batch": size, "exchange": "root"},
+                            output={"consistent": False})
     resolver = make_resolver(alone, family, str(device), Group())
 
     def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:

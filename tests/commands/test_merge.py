@@ -262,11 +262,15 @@ def test_what_does_not_belong_together_is_refused(folder, shards, tmp_path, caps
     assert other_seed != fingerprint
     seeded = edited(second, tmp_path / "seed.h5", fingerprint=other_seed)
     moved = edited(second, tmp_path / "moved.h5", first_image=3)
+    older = edited(second, tmp_path / "older.h5")
+    with h5py.File(older, "a") as file:
+        del file["entry/per_image/lr_misfit"]
     torn = tmp_path / "torn.h5"
     torn.write_bytes(second.read_bytes()[:5000])
     (tmp_path / "text.h5").write_text("not HDF5")
     refusals = {"shards missing of 3: 2, 3; ": [first], "is given twice": [*shards, first],
                 "sampler.seed differ": [first, seeded, third],
+                "the figures of images, so the versions of swinmpi differ": [first, older, third],
                 "holds other images than shard 2 of 3": [first, moved, third],
                 "truncated": [first, torn, third], "another kind of file": [tmp_path / "text.h5"],
                 "expected a finished file of swinmpi-sample --shard I/N": [folder / "one.h5"],

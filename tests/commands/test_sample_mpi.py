@@ -49,6 +49,9 @@ OTHERS = {
                                ("sampler.shift.border=wrap", "sampler.shift.pattern=random",
                                 "sampler.method=dpmpp_2m", "sampler.steps=4")),
     "holes": ("holes", "aligned", ()),
+    "as the network made it": ("tall", "aligned", ("output.consistent=false",)),
+    "half consistent": ("holes", "aligned", ("output.consistent=0.5",)),
+    "thesis, consistent": ("narrow", "rrdb", ("output.consistent=true",)),
     "thesis": ("narrow", "rrdb", ()),
     "thesis, in groups": ("narrow", "rrdb",
                           ("--ranks-per-image=2", "sampler.shift.pattern=random")),
@@ -61,7 +64,8 @@ OTHERS = {
     "heun": ("three", "aligned", ("sampler.method=heun", "sampler.steps=4")),
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
-             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun"]
+             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
+             "half consistent", "thesis, consistent"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 

@@ -39,7 +39,8 @@ def test_a_hole_stays_a_hole_and_changes_nothing_else(tmp_path, checkpoint, dtyp
             file["images"].attrs.update(told)
         setting = [f"data.no_data={value!r}".replace("1e+20", "1.0e+20")] * (name == "set")
         assert sample.main(arguments(stack, tmp_path / f"o_{name}.h5", checkpoint, *setting,
-                                     "--ensemble=2", "output.regression=true")) == 0
+                                     "--ensemble=2", "output.regression=true",
+                                     "output.consistent=false")) == 0  # it shifts what is clipped
         made[name] = sr_of(tmp_path / f"o_{name}.h5")
     assert made["said"].dtype == np.dtype(dtype)
     assert np.array_equal(made["said"], made["set"])

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
+from swinmpi.images.imresize import imresize_tensor
 from swinmpi.parallel.comm import Group
 from swinmpi.sampling.process import Abandoned
 from tests.support.exchanging import (
     EXCHANGES_UNDER_TEST,
     FAMILIES,
+    HEIGHT,
+    NUM_IMAGES,
     SAMPLERS,
+    WIDTH,
     digest,
     joined,
+    lr_images,
     make_resolver,
     received_in_steps,
     sample,
@@ -54,6 +59,20 @@ def test_the_same_bits_for_any_number_of_ranks(num_ranks, sampler, exchange):
 def test_the_same_bits_for_every_family(num_ranks, family, exchange):
     made = joined(on_ranks(num_ranks, lambda group: sample(group, family, "ddim", exchange)))
     assert torch.equal(made, reference(family, "ddim"))
+
+
+@every_exchange
+@pytest.mark.parametrize("family", ["aligned", "bands"])
+@pytest.mark.parametrize("num_ranks", [1, 3])
+def test_samples_agree_with_the_lr_image_and_have_the_same_bits(num_ranks, family, exchange):
+    made = joined(on_ranks(num_ranks, lambda group: sample(group, family, "ddim", exchange,
+                                                           consistency=1.0)))
+    one, = [joined([sample(Group(), family, "ddim", "root", consistency=1.0)])]
+    assert torch.equal(made, one)
+    shrunk = imresize_tensor(made[:, :-1].flatten(0, 1).double(), size=(HEIGHT, WIDTH))
+    missed = shrunk.unflatten(0, (NUM_IMAGES, -1)) - lr_images()[:, None]
+    assert float(missed.abs().max()) < 3e-6
+    assert torch.equal(made[:, -1], reference(family, "ddim")[:, -1]), "the base stays what it was"
 
 
 def test_the_references_differ():

@@ -364,7 +364,8 @@ def test_writing_changes_no_metadata(tmp_path, stack):
         before = np.frombuffer(output.partial.read_bytes(), np.uint8)
         extra = {name: np.ones((1, 16, 18), np.float32) for name in ("sr_mean", "sr_std")}
         for index in range(5):
-            output.write(index, extra | {"sr": sr_of(stack, index, 2)}, {"lr_psnr": 1.0})
+            output.write(index, extra | {"sr": sr_of(stack, index, 2)},
+                         {"lr_psnr": 1.0, "lr_misfit": 1.0})
     after = np.frombuffer(output.partial.read_bytes(), np.uint8)
     differs = before != after
     with h5py.File(output.partial) as file:

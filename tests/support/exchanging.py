@@ -37,7 +37,8 @@ ONE_AT_A_TIME = Lock()
 HEIGHT, WIDTH, NUM_IMAGES, SEEDS = 27, 19, 2, (0, 3)
 
 
-def make_resolver(family: str, sampler: str, exchange: str, group: Group) -> SuperResolver:
+def make_resolver(family: str, sampler: str, exchange: str, group: Group,
+                  consistency: float = 0.0) -> SuperResolver:
     """The same weights for everybody, none of them zero."""
     # Ranks may be threads, and torch's generator is the process's.
     with ONE_AT_A_TIME, torch.random.fork_rng():
@@ -50,7 +51,7 @@ def make_resolver(family: str, sampler: str, exchange: str, group: Group) -> Sup
     config = SamplerConfig(**SAMPLERS[sampler])
     process = make_process(config, DiffusionConfig(steps=50), made.config.window_px)
     return SuperResolver(made, process, Computing("cpu", micro_batch=2),
-                         EXCHANGES_UNDER_TEST[exchange], group)
+                         EXCHANGES_UNDER_TEST[exchange], group, consistency)
 
 
 def lr_images() -> torch.Tensor:
@@ -68,10 +69,11 @@ def rows_for(resolver: SuperResolver, images: torch.Tensor) -> list[LrRows]:
 
 
 def sample(group: Group, family: str, sampler: str, exchange: str, images: Sequence[int] = (0, 1),
-           watch: Callable = lambda *_: None, stopping: Callable = lambda: False) -> dict:
+           watch: Callable = lambda *_: None, stopping: Callable = lambda: False,
+           consistency: float = 0.0) -> dict:
     """The parts of finished images of this rank: (slot, rows, cols) -> bytes
     of samples and base."""
-    resolver = make_resolver(family, sampler, exchange, group)
+    resolver = make_resolver(family, sampler, exchange, group, consistency)
     lr = rows_for(resolver, lr_images()[list(images)])
     parts = {}
     for part in resolver(lr, [10 + i for i in images], SEEDS, stopping, watch):

@@ -4,6 +4,7 @@ import pytest
 
 from swinmpi.cli.train import main
 from swinmpi.config import load_config
+from swinmpi.sampling.settings import is_only_shrunk
 from swinmpi.storage.checkpoint import load_weights
 from swinmpi.storage.pair_writing import PairWriter
 from swinmpi.storage.pairs import TRAIN, VALIDATE, PairReader
@@ -148,16 +149,23 @@ def test_a_dry_run_tells_range_device_memory_and_time(tmp_path, capsys):
         assert part in told, told
 
 
-def test_the_checkpoint_says_how_its_lr_images_were_degraded(tmp_path):
-    with PairWriter(tmp_path / "pairs.h5", {"scale": 2.0, "photons": [50.0, 500.0]}) as made:
+@pytest.mark.parametrize(("attributes", "drawn", "told"), [
+    ({"photons": [50.0, 500.0]}, {"photons": 60.0}, {"degradation": {"photons": [50.0, 500.0]}}),
+    ({"kernel": "bilinear"}, {}, {"lr_kernel": "bilinear"}),
+    ({"kernel": "own LR images"}, {}, {"lr_kernel": "own LR images"}),
+    ({"kernel": "bicubic"}, {}, {})])
+def test_the_checkpoint_says_how_its_lr_images_were_made(tmp_path, attributes, drawn, told):
+    with PairWriter(tmp_path / "pairs.h5", {"scale": 2.0, **attributes}) as made:
         for split in (TRAIN, VALIDATE):
             made.append(np.zeros((32, 32, 1), np.uint8), np.zeros((16, 16, 1), np.uint8), split,
-                        "x", {"photons": 60.0})
+                        "x", drawn)
     assert train(tmp_path / "pairs.h5", tmp_path / "run", "train.updates=1",
                  "train.batch_images=1") == 0
     for name in ("update-00000001/ema.safetensors", "best.safetensors"):
         _, header = load_weights(tmp_path / "run" / name)
-        assert header["degradation"] == {"photons": [50.0, 500.0]}
+        assert {name: header[name] for name in ("degradation", "lr_kernel")
+                if name in header} == told
+        assert is_only_shrunk(header) == (not told)
 
 
 @pytest.mark.parametrize(("model", "overrides"), [

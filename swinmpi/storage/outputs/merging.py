@@ -54,6 +54,7 @@ class ShardFile:
     total: int
     failed: tuple[int, ...]
     pixels: Mapping[str, tuple]
+    figures: tuple[str, ...]
     fingerprint: Mapping[str, Any] = field(repr=False)
     process: Mapping[str, Any] = field(repr=False)
 
@@ -71,7 +72,8 @@ def read_shard(path: Path) -> ShardFile:
             failed = (first + np.flatnonzero(done == 0)).tolist()
             images, fingerprint = range(first, first + len(done)), json.loads(shard["fingerprint"])
             return ShardFile(path, shard["number"], shard["of"], images, shard["total"],
-                             tuple(failed), pixels_of(file), fingerprint, process)
+                             tuple(failed), pixels_of(file), tuple(sorted(file[PER_IMAGE])),
+                             fingerprint, process)
         except DAMAGE:
             raise StackError(f"{path}: expected a finished file of swinmpi-sample --shard I/N, got "
                              "another one; leave it out, or run that shard to its end") from None
@@ -83,6 +85,8 @@ def difference(one: ShardFile, other: ShardFile) -> str | None:
         return "the number of shards or images"
     if one.fingerprint != other.fingerprint:
         return shortened(differing_keys(one.fingerprint, other.fingerprint))
+    if one.figures != other.figures:
+        return "the figures of images, so the versions of swinmpi"
     compared = 3 if one.images and other.images else 2  # a shard without images has no chunks
     pixels = [{name: facts[:compared] for name, facts in shard.pixels.items()}
               for shard in (one, other)]

@@ -136,10 +136,12 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     if len(pixels) > 1:
         data.attrs["auxiliary_signals"] = [name for name in pixels if name != "sr"]
     carry_axes(data, stack, scale)
-    per_image = nexus_group(file, PER_IMAGE, "NXcollection")
+    per_image = nexus_group(file, PER_IMAGE, "NXdata")
     allocate_dataset(per_image, "done", (stack.num_images,), np.dtype("uint8"))[:] = 0
     for name in figures:
         allocate_dataset(per_image, name, (stack.num_images,), np.dtype("float32"))[:] = np.nan
+    per_image.attrs["signal"], *others = [*figures, "done"]
+    per_image.attrs["auxiliary_signals"] = others
     carry_companions(file, stack, scale)
 
 

@@ -99,6 +99,8 @@ class PictureStack:
         """For people."""
         return page_name(*self.member(image_index))
 
+    short_name_of = name_of
+
     def read(self, image_index: int) -> np.ndarray:
         """One image as (C, H, W), float32 or, where that cannot hold the dtype, float64.
 
