@@ -15,6 +15,8 @@ from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, star
 from swinmpi.parallel.shares import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
+SPREAD_IS_NO_ERROR = ("sr_spread is the spread of the samples, no error bar: how far it is from the "
+                      "truth is not known until swinmpi-evaluate compares it with one")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,6 +149,8 @@ def conclude(options: Namespace, request, report) -> None:
         print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
+    if request.ensemble > 1:
+        print(SPREAD_IS_NO_ERROR, flush=True)
     raise_failed(request, report)
 
 

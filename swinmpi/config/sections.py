@@ -189,6 +189,8 @@ class OutputConfig(Section):
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
     regression: bool = Field(False, description="also keep the encoder's regression, as data set "
                              "`regression`; family aligned")
+    members: bool = Field(False, description="of an ensemble, also keep every sample: `sr` is the "
+                          "first, `member_1` to `member_K-1` are the others; for swinmpi-evaluate")
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[
         "measured"] | None = Field(
         None, description="[low, high], raw values mapped to -1..1; measured: the stack's own, by "

@@ -10,9 +10,8 @@ from swinmpi.images.imresize import imresize
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.no_data import NoData
 from swinmpi.sampling.exchange import FinishedPart
+from swinmpi.storage.outputs.partial import MOMENTS, member_name
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
-
-MOMENTS = ("sr_mean", "sr_std")  # of an ensemble: numbers of their own, in floats
 
 
 def to_network(raw: np.ndarray, value_range: ValueRange, channels: int) -> np.ndarray:
@@ -68,7 +67,9 @@ def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
     made = {"sr": lambda dtype: value_range.from_unit(samples[0], dtype),
             "regression": lambda dtype: value_range.from_unit(base, dtype),
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
-            "sr_std": lambda dtype: samples.std(axis=0) * value_range.span / 2}
+            "sr_spread": lambda dtype: samples.std(axis=0, ddof=1) * value_range.span / 2}
+    made |= {member_name(k): lambda dtype, sample=sample: value_range.from_unit(sample, dtype)
+             for k, sample in enumerate(samples) if k}
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
         yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
@@ -85,7 +86,7 @@ def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.
     exact = np.result_type(*map(exact_float, datasets.values()))
     bicubic = enlarged(mask_invalid(numbers)[0], scale, datasets["sr"]).astype(exact)
     bicubic = no_data.avoid(bicubic, datasets["sr"])
-    return np.stack([restore_invalid(np.zeros_like(bicubic) if name == "sr_std" else bicubic,
+    return np.stack([restore_invalid(np.zeros_like(bicubic) if name == "sr_spread" else bicubic,
                                      numbers if name in MOMENTS else raw, scale,
                                      ~np.isfinite(numbers)) for name in datasets])
 

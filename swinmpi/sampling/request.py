@@ -118,6 +118,9 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     if not 1 <= request.ensemble <= MOST_SAMPLES:
         raise ConfigError(f"--ensemble: expected 1 to {MOST_SAMPLES} samples, "
                           f"got {request.ensemble}")
+    if config.output.members and request.ensemble == 1:
+        raise ConfigError("output.members: expected an ensemble of at least 2 samples to keep the "
+                          "members of, got 1; give --ensemble K, or set it to false")
     with open_stack(request) as stack:
         if stack.channels > model.channels:
             raise StackError(f"{stack.address}: expected images of one channel, as the model has, "
@@ -152,4 +155,5 @@ def check_reference(request: SampleRequest, config: Config, reference: str) -> N
 def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
     """What the output will hold."""
     return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
-                      config.output.compression)
+                      config.output.compression,
+                      kept_members=request.ensemble - 1 if config.output.members else 0)

@@ -41,6 +41,7 @@ from swinmpi.storage.outputs.partial import (
     check_resumable,
     create_partial,
     describe,
+    member_name,
     resume_partial,
 )
 from swinmpi.storage.outputs.placing import check_figures, checked_part
@@ -66,10 +67,11 @@ class OutputPlan:
     """What an output file holds beside `sr`."""
 
     scale: int
-    ensemble: bool = False  # sr_mean and sr_std, floats
+    ensemble: bool = False  # sr_mean and sr_spread, floats
     regression: bool = False  # like sr
     compression: int = 4  # gzip level of the finished file
     figures: tuple[str, ...] = stored_names()  # of every image
+    kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
 
 
 class StackOutput:
@@ -274,5 +276,6 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     if plan.regression:
         names["regression"] = dtype
     if plan.ensemble:
-        names |= {"sr_mean": exact_float(dtype), "sr_std": exact_float(dtype)}
+        names |= {"sr_mean": exact_float(dtype), "sr_spread": exact_float(dtype)}
+    names |= {member_name(k): dtype for k in range(1, plan.kept_members + 1)}
     return names

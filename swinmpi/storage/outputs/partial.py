@@ -33,7 +33,15 @@ from swinmpi.storage.stack import Stack
 
 FORMAT = 2  # of OUT.partial; another one as well when the same settings give other pixels
 PER_IMAGE = "/entry/per_image"
+# Of an ensemble: numbers of their own, in floats. The spread is that of the samples, ddof 1.
+MOMENTS = ("sr_mean", "sr_spread")
+SPREAD_IN_WORDS = "sample standard deviation of the ensemble, not calibrated: no error bar"
 AFRESH = "delete it, or start afresh with --overwrite"
+
+
+def member_name(k: int) -> str:
+    """The dataset of member k of an ensemble, from 1 on: member 0 is `sr`."""
+    return f"member_{k}"
 
 
 def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
@@ -131,7 +139,9 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     for name, dtype in pixels.items():
         allocate_dataset(data, name, scaled_shape(stack.shape, stack.layout, scale), dtype)
     carry_attributes(stack, data["sr"], scale)
-    tell_no_data(stack, [data[name] for name in pixels if name in ("sr", "regression")])
+    tell_no_data(stack, [data[name] for name in pixels if name not in MOMENTS])
+    if "sr_spread" in data:
+        data["sr_spread"].attrs["long_name"] = SPREAD_IN_WORDS
     data.attrs["signal"] = "sr"
     if len(pixels) > 1:
         data.attrs["auxiliary_signals"] = [name for name in pixels if name != "sr"]
