@@ -15,8 +15,8 @@ from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, star
 from swinmpi.parallel.shares import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
-SPREAD_IS_NO_ERROR = ("sr_spread is the spread of the samples, no error bar: how far it is from the "
-                      "truth is not known until swinmpi-evaluate compares it with one")
+SPREAD_IS_NO_ERROR = ("sr_spread is the spread of the samples, no error bar: how far it is from "
+                      "the truth is not known until swinmpi-evaluate compares it with one")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

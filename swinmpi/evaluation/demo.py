@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swinmpi.evaluation.evaluate import Request, measure, plan
-from swinmpi.evaluation.report import as_json, as_png, as_text
+from swinmpi.evaluation.files import as_json, as_png
+from swinmpi.evaluation.report import as_text
 from swinmpi.images.figures import compared_figures
 from swinmpi.storage.files import write_atomically
 
@@ -19,7 +20,8 @@ def present(sr: Path, demo_stack: str, run: Mapping) -> str:
     are too few for the figures of all together.
     """
     folder = sr.parent
-    request = Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}")
+    request = Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}",
+                      overwrite=True)
     evaluation, rows = measure(plan(request, compared_figures()))
     write_atomically(folder / PICTURE, as_png(evaluation, rows))
     report = json.loads(as_json(evaluation)) | {"run": dict(run)}

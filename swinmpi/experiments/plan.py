@@ -9,7 +9,7 @@ from swinmpi.config.loading import merge, validate
 from swinmpi.demo import DEMO_STACK, MODELS, shipped
 from swinmpi.errors import ConfigError
 from swinmpi.evaluation.demo import HR
-from swinmpi.evaluation.evaluate import check_folder
+from swinmpi.evaluation.files import check_folder
 from swinmpi.experiments.definition import (
     Arm,
     Budget,
@@ -125,7 +125,7 @@ def plan(request: Request, experiment: Experiment, num_ranks: int) -> Experiment
         raise ConfigError("--data: expected photographs (a folder, a list .tsv or an HDF5 stack) "
                           f"with --budget {request.budget}, got none; only smoke takes the "
                           "shipped stack")
-    check_folder(request.output)
+    check_folder(request.output, overwrite=True)
     runs = tuple(run for arm in experiment.arms
                  for run in runs_of(request, experiment, arm))
     made = ExperimentPlan(request, experiment, shared_trainings(runs))

@@ -42,6 +42,19 @@ def reliability(members: np.ndarray, truth: np.ndarray, factor: float = 1.0) -> 
                        correlation(std, error), rank_shares(members, truth))
 
 
+def reliability_of_moments(mean: np.ndarray, std: np.ndarray, truth: np.ndarray,
+                           count: int) -> Reliability:
+    """What the mean and deviation (ddof 1) of `count` members tell alone: no CRPS, no ranks."""
+    nothing = float("nan")
+    (mean, std), truth = finite_columns(np.stack([mean, std]), truth)
+    error, ranks = np.abs(truth - mean), np.full(count + 1, nothing)
+    if count < 2 or not truth.size:
+        return Reliability(nothing, nothing, dict.fromkeys(LEVELS, nothing), nothing, ranks)
+    return Reliability(nothing, spread_skill(std, error, count),
+                       {level: coverage(std, error, level, count) for level in LEVELS},
+                       correlation(std, error), ranks)
+
+
 def fair_crps(members: np.ndarray, truth: np.ndarray) -> float:
     """Mean over pixels of mean |y - x_i| - sum_ij |x_i - x_j| / (2 K (K - 1)), which on average is
     that of an endless ensemble (Ferro 2014, doi 10.1002/qj.2270). 0 is a perfect forecast."""
