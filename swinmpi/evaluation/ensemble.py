@@ -1,6 +1,7 @@
 """The samples of an ensemble beside its SR stack, and how far they may be believed, image by
 image."""
 import math
+import posixpath
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -138,7 +139,7 @@ class Trust:
 def ensemble_beside(sr: Stack, view: View, process: Mapping[str, Any]) -> Ensemble | None:
     """The samples in an SR file of swinmpi, stored like SR; None where it has none."""
     axes, count = in_letters(sr.arrangement.layout), process.get("ensemble")
-    if type(count) is not int or count < 2:
+    if type(count) is not int or count < 2 or posixpath.basename(sr.address.dataset) != "sr":
         return None
 
     def beside(name: str) -> Viewed | None:

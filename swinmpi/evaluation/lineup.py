@@ -1,6 +1,7 @@
 """SR stacks side by side: named after their files, each compared with the same images of one HR
 stack, or without the truth with each other."""
 import os
+import posixpath
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -162,9 +163,10 @@ def names_of(addresses: Sequence[str]) -> list[str]:
         return [ALONE]
     parsed = [parse_address(address) for address in addresses]
     check_once(parsed)
-    for names in ([one.path.stem for one in parsed],
-                  [f"{one.path.parent.name}/{one.path.stem}" for one in parsed],
-                  [f"{one.path.stem}::{one.dataset or ''}" for one in parsed]):
+    inside = [f"::{posixpath.basename(one.dataset)}" if one.dataset else "" for one in parsed]
+    files = [one.path.stem for one in parsed]
+    for names in (files, [f"{one.path.parent.name}/{one.path.stem}" for one in parsed],
+                  [f"{file}{within}" for file, within in zip(files, inside, strict=True)]):
         if len(set(names)) == len(names) and not set(names) & set(RESERVED):
             return names
     return list(addresses)

@@ -20,7 +20,7 @@ from swinmpi.evaluation.statistics import (
 from swinmpi.images.figures import CAPTION, FIGURES, HEADLINE, Figure
 from swinmpi.reports.tables import format_table
 
-TITLES = {"bicubic": "bicubic", "regression": "regression", "sr": "SR"}
+TITLES = {"bicubic": "bicubic", "regression": "regression", "sr": "SR", "hr": "HR"}
 
 Values = Mapping[str, float]  # of an image, by the names of figures; NaN where there is none
 

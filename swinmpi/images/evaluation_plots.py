@@ -54,11 +54,13 @@ def plot_evaluation(panels: Panels, path: Path | str) -> bytes:
 def draw_differences(axes, points: Mapping[str, Interval]) -> None:
     """A dot and its 95 % interval for each pair."""
     axes.axvline(0, color=GREY, linewidth=1)
-    for number, (mean, low, high) in enumerate(points.values()):
+    for number, (name, (mean, low, high)) in enumerate(points.items()):
+        axes.text(0.02, 0.12 - number, name, transform=axes.get_yaxis_transform(), fontsize=8)
         reach = [[mean - low], [high - mean]]
         axes.errorbar([mean], [-number], xerr=None if np.isnan(reach).any() else reach, marker="o",
                       color=colour(number), capsize=3)
-    axes.set_yticks([-number for number in range(len(points))], list(points), fontsize=8)
+    axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=4)
     axes.set_ylim(0.5 - len(points), 0.5)
     axes.set_xlabel("difference, 95 % interval", fontsize=8)
 
@@ -72,7 +74,7 @@ def draw_spectra(axes, spectra: Mapping[str, Sequence[float]]) -> None:
     axes.set(yscale="log")
     axes.set_xlabel("cycles per px", fontsize=8)
     axes.set_ylabel("power", fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=7)
 
 
 def draw_reliability(axes, curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
@@ -83,7 +85,7 @@ def draw_reliability(axes, curves: Mapping[str, tuple[Sequence[float], Sequence[
         axes.plot(stated, found, label=name, color=colour(number), marker=".", linewidth=1.4)
     axes.set_xlabel("spread of the samples", fontsize=8)
     axes.set_ylabel("error of their mean", fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=7)
 
 
 def draw_ranks(axes, ranks: Mapping[str, Sequence[float]]) -> None:
@@ -95,4 +97,4 @@ def draw_ranks(axes, ranks: Mapping[str, Sequence[float]]) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("samples below the truth, share", fontsize=8)
     axes.set_ylabel("pixels, times the flat share", fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=7)
