@@ -20,8 +20,7 @@ def present(sr: Path, demo_stack: str, run: Mapping) -> str:
     are too few for the figures of all together.
     """
     folder = sr.parent
-    request = Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}",
-                      overwrite=True)
+    request = Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}")
     evaluation, rows = measure(plan(request, compared_figures()))
     write_atomically(folder / PICTURE, as_png(evaluation, rows))
     report = json.loads(as_json(evaluation)) | {"run": dict(run)}

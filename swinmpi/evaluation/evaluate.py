@@ -39,7 +39,8 @@ class Request:
     """Addresses of the stacks to compare, and the folder for the answer. sr: one or several;
     reference: None to judge without the truth; no_data: see Comparison; view: see `viewed`; split:
     of the reference, a file of pairs, to judge alone; lpips_backbone, inception: weights, None for
-    those in torch's cache; overwrite: what an evaluation before left in the folder."""
+    those in torch's cache; overwrite: whether what an evaluation before left in the folder may be
+    replaced, to which the command line says no."""
 
     sr: str | Sequence[str]
     reference: str | None
@@ -50,7 +51,7 @@ class Request:
     view: View = AS_STORED
     split: str | None = None
     inception: Path | None = None
-    overwrite: bool = False
+    overwrite: bool = True
 
     @property
     def stacks(self) -> list[str]:

@@ -179,7 +179,7 @@ def as_plots(evaluation: Evaluation, path: Path) -> bytes:
     return plot_evaluation(panels, path)
 
 
-def check_folder(folder: Path, overwrite: bool = False) -> None:
+def check_folder(folder: Path, overwrite: bool = True) -> None:
     """OutputError where `make_folder` would raise it, as far as can be told, or where a file of an
     evaluation is there and not `overwrite`; makes nothing."""
     above = existing_folder(folder / REPORT)

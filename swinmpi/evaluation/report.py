@@ -31,7 +31,7 @@ class Evaluation:
     image.
 
     figures: the table whose compared and gathered figures were measured. gathered: those of all
-    images together, by version. words: what was compared and how, the first line. pairs: versions
+    images together, by version. words: what was compared and how. pairs: versions
     that are compared image by image, (one, other). trust: of ensembles, by version. made_by: what
     each SR file says of its making. spectra: mean power by frequency, by version.
     """
@@ -104,12 +104,11 @@ def difference(one: Sequence[float], other: Sequence[float]) -> list[float]:
 
 
 def as_text(evaluation: Evaluation, per_image: bool = False) -> str:
-    """What was compared, means with their errors, differences, ensembles, and one line for each
+    """Means with their errors, differences, what was compared, ensembles, and one line for each
     thing to know; before them, on request, the figures of every image."""
-    return "\n".join([*filter(None, [evaluation.words]),
-                      *([image_table(evaluation)] if per_image else []),
-                      mean_table(evaluation), *trust_lines(evaluation), *gains(evaluation),
-                      *evaluation.remarks])
+    return "\n".join([*([image_table(evaluation)] if per_image else []), mean_table(evaluation),
+                      *filter(None, [evaluation.words]), *trust_lines(evaluation),
+                      *gains(evaluation), *evaluation.remarks])
 
 
 def image_table(evaluation: Evaluation) -> str:

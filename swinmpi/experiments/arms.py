@@ -178,7 +178,7 @@ def judge(run: ArmRun, job: Job, test: Path, told: Mapping) -> None:
     """Figures of every test image, and result.json. One process."""
     request = EvaluationRequest(str(run.output / "sr.h5"), f"{test}::/hr", run.output,
                                 f"{test}::/lr", job.plan.request.lpips_backbone,
-                                inception=job.plan.request.inception, overwrite=True)
+                                inception=job.plan.request.inception)
     evaluation = run_evaluation(plan_evaluation(request, FIGURES_AND_EDGE))
     result = {"arm": run.arm.name, "seed": run.seed, **told, "test": test.name,
               "figures": by_version(evaluation), "remarks": list(evaluation.remarks),

@@ -125,7 +125,7 @@ def plan(request: Request, experiment: Experiment, num_ranks: int) -> Experiment
         raise ConfigError("--data: expected photographs (a folder, a list .tsv or an HDF5 stack) "
                           f"with --budget {request.budget}, got none; only smoke takes the "
                           "shipped stack")
-    check_folder(request.output, overwrite=True)
+    check_folder(request.output)
     runs = tuple(run for arm in experiment.arms
                  for run in runs_of(request, experiment, arm))
     made = ExperimentPlan(request, experiment, shared_trainings(runs))

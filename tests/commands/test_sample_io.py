@@ -432,6 +432,6 @@ def test_evaluate_samples_first(tmp_path, checkpoint, capsys, monkeypatch):
     assert "2 colour images of 20 x 24 px" in capsys.readouterr().out and not Path("new").exists()
     assert evaluate.main([*command, "--reference", str(good)]) == 0
     assert (sorted(path.name for path in Path("new/folder").iterdir())
-            == ["evaluate.json", "evaluate.png", "sr.h5"])
+            == ["evaluate.csv", "evaluate.json", "evaluate.png", "plots.png", "sr.h5"])
     report = json.loads(Path("new/folder/evaluate.json").read_text())
     assert set(report["mean"]) == {"bicubic", "regression", "sr"} and len(report["images"]) == 2
