@@ -17,12 +17,15 @@ from swinmpi.images.ensembles import (
     reliability,
     reliability_curve,
     reliability_of_moments,
+    widening,
 )
 from swinmpi.storage.layout import in_letters
 from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.partial import member_name
 from swinmpi.storage.outputs.result import find_sibling
 from swinmpi.storage.stack import Stack
+
+ENDLESS = 1 << 40  # samples of which the deviation is certain: the normal distribution's quantiles
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ SPREAD = TrustFigure("spread", "spread", ".4g", lambda found: math.nan)
 class Ensemble:
     """`count` samples. members: all of them, SR first, where they were kept; mean, std: of all.
 
-    factor: from the deviation that is stored to that of a sample (ddof 1).
+    factor: from the deviation that is stored to that of a sample (ddof 1). calibrated: on what, in
+    words, where the deviation is a calibrated one; applied: what the spread was multiplied with.
     """
 
     count: int
@@ -56,6 +60,8 @@ class Ensemble:
     std: Viewed
     members: tuple[Viewed, ...] = ()
     factor: float = 1.0
+    calibrated: str | None = None
+    applied: float = 1.0
 
     def open(self, stacks: ExitStack) -> "OpenEnsemble":
         """To be closed by `stacks`."""
@@ -74,8 +80,12 @@ class OpenEnsemble:
     members: tuple[Stack, ...]
 
     def read_std(self, image_index: int) -> np.ndarray:
-        """The deviation of a sample, (H, W, C), in the units of the image."""
+        """The deviation that is stated, (H, W, C), in the units of the image."""
         return self.ensemble.factor * read_hwc(self.std, image_index).astype(np.float64)
+
+    def read_spread(self, image_index: int) -> np.ndarray:
+        """The deviation of the samples (ddof 1), (H, W, C)."""
+        return self.read_std(image_index) / self.ensemble.applied
 
     def read_members(self, image_index: int) -> np.ndarray | None:
         """(K, H, W, C); None where they were not kept."""
@@ -119,11 +129,23 @@ class Trust:
         values = {"spread": float(np.nanmean(std)) if np.isfinite(std).any() else math.nan}
         if truth is not None:
             members, mean = opened.read_members(number), read_hwc(opened.mean, number)
-            found = (reliability_of_moments(mean, std, truth, self.ensemble.count)
-                     if members is None else reliability(members, truth))
+            found = self.compare(members, mean, std, truth)
             values |= {figure.name: figure.of(found) for figure in TRUST}
             self.note(found, mean, std, truth)
         self.images[image_index] = values
+
+    def compare(self, members: np.ndarray | None, mean: np.ndarray, std: np.ndarray,
+                truth: np.ndarray) -> Reliability:
+        """Of samples where there are some; a calibrated deviation speaks for itself."""
+        count, ensemble = self.ensemble.count, self.ensemble
+        if members is None or ensemble.calibrated:
+            stated = reliability_of_moments(mean, std, truth,
+                                            ENDLESS if ensemble.calibrated else count)
+            if members is None:
+                return stated
+            of_samples = reliability(members, truth, ensemble.applied / widening(count))
+            return replace(stated, crps=of_samples.crps, ranks=of_samples.ranks)
+        return reliability(members, truth)
 
     def note(self, found: Reliability, mean: np.ndarray, std: np.ndarray,
              truth: np.ndarray) -> None:
@@ -151,6 +173,11 @@ def ensemble_beside(sr: Stack, view: View, process: Mapping[str, Any]) -> Ensemb
         return None
     members = [beside(member_name(k)) for k in range(1, count)]
     kept = (Viewed(sr.address, view), *members) if all(members) else ()
-    # What versions wrote that called it sr_std divided by K.
-    factor = 1.0 if spread else math.sqrt(count / (count - 1))
-    return Ensemble(count, mean, spread or before, kept, factor)
+    if spread is not None:
+        return Ensemble(count, mean, spread, kept)
+    with before.open() as stack:
+        calibrated, applied = map(stack.attributes.get, ("calibrated_on", "factor"))
+    if isinstance(calibrated, str) and isinstance(applied, float) and applied > 0:
+        return Ensemble(count, mean, before, kept, 1.0, calibrated, float(applied))
+    # Before there was sr_spread this was its name, and its variance a K-th too small.
+    return Ensemble(count, mean, before, kept, math.sqrt(count / (count - 1)))

@@ -95,7 +95,8 @@ def trust_of(trust: Trust) -> dict:
     """What was found of an ensemble."""
     stated, found = trust.curve
     return {"samples": trust.ensemble.count, "samples_kept": bool(trust.ensemble.members),
-            "calibrated": False, "figures": summaries_of(trust_summaries(trust)),
+            "calibrated": trust.ensemble.calibrated,
+            "figures": summaries_of(trust_summaries(trust)),
             "ranks": trust.mean_ranks, "reliability": {"stated": stated, "found": found},
             "images": [{"image": index, **{name: plain_number(value)
                                            for name, value in values.items()}}

@@ -174,8 +174,11 @@ def trust_summaries(trust: Trust) -> dict[str, Summary]:
 def verdict(title: str, trust: Trust) -> list[str]:
     """How far the spread of an ensemble may be taken for an error."""
     found, said = trust_summaries(trust), []
-    covered = found.get("coverage_90")
-    if covered is None:
+    covered, calibrated = found.get("coverage_90"), trust.ensemble.calibrated
+    if calibrated:
+        said.append(f"{title}: sr_std is {calibrated}" + (
+            f"; here {covered.mean:.0%}" if covered else ""))
+    elif covered is None:
         said.append(f"{title}: the spread of the samples is no error bar; how far it is from the "
                     "truth is told with --reference")
     else:
@@ -183,9 +186,9 @@ def verdict(title: str, trust: Trust) -> list[str]:
         said.append(f"{title}: the spread of the samples is no error bar; 90 % intervals made of "
                     f"it hold {covered.mean:.0%} of the truth, the spread is "
                     f"{format(ratio, '.2f') if math.isfinite(ratio) else '?'} times the error")
-        if not trust.mean_ranks:
-            said.append(f"{title}: no CRPS and no ranks, for which the samples are needed: sample "
-                        "with --set output.members=true")
+    if covered is not None and not trust.mean_ranks:
+        said.append(f"{title}: no CRPS and no ranks, for which the samples are needed: sample "
+                    "with --set output.members=true")
     return said
 
 

@@ -47,7 +47,7 @@ def reliability_of_moments(mean: np.ndarray, std: np.ndarray, truth: np.ndarray,
     """What the mean and deviation (ddof 1) of `count` members tell alone: no CRPS, no ranks."""
     nothing = float("nan")
     (mean, std), truth = finite_columns(np.stack([mean, std]), truth)
-    error, ranks = np.abs(truth - mean), np.full(count + 1, nothing)
+    error, ranks = np.abs(truth - mean), np.full(1, nothing)
     if count < 2 or not truth.size:
         return Reliability(nothing, nothing, dict.fromkeys(LEVELS, nothing), nothing, ranks)
     return Reliability(nothing, spread_skill(std, error, count),
@@ -86,6 +86,20 @@ def half_width(std: np.ndarray, level: float, count: int) -> np.ndarray:
     from scipy.special import stdtrit
     quantile = stdtrit(count - 1, 0.5 + level / 2)
     return quantile * np.sqrt((count + 1) / count) * std
+
+
+def widening(count: int, level: float = 0.9) -> float:
+    """By how much wider the interval of `count` samples is than that of endlessly many."""
+    from scipy.special import ndtri
+    return float(half_width(np.float64(1), level, count) / ndtri(0.5 + level / 2))
+
+
+def factor_of(std: np.ndarray, error: np.ndarray, count: int, level: float = 0.9) -> float:
+    """What the deviations (ddof 1) of `count` samples must be multiplied with, so that a share of
+    `level` of the errors lies within their intervals."""
+    ratios = np.divide(error, half_width(std, level, count), where=std > 0,
+                       out=np.where(error > 0, np.inf, 0.0))
+    return float(np.quantile(ratios, level, method="higher"))
 
 
 def correlation(std: np.ndarray, error: np.ndarray) -> float:

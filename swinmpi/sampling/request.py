@@ -9,6 +9,7 @@ from typing import Any
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.parallel.shares import Shard
+from swinmpi.sampling.error_bars import error_bars_of
 from swinmpi.storage.address import parse_address
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.metadata.frames import AS_STORED, View
@@ -154,6 +155,8 @@ def check_reference(request: SampleRequest, config: Config, reference: str) -> N
 
 def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
     """What the output will hold."""
+    error_bars = error_bars_of(request.checkpoint, request.ensemble, config)
     return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
                       config.output.compression,
-                      kept_members=request.ensemble - 1 if config.output.members else 0)
+                      kept_members=request.ensemble - 1 if config.output.members else 0,
+                      error_bars=error_bars.attributes(request.ensemble) if error_bars else {})
