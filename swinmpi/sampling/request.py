@@ -9,8 +9,8 @@ from typing import Any
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.parallel.shares import Shard
-from swinmpi.sampling.error_bars import error_bars_of
 from swinmpi.storage.address import parse_address
+from swinmpi.storage.error_bars import error_bars_of
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets

@@ -23,13 +23,13 @@ from swinmpi.images.ensembles import (
 )
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag
-from swinmpi.sampling.error_bars import HEADER_KEY, decided_by
 from swinmpi.sampling.plan import plan as plan_sampling
 from swinmpi.sampling.request import SampleRequest, check_reference
 from swinmpi.sampling.sample import run as sample
 from swinmpi.sampling.settings import takes_steps
 from swinmpi.sampling.validation import GivenSettings, validated
 from swinmpi.storage.checkpoint import load_weights, save_weights
+from swinmpi.storage.error_bars import HEADER_KEY, decided_by
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import View
