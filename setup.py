@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+?)"', (here / "swinmpi" / "__init__.py").read_text()).group(
     1)
-commands = ["prepare", "train", "sample", "evaluate", "benchmark", "merge", "experiment", "info"]
+commands = ["prepare", "train", "calibrate", "sample", "evaluate", "benchmark", "merge",
+            "experiment", "info"]
 
 setup(
     name="swinmpi",

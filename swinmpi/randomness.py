@@ -13,6 +13,7 @@ on disk already, so each use states its words, and they never change:
     training.preparation, the split   (seed, 2^64 - 1)         (0, 0, 0, 0)
     training.preparation.degradation  (seed, image index)      (0, crop number, 0, 2)
     storage.values, sampled pixels    (image index, 0)         (0, 0, 0, 0)
+    evaluation.statistics, resampling (seed, 2^64 - 2)         (0, 0, 0, 0)
 
 The first counter word counts the blocks of four numbers drawn; from 0 it has room for 2^64 of
 them, so two generators that differ in any other word never share a block.

@@ -45,8 +45,8 @@ def test_every_file_referred_to_exists(page):
 
 
 @pytest.mark.parametrize("command",
-                         ["prepare", "train", "sample", "evaluate", "benchmark", "merge",
-                                     "experiment", "info"])
+                         ["prepare", "train", "calibrate", "sample", "evaluate", "benchmark",
+                          "merge", "experiment", "info"])
 def test_help_ends_with_examples_that_parse(command):
     parser = importlib.import_module(f"swinmpi.cli.{command}").parser()
     lines = [line.split() for line in parser.epilog.partition("example:")[2].splitlines()

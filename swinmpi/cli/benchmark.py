@@ -124,7 +124,7 @@ def draw(report: dict, folder: Path) -> str:
 
 def ready(options: Namespace):
     """The plan; the output folder exists. On one process."""
-    from swinmpi.evaluation.evaluate import make_folder
+    from swinmpi.evaluation.files import make_folder
     plan = plan_of(options)
     make_folder(options.output)
     return plan

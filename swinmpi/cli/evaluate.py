@@ -1,4 +1,5 @@
-"""swinmpi-evaluate: figures of an SR stack against the true HR stack, beside bicubic's."""
+"""swinmpi-evaluate: figures of SR stacks against the true HR stack, beside bicubic's, with their
+errors."""
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -31,28 +32,50 @@ def evaluate_command(argv: Sequence[str] | None) -> None:
             sample_first(world, stop, options)
     elif speaks_for_all() if options.dry_run else works_alone("evaluate"):
         config_from(options)
-        if (options.sr is None) == (options.checkpoint is None):
-            raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to "
-                              "sample first")
+        check_given(options)
         if options.dry_run:
             show_plan(options)
         else:
             evaluate_and_print(options, options.sr)
 
 
+def check_given(options: Namespace) -> None:
+    """ConfigError where what is asked for does not go together."""
+    if bool(options.sr) == (options.checkpoint is not None):
+        raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to "
+                          "sample first")
+    if options.reference is None:
+        needing = {"--split": options.split,
+                   "--lpips-backbone": options.lpips_backbone, "--inception": options.inception}
+        for name, value in needing.items():
+            if value is not None:
+                raise ConfigError(f"{name}: expected the truth beside it, got none; "
+                                  "name it with --reference HR")
+
+
 def parser() -> ArgumentParser:
     made = make_parser("evaluate", __doc__.partition(": ")[2],
                        "swinmpi-evaluate sr.h5 --reference hr.h5 --lr lr.h5\n  "
+                       "swinmpi-evaluate one.h5 other.h5 --reference hr.h5 --output both\n  "
+                       "swinmpi-evaluate sr.h5 --lr lr.h5\n  "
                        "mpirun -n 4 swinmpi-evaluate --checkpoint best.safetensors --lr lr.h5 "
                        "--reference hr.h5", presets=True)
-    made.add_argument("sr", nargs="?", metavar="SR", help="SR stack, file.h5 or file.h5::/path")
-    made.add_argument("--reference", required=True, metavar="HR", help="the true HR stack")
+    made.add_argument("sr", nargs="*", metavar="SR",
+                      help="SR stack, file.h5 or file.h5::/path; several of the same images are "
+                      "compared with the first, image by image")
+    made.add_argument("--reference", metavar="HR",
+                      help="the true HR stack (without: consistency with --lr, seams, spectrum, "
+                      "spread of an ensemble)")
     made.add_argument("--lr", metavar="LR",
                       help="the stack SR was made from (default: HR shrunk by SR's scale)")
     made.add_argument("--checkpoint", type=Path, metavar="FILE",
                       help="instead of SR: sample --lr first, into FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
-                      help="for evaluate.json and evaluate.png (default: swinmpi-out)")
+                      help="for evaluate.json, evaluate.csv, evaluate.png and plots.png (default: "
+                      "swinmpi-out)")
+    made.add_argument("--overwrite", action="store_true",
+                      help="replace what an evaluation before left there")
+    made.add_argument("--per-image", action="store_true", help="print the figures of every image")
     made.add_argument("--frames", metavar="LIST",
                       help="only these images along the first axis of the stack that SR was made "
                       "of, such as 4: or 0,10,-1")
@@ -77,7 +100,7 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
 
     def conclude() -> None:
         print_table(report)
-        evaluate_and_print(options, str(request.output))
+        evaluate_and_print(options, [str(request.output)])
         raise_failed(request, report)
 
     world.on_root(conclude)
@@ -85,17 +108,19 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
 
 def prepare_sampling(options: Namespace):
     """(request, configuration) of the sampling, validated with the reference. On one process."""
-    if options.sr is not None or options.lr is None:
+    if options.sr or options.lr is None:
         raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
     from swinmpi.storage.metadata.frames import View
+    check_given(options)
     request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=True, keeps_regression=True,
+                            overwrite=options.overwrite, keeps_regression=True,
                             view=View(frames=frames_of(options)))
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
-    check_reference(request, config, options.reference)
+    if options.reference is not None:
+        check_reference(request, config, options.reference)
     check_answer(options)
     return request, config
 
@@ -110,22 +135,24 @@ def frames_of(options: Namespace) -> str | None:
 def check_answer(options: Namespace) -> None:
     """OutputError, CheckpointError where the figures could not be made or written; before hours of
     sampling."""
-    from swinmpi.evaluation.evaluate import check_folder
+    from swinmpi.evaluation.files import check_folder
     from swinmpi.images.frechet import load_inception
     from swinmpi.images.perceptual import load_lpips
-    check_folder(options.output)
+    check_folder(options.output, options.overwrite)
     if options.lpips_backbone is not None:
         load_lpips(options.lpips_backbone)
     if options.inception is not None:
         load_inception(options.inception)
 
 
-def evaluate_and_print(options: Namespace, sr: str) -> None:
-    """Figures of the SR stack, printed and written. On one process."""
+def evaluate_and_print(options: Namespace, sr: Sequence[str]) -> None:
+    """Figures of the SR stacks, printed and written. On one process."""
     from swinmpi.evaluation.evaluate import plan, run
+    from swinmpi.evaluation.files import WRITTEN
     from swinmpi.evaluation.report import as_text
-    print(as_text(run(plan(request_for(options, sr)))))
-    written = ", ".join(str(options.output / name) for name in ("evaluate.json", "evaluate.png"))
+    print(as_text(run(plan(request_for(options, sr))), options.per_image))
+    written = ", ".join(str(options.output / name) for name in WRITTEN
+                        if (options.output / name).exists())
     print(f"written: {written}", flush=True)
 
 
@@ -143,13 +170,13 @@ def show_plan(options: Namespace) -> None:
     print(dry_run(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
 
 
-def request_for(options: Namespace, sr: str):
+def request_for(options: Namespace, sr: Sequence[str]):
     from swinmpi.evaluation.evaluate import Request
     from swinmpi.storage.metadata.frames import View
     data = config_from(options).data
     return Request(sr, options.reference, options.output, options.lr, options.lpips_backbone,
                    data.no_data_values, View(data.axes, options.frames, data.calibration),
-                   options.split, options.inception)
+                   options.split, options.inception, options.overwrite)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, star
 from swinmpi.parallel.shares import Shard
 
 DEMO_FOLDER = Path("swinmpi-out")
+SPREAD_IS_NO_ERROR = ("sr_spread is the spread of the samples, no error bar: how far it is from "
+                      "the truth is not known until swinmpi-evaluate compares it with one")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +83,7 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     from swinmpi.sampling.sample import run
     world.on_root(lambda: tell_shard(plan.request))
     report = run(plan, world, stop)
-    world.on_root(lambda: conclude(options, plan.request, report))
+    world.on_root(lambda: conclude(options, plan, report))
 
 
 def plan_of(options: Namespace, num_ranks: int):
@@ -137,9 +139,10 @@ def check_demo(config: Config, checkpoint: Path) -> None:
                           f"stack, got {config.model.scale}; name an INPUT")
 
 
-def conclude(options: Namespace, request, report) -> None:
+def conclude(options: Namespace, plan, report) -> None:
     """Tell what was made, of the demo with its figures and picture. On one process.
     SomeImagesFailed where some did."""
+    request = plan.request
     print_table(report)
     written = [request.output]
     if not options.inputs and options.shard is None:
@@ -147,6 +150,11 @@ def conclude(options: Namespace, request, report) -> None:
         print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
+    if request.ensemble > 1:
+        from swinmpi.sampling.request import output_plan
+        calibrated = output_plan(request, plan.config).error_bars
+        print(f"sr_std is {calibrated['calibrated_on']}" if calibrated else SPREAD_IS_NO_ERROR,
+              flush=True)
     raise_failed(request, report)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from swinmpi.evaluation.evaluate import Request, measure, plan
-from swinmpi.evaluation.report import as_json, as_png, as_text
+from swinmpi.evaluation.files import as_json, as_png
+from swinmpi.evaluation.report import as_text
 from swinmpi.images.figures import compared_figures
 from swinmpi.storage.files import write_atomically
 

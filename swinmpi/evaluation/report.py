@@ -1,36 +1,52 @@
-"""The outcome of an evaluation, and its three forms: table, JSON and picture."""
-import io
-import json
+"""The outcome of an evaluation, and what is printed of it."""
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from swinmpi.images.contact_sheet import closeup_sheet
+from swinmpi.evaluation.ensemble import Trust, TrustFigure
+from swinmpi.evaluation.statistics import (
+    FEW_IMAGES,
+    LEVEL,
+    RESAMPLES,
+    SEED,
+    Summary,
+    plain_number,
+    summary_of,
+)
 from swinmpi.images.figures import CAPTION, FIGURES, HEADLINE, Figure
 from swinmpi.reports.tables import format_table
 
-TITLES = {"bicubic": "bicubic", "regression": "regression", "sr": "SR"}
-TABLE_IMAGES = 32
+TITLES = {"bicubic": "bicubic", "regression": "regression", "sr": "SR", "hr": "HR"}
 
 Values = Mapping[str, float]  # of an image, by the names of figures; NaN where there is none
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Values by image index, then by version (bicubic, regression, sr); at least one image.
+    """Values by image index, then by version (bicubic, regression, SR stacks by name); at least one
+    image.
 
     figures: the table whose compared and gathered figures were measured. gathered: those of all
-    images together, by version.
+    images together, by version. words: what was compared and how. pairs: versions
+    that are compared image by image, (one, other). trust: of ensembles, by version. made_by: what
+    each SR file says of its making. spectra: mean power by frequency, by version.
     """
 
-    settings: Mapping[str, str | float | None]
+    settings: Mapping[str, Any]
     images: Mapping[int, Mapping[str, Values]]
     nan_pixels: Mapping[int, int]
     remarks: Sequence[str]
     figures: Sequence[Figure] = FIGURES
     gathered: Mapping[str, Values] = field(default_factory=dict)
+    words: str = ""
+    pairs: Sequence[tuple[str, str]] = ()
+    trust: Mapping[str, Trust] = field(default_factory=dict)
+    made_by: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spectra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def measured(self) -> list[Figure]:
@@ -38,62 +54,162 @@ class Evaluation:
         return [figure for figure in self.figures if figure.compared or figure.gathered]
 
     @property
+    def listed(self) -> list[Figure]:
+        """Those of them that have a value somewhere."""
+        return [figure for figure in self.measured
+                if any(not math.isnan(values[figure.name]) for values in self.mean.values())]
+
+    @property
+    def versions(self) -> list[str]:
+        return list(next(iter(self.images.values())))
+
+    @cached_property
+    def summaries(self) -> dict[str, dict[str, Summary]]:
+        """Over the images, by version and figure; of figures of all images together the mean
+        alone."""
+        return {version: {figure.name: self.summary(figure, version) for figure in self.measured}
+                for version in self.versions}
+
+    def summary(self, figure: Figure, version: str) -> Summary:
+        if figure.compared:
+            return summary_of(self.column(version, figure.name))
+        value = self.gathered.get(version, {}).get(figure.name, math.nan)
+        return Summary(value, math.nan, math.nan, math.nan, 0)
+
+    @cached_property
+    def differences(self) -> dict[tuple[str, str], dict[str, Summary]]:
+        """Of pairs, image by image, whose error is smaller than those of both."""
+        return {pair: {figure.name: summary_of(difference(*(self.column(version, figure.name)
+                                                            for version in pair)))
+                       for figure in self.measured if figure.compared} for pair in self.pairs}
+
+    @property
     def mean(self) -> dict[str, Values]:
         """Mean over the images, values that are NaN left out; and what is of all together."""
-        return {version: {figure.name: (
-                    mean_of([image[version][figure.name] for image in self.images.values()])
-                    if figure.compared else
-                    self.gathered.get(version, {}).get(figure.name, math.nan))
-                          for figure in self.measured}
-                for version in next(iter(self.images.values()))}
+        return {version: {name: summary.mean for name, summary in figures.items()}
+                for version, figures in self.summaries.items()}
+
+    def column(self, version: str, name: str) -> list[float]:
+        """A figure of every image."""
+        return [image[version][name] for image in self.images.values()]
+
+    def title(self, version: str) -> str:
+        """For people."""
+        return TITLES.get(version, version)
 
 
-def as_text(evaluation: Evaluation) -> str:
-    """The table of figures per image and their mean, then one line for each thing to know."""
-    listed, mean = list(evaluation.images.items())[:TABLE_IMAGES], evaluation.mean
-    figures = evaluation.measured
-    rows = [[label, TITLES[version], *(cell(values.get(figure.name), figure)
-                                       for figure in figures)]
-            for label, versions in [*((str(index), each) for index, each in listed), ("mean", mean)]
+def difference(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """Image by image; equal values, two infinite ones too, differ by 0."""
+    return [0.0 if a == b else a - b for a, b in zip(one, other, strict=True)]
+
+
+def as_text(evaluation: Evaluation, per_image: bool = False) -> str:
+    """Means with their errors, differences, what was compared, ensembles, and one line for each
+    thing to know; before them, on request, the figures of every image."""
+    return "\n".join([*([image_table(evaluation)] if per_image else []), mean_table(evaluation),
+                      *filter(None, [evaluation.words]), *trust_lines(evaluation),
+                      *gains(evaluation), *evaluation.remarks])
+
+
+def image_table(evaluation: Evaluation) -> str:
+    """A line for every image and version."""
+    rows = [[str(index), evaluation.title(version), *cells(values, evaluation.listed)]
+            for index, versions in evaluation.images.items()
             for version, values in versions.items()]
-    titles = ["image", "version", *(figure.title for figure in figures)]
-    lines = [format_table(titles, rows, text_columns=2)]
-    if len(listed) < len(evaluation.images):
-        lines.append(f"{len(evaluation.images) - len(listed)} more images are in evaluate.json")
-    gain = mean["sr"].get(HEADLINE, math.nan) - mean["bicubic"].get(HEADLINE, math.nan)
-    if math.isfinite(gain):
-        lines.append(f"SR is {abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} bicubic")
-    return "\n".join([*lines, *evaluation.remarks])
+    titles = ["image", "version", *(figure.title for figure in evaluation.listed)]
+    return format_table(titles, rows, text_columns=2) + "\n"
 
 
-def as_json(evaluation: Evaluation) -> bytes:
-    """Settings, means, and figures by image; null where there is none, "inf" where infinite."""
-    images = [{"image": index, "nan_pixels": evaluation.nan_pixels[index], **plain(versions)}
-              for index, versions in evaluation.images.items()]
-    report = {**evaluation.settings, "mean": plain(evaluation.mean), "images": images,
-              "remarks": list(evaluation.remarks)}
-    return (json.dumps(report, indent=1, allow_nan=False) + "\n").encode()
+def mean_table(evaluation: Evaluation) -> str:
+    """Four lines for every version, and for every pair of versions."""
+    named = {evaluation.title(version): figures
+             for version, figures in evaluation.summaries.items()}
+    named |= {" - ".join(map(evaluation.title, pair)): figures
+              for pair, figures in evaluation.differences.items()}
+    titles = ["version", "", *(figure.title for figure in evaluation.listed)]
+    table = format_table(titles, summary_rows(named, evaluation.listed), text_columns=2)
+    images = len(evaluation.images)
+    return table if images < 2 else (
+        f"{table}\nover {images} images; interval: of {RESAMPLES} bootstrap resamples of the "
+        f"images, seed {SEED}" + ("; differences are image by image" if evaluation.pairs else "")
+        + ("; so few images make it too narrow" if images < FEW_IMAGES else ""))
 
 
-def as_png(evaluation: Evaluation, rows: Sequence[Sequence[np.ndarray]]) -> bytes:
-    """The first images, one a row of tiles: whole, LR, versions with their figures, HR."""
-    listed = list(evaluation.images.items())[:len(rows)]
-    captions = [[caption(values, evaluation.figures) for values in versions.values()]
-                for _, versions in listed]
-    labels = [*(TITLES[version] for version in listed[0][1]), "HR"]
-    sheet, png = closeup_sheet(rows, labels, [f"image {index}" for index, _ in listed],
-                               captions), io.BytesIO()
-    sheet.save(png, "PNG", optimize=True)
-    return png.getvalue()
+def summary_rows(named: Mapping[str, Mapping[str, Summary]],
+                 figures: Sequence[Figure | TrustFigure]) -> list[list[str]]:
+    """mean, standard error and interval, line by line; of a single image the value alone."""
+    kinds = {"mean": "mean", "std error": "standard_error", f"{LEVEL:.0%} from": "low",
+             f"{LEVEL:.0%} to": "high"}
+    rows = []
+    for title, summaries in named.items():
+        for number, (label, kind) in enumerate(kinds.items()):
+            values = {name: getattr(summary, kind) for name, summary in summaries.items()}
+            if number == 0 or not all(map(math.isnan, values.values())):
+                rows.append([title if number == 0 else "", label, *cells(values, figures)])
+    return rows
 
 
-def cell(value: float | None, figure: Figure) -> str:
-    """One value in the table; None where this figure is not of one image."""
-    if value is None:
-        return "-"
-    if math.isnan(value):
-        return "unavailable" if figure.optional else "-"
-    return format(value, figure.style)
+def trust_lines(evaluation: Evaluation) -> list[str]:
+    """The table of ensembles and what it means; nothing where there are none."""
+    if not evaluation.trust:
+        return []
+    figures = list({figure.name: figure for trust in evaluation.trust.values()
+                    for figure in trust.figures}.values())
+    named = {f"{evaluation.title(version)}, {trust.ensemble.count} samples": trust_summaries(trust)
+             for version, trust in evaluation.trust.items()}
+    table = format_table(["ensemble", "", *(figure.title for figure in figures)],
+                         summary_rows(named, figures), text_columns=2)
+    said = [line for version, trust in evaluation.trust.items()
+            for line in verdict(evaluation.title(version), trust)]
+    return ["", table, *said]
+
+
+def trust_summaries(trust: Trust) -> dict[str, Summary]:
+    """Over the images, by figure."""
+    return {figure.name: summary_of([values.get(figure.name, math.nan)
+                                     for values in trust.images.values()])
+            for figure in trust.figures}
+
+
+def verdict(title: str, trust: Trust) -> list[str]:
+    """How far the spread of an ensemble may be taken for an error."""
+    found, said = trust_summaries(trust), []
+    covered, calibrated = found.get("coverage_90"), trust.ensemble.calibrated
+    if calibrated:
+        said.append(f"{title}: sr_std is {calibrated}" + (
+            f"; here {covered.mean:.0%}" if covered else ""))
+    elif covered is None:
+        said.append(f"{title}: the spread of the samples is no error bar; how far it is from the "
+                    "truth is told with --reference")
+    else:
+        ratio = found["spread_skill"].mean if "spread_skill" in found else math.nan
+        said.append(f"{title}: the spread of the samples is no error bar; 90 % intervals made of "
+                    f"it hold {covered.mean:.0%} of the truth, the spread is "
+                    f"{format(ratio, '.2f') if math.isfinite(ratio) else '?'} times the error")
+    if covered is not None and not trust.mean_ranks:
+        said.append(f"{title}: no CRPS and no ranks, for which the samples are needed: sample "
+                    "with --set output.members=true")
+    return said
+
+
+def gains(evaluation: Evaluation) -> list[str]:
+    """The difference that matters most, in words, with its standard error."""
+    said = []
+    for (one, other), figures in evaluation.differences.items():
+        gain = figures.get(HEADLINE)
+        if gain is not None and math.isfinite(gain.mean):
+            error = ("" if math.isnan(gain.standard_error) else
+                     f" (standard error {gain.standard_error:.2f})")
+            said.append(f"{evaluation.title(one)} is {abs(gain.mean):.2f} dB "
+                        f"{'above' if gain.mean >= 0 else 'below'} {evaluation.title(other)}"
+                        f"{error}")
+    return said
+
+
+def cells(values: Values, figures: Sequence[Figure | TrustFigure]) -> list[str]:
+    """A line of a table; "-" where a figure has no such value."""
+    return ["-" if math.isnan(values.get(figure.name, math.nan))
+            else format(values[figure.name], figure.style) for figure in figures]
 
 
 def caption(values: Values, figures: Sequence[Figure]) -> str:
@@ -109,24 +225,3 @@ def plain(versions: Mapping[str, Values]) -> dict:
     """Values as JSON has them."""
     return {version: {name: plain_number(value) for name, value in values.items()}
             for version, values in versions.items()}
-
-
-def plain_number(value: float) -> float | str | None:
-    """None for NaN, "inf" where it is infinite."""
-    if math.isnan(value):
-        return None
-    return value if math.isfinite(value) else "inf"
-
-
-def mean_of(values: Sequence[float]) -> float:
-    """Of those that are not NaN."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else float("nan")
-
-
-def standard_error_of(values: Sequence[float]) -> float:
-    """Of the mean of those that are not NaN; NaN of fewer than two, or where one is infinite."""
-    known = [value for value in values if not math.isnan(value)]
-    if len(known) < 2 or not all(map(math.isfinite, known)):
-        return float("nan")
-    return float(np.std(known, ddof=1) / math.sqrt(len(known)))

@@ -4,6 +4,8 @@ import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.storage.address import Address
@@ -41,6 +43,11 @@ class SrFacts:
     letters: str | None
     recorded: str | None
     num_frames: int
+
+
+def read_hwc(stack: Stack, image_index: int) -> np.ndarray:
+    """One image as (H, W, C) floats, raw values, NaN for no data."""
+    return np.moveaxis(stack.read(image_index), 0, -1).copy()
 
 
 def viewed(sr: str, others: Sequence[str], asked: View,

@@ -9,7 +9,7 @@ from swinmpi.config.loading import merge, validate
 from swinmpi.demo import DEMO_STACK, MODELS, shipped
 from swinmpi.errors import ConfigError
 from swinmpi.evaluation.demo import HR
-from swinmpi.evaluation.evaluate import check_folder
+from swinmpi.evaluation.files import check_folder
 from swinmpi.experiments.definition import (
     Arm,
     Budget,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from swinmpi import __version__
-from swinmpi.evaluation.report import mean_of, plain_number, standard_error_of
+from swinmpi.evaluation.statistics import mean_of, plain_number, standard_error_of
 from swinmpi.experiments.arms import per_image
 from swinmpi.experiments.definition import Arm
 from swinmpi.experiments.edges import FIGURES_AND_EDGE

@@ -66,7 +66,8 @@ def closeup_row(lr: np.ndarray, versions: Sequence[np.ndarray]) -> list[np.ndarr
 
 
 def closeup_sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str],
-                  names: Sequence[str], captions: Sequence[Sequence[str]]) -> Image.Image:
+                  names: Sequence[str], captions: Sequence[Sequence[str]],
+                  lr_label: str = "LR") -> Image.Image:
     """A contact sheet of versions of images side by side, a row of `closeup_row` for each image.
 
     labels: of the versions, the true image last; names: of the images; captions: for every image
@@ -74,7 +75,7 @@ def closeup_sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str],
     """
     texts = [[name, "", *under, *[""] * (len(labels) - len(under))]
              for name, under in zip(names, captions, strict=True)]
-    return contact_sheet(rows, ["", "LR", *labels], texts, max_rows=len(rows))
+    return contact_sheet(rows, ["", lr_label, *labels], texts, max_rows=len(rows))
 
 
 def to_uint8(image: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -78,16 +78,18 @@ class ImagePart:
 class ComparedImage:
     """One version of an image beside the truth: image and hr (H, W, C), lr (h, w, C), raw values.
 
-    window_px: None where it is not known. distance: LPIPS of two such images, None where it is not
-    available.
+    lr: None where nothing but the image made smaller is known. window_px: None where it is not
+    known. distance: LPIPS of two such images, None where it is not available. scale: of the image
+    over LR.
     """
 
     image: np.ndarray
     hr: np.ndarray
-    lr: np.ndarray
+    lr: np.ndarray | None
     data_range: float
     window_px: int | None = None
     distance: Callable[[np.ndarray, np.ndarray], float] | None = None
+    scale: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ FIGURES: tuple[Figure, ...] = (
            Summed(2, consistency_of_part, metrics.misfit_of_sums)),
     Figure("lr_psnr", "LR-PSNR dB", ".2f", "PSNR of the image, shrunk, to the LR image",
            float("inf"), Summed(2, consistency_of_part, metrics.psnr_of_sums),
-           compared=lambda one: metrics.lr_psnr(one.image, one.lr, one.data_range)),
+           compared=lambda one: (metrics.lr_psnr(one.image, one.lr, one.data_range)
+                                 if one.lr is not None else NOTHING)),
     Figure("detail", "detail", ".3f", "fine detail, as a part of the true image's", 1.0,
            compared=lambda one: metrics.detail(one.image, one.hr)),
     Figure("seam", "seam", ".3f", "steepness of the error across window borders", 1.0,
@@ -168,6 +171,14 @@ FIGURES: tuple[Figure, ...] = (
     Figure("seam_score", "seam", ".3f", "steepness of the added detail across window borders", 1.0,
            Summed(4, seams_of_part, lambda sums, data_range: metrics.seam_of_sums(sums))),
 )
+# Of an image without the truth; `hr` is then what the model added its detail to.
+FIGURES_ALONE: tuple[Figure, ...] = (
+    *(figure for figure in FIGURES if figure.name == "lr_psnr"),
+    Figure("seam", "seam", ".3f", "steepness of the added detail across window borders", 1.0,
+           compared=lambda one: (metrics.seam_score(one.image, one.hr, one.window_px)
+                                 if one.window_px else NOTHING)),
+    Figure("fine", "fine", ".3%", "power at frequencies that LR cannot hold, as a share of all",
+           NOTHING, compared=lambda one: metrics.fine_share(one.image, one.scale)))
 # What is gained over bicubic is told by this one.
 HEADLINE = "psnr"
 # Below an image of a contact sheet, line by line: figure and the text around its value.

@@ -176,6 +176,35 @@ def seam_of_sums(sums: Sequence[float]) -> float:
     return float(across / num_across / (elsewhere / num_elsewhere))
 
 
+def fine_share(image: np.ndarray, scale: float) -> float:
+    """How much of an image's power lies at frequencies that an LR image, `scale` times smaller,
+    cannot hold: 0..1. NaN where a pixel is."""
+    power = spectral_power(image)
+    limits = [np.abs(np.fft.fftfreq(size)) <= 0.5 / scale for size in power.shape]
+    total = power.sum()
+    coarse = power[np.ix_(*limits)].sum()
+    return float(1 - coarse / total) if total > 0 else float("nan")
+
+
+def radial_power(image: np.ndarray, num_bins: int) -> np.ndarray:
+    """Mean power by frequency, in `num_bins` equal steps of 0..0.5 cycles per px; NaN where a step
+    has none, all NaN where a pixel is."""
+    power = spectral_power(image)
+    rows, cols = (np.fft.fftfreq(size) for size in power.shape)
+    step = (np.hypot(rows[:, None], cols) * 2 * num_bins).astype(int).ravel()
+    count, total = (np.bincount(step, weights, num_bins)[:num_bins]
+                    for weights in (None, power.ravel()))
+    return np.divide(total, count, out=np.full(num_bins, np.nan), where=count > 0)
+
+
+def spectral_power(image: np.ndarray) -> np.ndarray:
+    """(H, W) power of the luma around its mean, under a Hann window, which keeps the steps between
+    opposite edges out; at the frequencies of `fftfreq`."""
+    grey = luma(np.asarray(image, np.float64))
+    window = np.outer(*(np.hanning(size + 2)[1:-1] for size in grey.shape))
+    return np.abs(np.fft.fft2((grey - grey.mean()) * window)) ** 2 / (window ** 2).sum()
+
+
 def luma(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) or (H, W, 1) or (H, W) -> (H, W) in the same units."""
     if image.ndim == 2:

@@ -11,9 +11,8 @@ from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.no_data import NoData
 from swinmpi.images.rounding import rounded_in_blocks
 from swinmpi.sampling.exchange import FinishedPart
+from swinmpi.storage.outputs.partial import MOMENTS, member_name
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
-
-MOMENTS = ("sr_mean", "sr_std")  # of an ensemble: numbers of their own, in floats
 
 
 def to_network(raw: np.ndarray, value_range: ValueRange, channels: int) -> np.ndarray:
@@ -27,13 +26,14 @@ def to_network(raw: np.ndarray, value_range: ValueRange, channels: int) -> np.nd
 
 def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
                  datasets: Mapping[str, np.dtype], model: ModelConfig,
-                 figures: Figures = FIGURES) -> tuple[np.ndarray, np.ndarray]:
+                 figures: Figures = FIGURES,
+                 factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """A rectangle of a finished image: (its images by `datasets`, stacked, as raw values in floats
     that hold them all; what it adds to the sums of `figures`).
 
-    lr: the rows under it, with `raw`. Pixels over an LR pixel without a number take its value
-    again, those of means and deviations NaN for no data. Raises SwinmpiError when the network's
-    answer is not finite.
+    lr: the rows under it, with `raw`. factor: see `raw_images`. Pixels over an LR pixel without a
+    number take its value again, those of means and deviations NaN for no data. Raises SwinmpiError
+    when the network's answer is not finite.
     """
     samples, base, scale = part.samples.numpy(), part.base.numpy(), model.scale
     if not np.isfinite(samples).all():
@@ -44,7 +44,8 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
         base = base.mean(axis=0, keepdims=True)
     raw = lr.raw_part(*(lr_range(line, scale) for line in part.seen))
     numbers = value_range.no_data.hide(raw)
-    made = dict(raw_images(samples, base, value_range, datasets, scale if part.agrees else 1))
+    made = dict(raw_images(samples, base, value_range, datasets, scale if part.agrees else 1,
+                           factor))
     missing = ~np.isfinite(numbers)
     images = {name: restore_invalid(image, numbers if name in MOMENTS else raw, scale, missing)
               for name, image in made.items()}
@@ -60,18 +61,22 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
 
 def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
                datasets: Mapping[str, np.dtype],
-               block_px: int = 1) -> Iterator[tuple[str, np.ndarray]]:
+               block_px: int = 1, factor: float = 1.0) -> Iterator[tuple[str, np.ndarray]]:
     """(name, image) of each dataset, (C, h, w) of values that its dtype can hold and that mean
     numbers, all in the floating type that holds the values of every dataset.
 
-    samples: (K, C, h, w), base: (C, h, w), around -1..1. block_px: side of the blocks of `sr` that
-    keep their sum where it is rounded to integers.
+    samples: (K, C, h, w), base: (C, h, w), around -1..1. block_px: side of the blocks of a sample
+    that keep their sum where it is rounded to integers. factor: from the samples' spread to a
+    calibrated deviation.
     """
     exact = np.result_type(*map(exact_float, datasets.values()))
     made = {"sr": lambda dtype: sr_of(samples[0], value_range, dtype, block_px),
             "regression": lambda dtype: value_range.from_unit(base, dtype),
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
-            "sr_std": lambda dtype: samples.std(axis=0) * value_range.span / 2}
+            "sr_spread": lambda dtype: samples.std(axis=0, ddof=1) * value_range.span / 2,
+            "sr_std": lambda dtype: factor * made["sr_spread"](dtype)}
+    made |= {member_name(k): lambda dtype, sample=sample: sr_of(sample, value_range, dtype, block_px)
+             for k, sample in enumerate(samples) if k}
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
         yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
@@ -98,7 +103,8 @@ def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.
     exact = np.result_type(*map(exact_float, datasets.values()))
     bicubic = enlarged(mask_invalid(numbers)[0], scale, datasets["sr"]).astype(exact)
     bicubic = no_data.avoid(bicubic, datasets["sr"])
-    return np.stack([restore_invalid(np.zeros_like(bicubic) if name == "sr_std" else bicubic,
+    without_spread = np.zeros_like(bicubic)
+    return np.stack([restore_invalid(without_spread if name in ("sr_spread", "sr_std") else bicubic,
                                      numbers if name in MOMENTS else raw, scale,
                                      ~np.isfinite(numbers)) for name in datasets])
 

@@ -10,6 +10,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
+from swinmpi.storage.error_bars import error_bars_of
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
@@ -118,6 +119,9 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     if not 1 <= request.ensemble <= MOST_SAMPLES:
         raise ConfigError(f"--ensemble: expected 1 to {MOST_SAMPLES} samples, "
                           f"got {request.ensemble}")
+    if config.output.members and request.ensemble == 1:
+        raise ConfigError("output.members: expected an ensemble of at least 2 samples to keep the "
+                          "members of, got 1; give --ensemble K, or set it to false")
     with open_stack(request) as stack:
         if stack.channels > model.channels:
             raise StackError(f"{stack.address}: expected images of one channel, as the model has, "
@@ -151,5 +155,8 @@ def check_reference(request: SampleRequest, config: Config, reference: str) -> N
 
 def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
     """What the output will hold."""
+    error_bars = error_bars_of(request.checkpoint, request.ensemble, config)
     return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
-                      config.output.compression)
+                      config.output.compression,
+                      kept_members=request.ensemble - 1 if config.output.members else 0,
+                      error_bars=error_bars.attributes(request.ensemble) if error_bars else {})

@@ -42,7 +42,8 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. value_range and remaining
+    datasets: names and dtypes of what is stored of every image. factor: from the spread of an
+    ensemble to its deviation. value_range and remaining
     (image indices still to do) are the same on every rank. The file is open on rank 0, with
     `output.backend: mpio` on all until `drain`.
     """
@@ -50,7 +51,9 @@ class Results:
     def __init__(self, plan: SamplingPlan, world: World, stack: Stack | PictureStack):
         """Collective; creates or resumes OUT.partial."""
         self.plan, self.world, self.stack = plan, world, stack
-        self.datasets = pixel_datasets(output_plan(plan.request, plan.config), stack.dtype)
+        stored = output_plan(plan.request, plan.config)
+        self.datasets = pixel_datasets(stored, stack.dtype)
+        self.factor = stored.error_bars.get("factor", 1.0)
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run

@@ -121,7 +121,8 @@ class GroupWork:
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
             pixels, figures = from_network(part, lr[part.slot], results.value_range,
-                                           results.datasets, config.model)
+                                           results.datasets, config.model,
+                                           factor=results.factor)
             sums[part.slot] += figures
             results.send([Part(good[part.slot], part.rows.start, part.cols.start, pixels)])
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)

@@ -9,7 +9,8 @@ import numpy as np
 from swinmpi.storage.address import find_object, open_object, refuse_external_storage
 from swinmpi.storage.metadata.said import is_no_variable, nexus_names
 
-TAKEN_NAMES = ("sr", "regression", "sr_mean", "sr_std")  # what the output calls its images
+# What the output calls its images.
+TAKEN_NAMES = ("sr", "regression", "sr_mean", "sr_spread", "sr_std")
 
 
 @dataclass(frozen=True)

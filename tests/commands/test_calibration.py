@@ -105,12 +105,12 @@ def test_an_ensemble_of_kept_frames_has_one_member(tmp_path, checkpoint):
     assert sample(stack, "out.h5", checkpoint, KEEP, "--ensemble=2", "output.regression=true") == 0
     with h5py.File("out.h5") as file:
         made = {name: file["entry/data"][name][()]
-                for name in ("sr", "regression", "sr_mean", "sr_std")}
+                for name in ("sr", "regression", "sr_mean", "sr_spread")}
     wanted = np.stack([imresize(image, size=(40, 48)) for image in data[OTHERS]])
     assert all(np.array_equal(made[name][OTHERS], wanted)
                for name in ("sr", "regression", "sr_mean"))
-    assert not made["sr_std"][OTHERS].any()
-    assert made["sr_std"][PROJECTIONS].any(axis=(1, 2)).all()
+    assert not made["sr_spread"][OTHERS].any()
+    assert made["sr_spread"][PROJECTIONS].any(axis=(1, 2)).all()
 
 
 def test_holes_of_kept_frames_stay_where_they_are(tmp_path, checkpoint):

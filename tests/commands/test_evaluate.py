@@ -1,30 +1,24 @@
 """swinmpi-evaluate on real files: right figures, three forms of the answer, bad input one line."""
-import json
 import os
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 from swinmpi.cli.evaluate import main
-from swinmpi.config import dump_yaml, load_config
 from swinmpi.errors import ConfigError
 from swinmpi.evaluation.beside import sheet_of_stacks
 from swinmpi.evaluation.compared import check_compared, open_compared
 from swinmpi.images import metrics, perceptual
 from swinmpi.images.imresize import imresize
 from swinmpi.reports.tables import format_table
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
 from swinmpi.storage.stack import Stack
+from tests.support.evaluating import complaint, report_of, smooth_images, write_ours, write_stack
 from tests.support.inception import write_inception
 from tests.support.lpips import write_backbone
-
-CONFIG = load_config(overrides=["model.window_px=16"])
 
 
 @pytest.fixture(autouse=True)
@@ -32,33 +26,6 @@ def no_backbone(tmp_path, monkeypatch):
     """A torch home without AlexNet."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.chdir(tmp_path)
-
-
-def smooth_images(dtype: str = "uint8", channels: int = 3, num_images: int = 3) -> np.ndarray:
-    """(N, 64, 48, C): smooth random images over most of the dtype's range (floats: -2..3)."""
-    rng = np.random.default_rng(5)
-    unit = np.stack([imresize(rng.uniform(0, 1, (24, 18, channels)), size=(64, 48))
-                     for _ in range(num_images)]).clip(0, 1)
-    stack = unit * 5 - 2 if dtype == "float32" else unit * np.iinfo(dtype).max
-    return stack.astype(dtype)
-
-
-def write_stack(path: Path, images: np.ndarray, name: str = "images") -> str:
-    with h5py.File(path, "w") as file:
-        file[name] = images
-    return str(path)
-
-
-def write_ours(path: Path, lr: str, versions: dict[str, np.ndarray], failed: tuple[int, ...] = (),
-               **provenance) -> str:
-    """A finished output of swinmpi-sample: (N, H, W, C) versions `sr` and maybe `regression`."""
-    plan = OutputPlan(2, regression=len(versions) > 1)
-    with Stack.open(lr) as stack, StackOutput.open(path, stack, plan, {}) as output:
-        for index in set(range(stack.num_images)) - set(failed):
-            output.write(index, {name: np.moveaxis(images[index], -1, 0)
-                                 for name, images in versions.items()}, {})
-        output.finish({"configuration": dump_yaml(CONFIG)} | provenance, failed)
-    return str(path)
 
 
 @pytest.fixture
@@ -75,22 +42,9 @@ def stacks(tmp_path):
             "images": {"hr": hr, "lr": lr, "sr": sr, "regression": regression}}
 
 
-def report_of(folder: Path) -> dict:
-    return json.loads((folder / "evaluate.json").read_text())
-
-
-def complaint(capsys, *argv: str) -> str:
-    """The one line of a run that must end with 2 and write nothing."""
-    assert main([*argv, "--output", "refused"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1, captured
-    assert not Path("refused").exists(), captured
-    return captured.err
-
-
 def test_table_json_and_picture(stacks, tmp_path, capsys):
     with_lr = [stacks["sr"], "--reference", stacks["hr"], "--lr", stacks["lr"]]
-    assert main([*with_lr, "--output", "out"]) == 0
+    assert main([*with_lr, "--output", "out", "--per-image"]) == 0
     text = capsys.readouterr().out
     report, images = report_of(tmp_path / "out"), stacks["images"]
     for index in range(3):

@@ -42,7 +42,7 @@ def stored(images: np.ndarray, axes: str) -> np.ndarray:
 
 def figures(*words: str) -> dict:
     """Of every image, by version."""
-    assert main([*map(str, words), "--output", "figures"]) == 0
+    assert main([*map(str, words), "--output", "figures", "--overwrite"]) == 0
     images = json.loads(Path("figures/evaluate.json").read_text())["images"]
     return {versions.pop("image"): versions for versions in images}
 

@@ -122,7 +122,7 @@ def test_a_shard_is_the_part_of_one_run_under_mpirun(mpirun, folder, shards):
     assert contents(folder / "ranks.shard-1-of-3.h5") == contents(shards[0])
     with h5py.File(shards[0]) as part, h5py.File(folder / "one.h5") as one:
         assert part["entry/data/sr"].shape == (2, 48, 56)
-        for name in ("data/sr", "data/sr_std", "data/angle", "per_image/lr_psnr"):
+        for name in ("data/sr", "data/sr_spread", "data/angle", "per_image/lr_psnr"):
             assert part["entry"][name][:].tobytes() == one["entry"][name][:2].tobytes()
 
 
@@ -220,7 +220,7 @@ def test_a_virtual_stack_refers_to_shards_that_moved_with_it(folder, shards, tmp
     assert merged(copies, home / "merged.h5", "--virtual") == 3
     home.rename(away)
     one, virtual = contents(folder / "one.h5"), contents(away / "merged.h5")
-    for name in ("entry/data/sr", "entry/data/sr_std", "entry/data/regression",
+    for name in ("entry/data/sr", "entry/data/sr_spread", "entry/data/regression",
                  "entry/per_image/done", "entry/data/angle"):
         assert virtual[name]["bytes"] == one[name]["bytes"]
     assert (virtual["entry/data/sr"]["chunks"] is None

@@ -124,7 +124,7 @@ def test_nans_stay_where_they_are_and_change_nothing_else(sample, tmp_path):
     assert sample(write_stack(tmp_path / "filled.h5", filled), limits, "--ensemble=2",
                   output="filled_x2.h5") == 0
     missing = ~np.isfinite(images).repeat(2, axis=1).repeat(2, axis=2)
-    for name in ("sr", "sr_mean", "sr_std"):
+    for name in ("sr", "sr_mean", "sr_spread"):
         with_nans, without = (sr_of(tmp_path / file, name) for file in ("out.h5", "filled_x2.h5"))
         assert np.array_equal(~np.isfinite(with_nans), missing) and np.isfinite(without).all()
         assert np.array_equal(with_nans[~missing], without[~missing])
@@ -192,8 +192,29 @@ def test_an_ensemble_is_the_mean_and_deviation_of_its_seeds(sample, tmp_path, se
     assert np.array_equal(sr_of(tmp_path / "out.h5"), samples[0])
     np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_mean"), samples.mean(axis=0),
                                atol=1e-5)
-    np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_std"), samples.std(axis=0), atol=1e-5)
+    np.testing.assert_allclose(sr_of(tmp_path / "out.h5", "sr_spread"),
+                               samples.std(axis=0, ddof=1), atol=1e-5)
     assert samples.std(axis=0).max() > 0.01
+
+
+def test_members_are_kept_where_asked_for(sample, tmp_path, capsys):
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(2, 24, 24))
+    kept = "output.members=true"
+    assert sample(stack, kept, "--ensemble=3") == 0
+    assert "sr_spread is the spread of the samples, no error bar" in capsys.readouterr().out
+    for member in (1, 2):
+        assert sample(stack, f"sampler.seed={member}", output=f"seed{member}.h5") == 0
+        made = sr_of(tmp_path / "out.h5", f"member_{member}")
+        assert made.dtype == np.uint16
+        assert np.array_equal(made, sr_of(tmp_path / f"seed{member}.h5"))
+    assert sample(stack, "--ensemble=3", output="without.h5") == 0
+    with h5py.File("without.h5") as file, h5py.File("out.h5") as other:
+        assert {*other["entry/data"]} - {*file["entry/data"]} == {"member_1", "member_2"}
+        assert "no error bar" in file["entry/data/sr_spread"].attrs["long_name"]
+        for name in file["entry/data"]:
+            assert np.array_equal(file["entry/data"][name], other["entry/data"][name])
+    assert sample(stack, kept, output="one.h5") == 2 and not Path("one.h5").exists()
+    assert "output.members: expected an ensemble of at least 2" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_plan_that_a_run_carries_out(sample, tmp_path, capsys):
@@ -411,6 +432,6 @@ def test_evaluate_samples_first(tmp_path, checkpoint, capsys, monkeypatch):
     assert "2 colour images of 20 x 24 px" in capsys.readouterr().out and not Path("new").exists()
     assert evaluate.main([*command, "--reference", str(good)]) == 0
     assert (sorted(path.name for path in Path("new/folder").iterdir())
-            == ["evaluate.json", "evaluate.png", "sr.h5"])
+            == ["evaluate.csv", "evaluate.json", "evaluate.png", "plots.png", "sr.h5"])
     report = json.loads(Path("new/folder/evaluate.json").read_text())
     assert set(report["mean"]) == {"bicubic", "regression", "sr"} and len(report["images"]) == 2

@@ -152,7 +152,8 @@ def judging(tmp_path, monkeypatch):
 
     def judge(*arguments) -> tuple[int, dict]:
         code = evaluate([str(word) for word in (*arguments, "--reference", "pairs.h5::/hr", "--lr",
-                                                "pairs.h5::/lr", "--output", "out")])
+                                                "pairs.h5::/lr", "--output", "out",
+                                                "--overwrite")])
         report = tmp_path / "out/evaluate.json"
         return code, json.loads(report.read_text()) if report.exists() else {}
 

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from swinmpi.evaluation.report import standard_error_of
+from swinmpi.evaluation.statistics import standard_error_of
 from swinmpi.experiments.definition import Arm
 from swinmpi.experiments.edges import RING_PX, edge_excess
 from swinmpi.experiments.statistics import ranking, remarks, summary

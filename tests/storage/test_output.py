@@ -162,7 +162,7 @@ def test_ensemble_regression_figures_and_provenance(tmp_path, stack):
     plan = OutputPlan(2, ensemble=True, regression=True, compression=0)
     arrays = {"sr": sr_of(stack, 0, 2), "regression": sr_of(stack, 1, 2),
               "sr_mean": np.full((1, 16, 18), 0.5, np.float32),
-              "sr_std": np.full((1, 16, 18), np.nan, np.float32)}
+              "sr_spread": np.full((1, 16, 18), np.nan, np.float32)}
     provenance = {"config": "sampler:\n  steps: 10\n", "seed": 3, "argv": ["swinmpi-sample", "ü"],
                   "job_id": None, "timings": {"unet_s": 1.5}, "checkpoint": tmp_path}
     with StackOutput.open(tmp_path / "out.h5", stack, plan, FINGERPRINT) as output:
@@ -176,7 +176,7 @@ def test_ensemble_regression_figures_and_provenance(tmp_path, stack):
         assert [group.attrs["NX_class"] for group in (file, file["entry"], data, process)] == \
             ["NXroot", "NXentry", "NXdata", "NXprocess"]
         assert data.attrs["signal"] == "sr" and list(data.attrs["axes"]) == ["."] * 3
-        assert list(data.attrs["auxiliary_signals"]) == ["regression", "sr_mean", "sr_std"]
+        assert list(data.attrs["auxiliary_signals"]) == ["regression", "sr_mean", "sr_spread"]
         for name, image in arrays.items():
             assert (data[name].dtype == image.dtype
                     and np.array_equal(data[name][4], image[0], equal_nan=True))
@@ -362,7 +362,7 @@ def test_writing_changes_no_metadata(tmp_path, stack):
     with StackOutput.open(tmp_path / "out.h5", stack, OutputPlan(2, ensemble=True),
                           FINGERPRINT) as output:
         before = np.frombuffer(output.partial.read_bytes(), np.uint8)
-        extra = {name: np.ones((1, 16, 18), np.float32) for name in ("sr_mean", "sr_std")}
+        extra = {name: np.ones((1, 16, 18), np.float32) for name in ("sr_mean", "sr_spread")}
         for index in range(5):
             output.write(index, extra | {"sr": sr_of(stack, index, 2)},
                          {"lr_psnr": 1.0, "lr_misfit": 1.0})

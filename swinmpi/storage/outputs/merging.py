@@ -90,7 +90,8 @@ def difference(one: ShardFile, other: ShardFile) -> str | None:
     compared = 3 if one.images and other.images else 2  # a shard without images has no chunks
     pixels = [{name: facts[:compared] for name, facts in shard.pixels.items()}
               for shard in (one, other)]
-    return None if pixels[0] == pixels[1] else "output.regression or output.compression"
+    return None if pixels[0] == pixels[1] else (
+        "output.regression, output.members or output.compression")
 
 
 def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str, Any],

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,11 @@ from swinmpi.storage.outputs.carrying import DATA
 from swinmpi.storage.outputs.packing import pack
 from swinmpi.storage.outputs.partial import (
     PER_IMAGE,
+    SPREAD_IN_WORDS,
     check_resumable,
     create_partial,
     describe,
+    member_name,
     resume_partial,
 )
 from swinmpi.storage.outputs.placing import check_figures, checked_part
@@ -66,10 +68,21 @@ class OutputPlan:
     """What an output file holds beside `sr`."""
 
     scale: int
-    ensemble: bool = False  # sr_mean and sr_std, floats
+    ensemble: bool = False  # sr_mean and sr_spread or sr_std, floats
     regression: bool = False  # like sr
     compression: int = 4  # gzip level of the finished file
     figures: tuple[str, ...] = stored_names()  # of every image
+    kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
+    # Of sr_std, which is a calibrated spread and stands in its place; empty without a calibration.
+    error_bars: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, Mapping[str, Any]]:
+        """Of data sets of images, by name."""
+        if not self.ensemble:
+            return {}
+        return ({"sr_std": self.error_bars} if self.error_bars else
+                {"sr_spread": {"long_name": SPREAD_IN_WORDS}})
 
 
 class StackOutput:
@@ -110,7 +123,8 @@ class StackOutput:
             if sink is None:
                 begun = {"fingerprint": json.dumps(description),
                          "range_is_measured": range_is_measured}
-                sink = create_partial(partial, stack, plan.scale, pixels, plan.figures, begun)
+                sink = create_partial(partial, stack, plan.scale, pixels, plan.figures, begun,
+                                      plan.attributes)
         return cls(path, partial, sink, stack.layout, plan, overwrite)
 
     def remaining(self) -> list[int]:
@@ -274,5 +288,7 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     if plan.regression:
         names["regression"] = dtype
     if plan.ensemble:
-        names |= {"sr_mean": exact_float(dtype), "sr_std": exact_float(dtype)}
+        deviation = "sr_std" if plan.error_bars else "sr_spread"
+        names |= {"sr_mean": exact_float(dtype), deviation: exact_float(dtype)}
+    names |= {member_name(k): dtype for k in range(1, plan.kept_members + 1)}
     return names

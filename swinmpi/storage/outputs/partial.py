@@ -33,7 +33,16 @@ from swinmpi.storage.stack import Stack
 
 FORMAT = 2  # of OUT.partial; another one as well when the same settings give other pixels
 PER_IMAGE = "/entry/per_image"
+# Of an ensemble: numbers of their own, in floats. The spread is that of the samples, ddof 1; the
+# deviation a calibrated one, in its place.
+MOMENTS = ("sr_mean", "sr_spread", "sr_std")
+SPREAD_IN_WORDS = "sample standard deviation of the ensemble, not calibrated: no error bar"
 AFRESH = "delete it, or start afresh with --overwrite"
+
+
+def member_name(k: int) -> str:
+    """The dataset of member k of an ensemble, from 1 on: member 0 is `sr`."""
+    return f"member_{k}"
 
 
 def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
@@ -97,10 +106,11 @@ def why_not_resumable(sink: Sink, description: dict, figures: Sequence[str]) -> 
 
 
 def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
-                   figures: Sequence[str], attributes: Mapping[str, Any]) -> Sink:
+                   figures: Sequence[str], attributes: Mapping[str, Any],
+                   of_pixels: Mapping[str, Mapping[str, Any]]) -> Sink:
     """A new, locked OUT.partial, filled under another name and renamed when it is whole.
 
-    attributes: of the file, on the run that begins it.
+    attributes: of the file, on the run that begins it; of_pixels: of datasets of images, by name.
     """
     check_room(partial, stack, scale, pixels)
     new = partial.with_name(partial.name + ".new")
@@ -111,7 +121,7 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
                 raise_busy(partial)
             sink.truncate(0)
             with h5py.File(sink, "w", libver=LIBRARY) as file:
-                allocate(file, stack, scale, pixels, figures)
+                allocate(file, stack, scale, pixels, figures, of_pixels)
                 for name, value in attributes.items():
                     file.attrs[name] = value
             sink.sync()
@@ -123,7 +133,8 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
 
 
 def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
-             figures: Sequence[str]) -> None:
+             figures: Sequence[str],
+             of_pixels: Mapping[str, Mapping[str, Any]]) -> None:
     """Every group, dataset and attribute of the output, in the NeXus form of the finished file."""
     file.attrs["default"] = "entry"
     nexus_group(file, "entry", "NXentry").attrs["default"] = "data"
@@ -131,7 +142,9 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     for name, dtype in pixels.items():
         allocate_dataset(data, name, scaled_shape(stack.shape, stack.layout, scale), dtype)
     carry_attributes(stack, data["sr"], scale)
-    tell_no_data(stack, [data[name] for name in pixels if name in ("sr", "regression")])
+    tell_no_data(stack, [data[name] for name in pixels if name not in MOMENTS])
+    for name, told in of_pixels.items():
+        data[name].attrs.update(told)
     data.attrs["signal"] = "sr"
     if len(pixels) > 1:
         data.attrs["auxiliary_signals"] = [name for name in pixels if name != "sr"]

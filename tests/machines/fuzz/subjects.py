@@ -168,7 +168,8 @@ def picture_subjects() -> list[Subject]:
 
 
 def evaluation(sr: str, hr: str, lr: str) -> tuple[str, ...]:
-    return ("evaluate", sr, "--reference", hr, "--lr", lr, "--output", "out")
+    return ("evaluate", sr, "--reference", hr, "--lr", lr, "--output", "out",
+            "--overwrite")
 
 
 def damage_state(content: bytes, rng: random.Random) -> bytes:

@@ -23,7 +23,7 @@ STACKS = {"grey": ((NUM_IMAGES, 26, 19), "u2"), "last": ((NUM_IMAGES, 26, 19, 3)
           "first": ((NUM_IMAGES, 3, 26, 19), "f4")}
 CUT_OFF = "last"  # the stack whose run is killed
 SERIES = ("whole", "parts", "uneven", "given up")
-DATASETS = ("sr", "regression", "sr_mean", "sr_std")
+DATASETS = ("sr", "regression", "sr_mean", "sr_spread")
 
 
 def expected_pixels(shard_index: int, channels: int) -> np.ndarray:

@@ -1,0 +1,183 @@
+"""The samples of an ensemble beside its SR stack, and how far they may be believed, image by
+image."""
+import math
+import posixpath
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from swinmpi.evaluation.viewed import Viewed, read_hwc
+from swinmpi.images.ensembles import (
+    LEVELS,
+    Reliability,
+    finite_columns,
+    reliability,
+    reliability_curve,
+    reliability_of_moments,
+    widening,
+)
+from swinmpi.storage.layout import in_letters
+from swinmpi.storage.metadata.frames import View
+from swinmpi.storage.outputs.partial import member_name
+from swinmpi.storage.outputs.result import find_sibling
+from swinmpi.storage.stack import Stack
+
+ENDLESS = 1 << 40  # samples of which the deviation is certain: the normal distribution's quantiles
+
+
+@dataclass(frozen=True)
+class TrustFigure:
+    """A figure of an ensemble beside the truth; `of` gives it, style is how it is printed."""
+
+    name: str
+    title: str
+    style: str
+    of: Callable[[Reliability], float]
+    optional: bool = False
+
+
+TRUST = (TrustFigure("crps", "CRPS", ".4g", lambda found: found.crps),
+         TrustFigure("spread_skill", "spread/skill", ".3f", lambda found: found.spread_skill),
+         *(TrustFigure(f"coverage_{100 * level:.0f}", f"in {100 * level:.0f} %", ".1%",
+                       lambda found, level=level: found.coverage[level]) for level in LEVELS),
+         TrustFigure("correlation", "std~error", ".3f", lambda found: found.correlation))
+SPREAD = TrustFigure("spread", "spread", ".4g", lambda found: math.nan)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """`count` samples. members: all of them, SR first, where they were kept; mean, std: of all.
+
+    factor: from the deviation that is stored to that of a sample (ddof 1). calibrated: on what, in
+    words, where the deviation is a calibrated one; applied: what the spread was multiplied with.
+    """
+
+    count: int
+    mean: Viewed
+    std: Viewed
+    members: tuple[Viewed, ...] = ()
+    factor: float = 1.0
+    calibrated: str | None = None
+    applied: float = 1.0
+
+    def open(self, stacks: ExitStack) -> "OpenEnsemble":
+        """To be closed by `stacks`."""
+        mean, std, *members = (stacks.enter_context(one.open())
+                               for one in (self.mean, self.std, *self.members))
+        return OpenEnsemble(self, mean, std, tuple(members))
+
+
+@dataclass(frozen=True)
+class OpenEnsemble:
+    """The open stacks of an ensemble."""
+
+    ensemble: Ensemble
+    mean: Stack
+    std: Stack
+    members: tuple[Stack, ...]
+
+    def read_std(self, image_index: int) -> np.ndarray:
+        """The deviation that is stated, (H, W, C), in the units of the image."""
+        return self.ensemble.factor * read_hwc(self.std, image_index).astype(np.float64)
+
+    def read_spread(self, image_index: int) -> np.ndarray:
+        """The deviation of the samples (ddof 1), (H, W, C)."""
+        return self.read_std(image_index) / self.ensemble.applied
+
+    def read_members(self, image_index: int) -> np.ndarray | None:
+        """(K, H, W, C); None where they were not kept."""
+        if not self.members:
+            return None
+        return np.stack([read_hwc(member, image_index) for member in self.members])
+
+
+@dataclass
+class Trust:
+    """What was found of an ensemble: values by image, and sums over images for the plots."""
+
+    ensemble: Ensemble
+    images: dict[int, dict[str, float]] = field(default_factory=dict)
+    ranks: list[np.ndarray] = field(default_factory=list)
+    curves: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def figures(self) -> tuple[TrustFigure, ...]:
+        """Those that have a value in any image."""
+        return tuple(figure for figure in (*TRUST, SPREAD) if any(
+            not math.isnan(values.get(figure.name, math.nan)) for values in self.images.values()))
+
+    @property
+    def mean_ranks(self) -> list[float]:
+        """(K + 1,) shares of the pixels with 0..K samples below the truth; () without samples."""
+        return np.mean(self.ranks, axis=0).tolist() if self.ranks else []
+
+    @property
+    def curve(self) -> tuple[list[float], list[float]]:
+        """(stated, found) errors, root mean squares in bins of like deviation."""
+        if not self.curves:
+            return [], []
+        stated, found = np.sqrt(np.mean(np.square(self.curves), axis=0))
+        return stated.tolist(), found.tolist()
+
+    def add(self, image_index: int, opened: OpenEnsemble, number: int,
+            truth: np.ndarray | None) -> None:
+        """The number-th image. truth: (H, W, C), NaN where nothing counts; None without it."""
+        std = opened.read_std(number)
+        values = {"spread": float(np.nanmean(std)) if np.isfinite(std).any() else math.nan}
+        if truth is not None:
+            members, mean = opened.read_members(number), read_hwc(opened.mean, number)
+            found = self.compare(members, mean, std, truth)
+            values |= {figure.name: figure.of(found) for figure in TRUST}
+            self.note(found, mean, std, truth)
+        self.images[image_index] = values
+
+    def compare(self, members: np.ndarray | None, mean: np.ndarray, std: np.ndarray,
+                truth: np.ndarray) -> Reliability:
+        """Of samples where there are some; a calibrated deviation speaks for itself."""
+        count, ensemble = self.ensemble.count, self.ensemble
+        if members is None or ensemble.calibrated:
+            stated = reliability_of_moments(mean, std, truth,
+                                            ENDLESS if ensemble.calibrated else count)
+            if members is None:
+                return stated
+            of_samples = reliability(members, truth, ensemble.applied / widening(count))
+            return replace(stated, crps=of_samples.crps, ranks=of_samples.ranks)
+        return reliability(members, truth)
+
+    def note(self, found: Reliability, mean: np.ndarray, std: np.ndarray,
+             truth: np.ndarray) -> None:
+        """Add an image to the plots."""
+        if np.isfinite(found.ranks).all():
+            self.ranks.append(found.ranks)
+        (means, stds), known = finite_columns(np.stack([mean, std]), truth)
+        curve = reliability_curve(stds, np.abs(known - means))
+        if len(curve[0]) and (not self.curves or len(curve[0]) == len(self.curves[0][0])):
+            self.curves.append(curve)
+
+
+def ensemble_beside(sr: Stack, view: View, process: Mapping[str, Any]) -> Ensemble | None:
+    """The samples in an SR file of swinmpi, stored like SR; None where it has none."""
+    axes, count = in_letters(sr.arrangement.layout), process.get("ensemble")
+    if type(count) is not int or count < 2 or posixpath.basename(sr.address.dataset) != "sr":
+        return None
+
+    def beside(name: str) -> Viewed | None:
+        address = find_sibling(sr, name)
+        return None if address is None else Viewed(address, replace(view, axes=axes))
+
+    mean, spread, before = (beside(name) for name in ("sr_mean", "sr_spread", "sr_std"))
+    if mean is None or (spread or before) is None:
+        return None
+    members = [beside(member_name(k)) for k in range(1, count)]
+    kept = (Viewed(sr.address, view), *members) if all(members) else ()
+    if spread is not None:
+        return Ensemble(count, mean, spread, kept)
+    with before.open() as stack:
+        calibrated, applied = map(stack.attributes.get, ("calibrated_on", "factor"))
+    if isinstance(calibrated, str) and isinstance(applied, float) and applied > 0:
+        return Ensemble(count, mean, before, kept, 1.0, calibrated, float(applied))
+    # Before there was sr_spread this was its name, and its variance a K-th too small.
+    return Ensemble(count, mean, before, kept, math.sqrt(count / (count - 1)))

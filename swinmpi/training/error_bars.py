@@ -1,0 +1,210 @@
+"""From the spread of ensembles to error bars: one factor for each preset, learned on images that
+the network was not trained on and written into a copy of its checkpoint."""
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import swinmpi
+from swinmpi.config import Config
+from swinmpi.errors import ConfigError, OutputError, StackError
+from swinmpi.evaluation.lineup import check_lineup
+from swinmpi.evaluation.splits import Judged, judged
+from swinmpi.evaluation.viewed import read_hwc
+from swinmpi.images.ensembles import (
+    LEVELS,
+    factor_of,
+    finite_columns,
+    reliability_of_moments,
+    spread_skill,
+    widening,
+)
+from swinmpi.parallel.comm import World
+from swinmpi.parallel.launch import StopFlag
+from swinmpi.sampling.plan import plan as plan_sampling
+from swinmpi.sampling.request import SampleRequest, check_reference
+from swinmpi.sampling.sample import run as sample
+from swinmpi.sampling.settings import takes_steps
+from swinmpi.sampling.validation import GivenSettings, validated
+from swinmpi.storage.checkpoint import load_weights, save_weights
+from swinmpi.storage.error_bars import HEADER_KEY, decided_by
+from swinmpi.storage.files import check_by_trying
+from swinmpi.storage.header import read_header
+from swinmpi.storage.metadata.frames import View
+
+FEWEST_IMAGES = 4
+MOST_VALUES = 1 << 24  # of all images together; of more, every so many are taken
+ENDLESS = 1 << 40
+
+
+@dataclass(frozen=True)
+class Request:
+    """pairs: a file of swinmpi-prepare; samples: of each ensemble; output: the checkpoint to write;
+    settings: of every preset, `preset` in them not used."""
+
+    checkpoint: Path
+    pairs: str
+    output: Path
+    samples: int
+    presets: tuple[str, ...]
+    split: str
+    settings: GivenSettings
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Calibrating:
+    """A request that can be done: the sampling of each preset, validated; made by `plan`."""
+
+    request: Request
+    images: Judged
+    runs: dict[str, tuple[SampleRequest, Config]]
+
+
+def plan(request: Request) -> Calibrating:
+    """Validate everything. One process; ConfigError, StackError, CheckpointError, OutputError."""
+    if request.samples < 2:
+        raise ConfigError(f"--ensemble: expected at least 2 samples to have a spread, "
+                          f"got {request.samples}")
+    check_output(request)
+    if not takes_steps(read_header(request.checkpoint)):
+        raise ConfigError(f"{request.checkpoint}: expected a diffuser, whose samples differ, got "
+                          "an encoder trained alone; name another checkpoint")
+    hr, lr = (f"{request.pairs}::/{name}" for name in ("hr", "lr"))
+    images = judged(hr, request.split)
+    if len(images.indices) < FEWEST_IMAGES:
+        raise StackError(f"{request.pairs}: expected at least {FEWEST_IMAGES} images of split "
+                         f"{request.split} to learn from, got {len(images.indices)}; prepare more "
+                         "with data.validate_share")
+    runs = {}
+    for preset in request.presets:
+        wanted = SampleRequest(lr, sampled_file(request, preset), request.checkpoint,
+                               request.samples, overwrite=True, view=View(frames=images.frames))
+        made, config = validated(wanted, replace(request.settings, preset=preset))
+        check_reference(made, config, hr)
+        runs[preset] = made, config
+    return Calibrating(request, images, runs)
+
+
+def check_output(request: Request) -> None:
+    """OutputError unless the copy of the checkpoint can be written."""
+    read_header(request.checkpoint)
+    if request.output.resolve() == request.checkpoint.resolve():
+        raise OutputError(f"{request.output}: would overwrite the checkpoint it is made of; choose "
+                          "another --output")
+    if request.output.is_dir() or not request.output.absolute().parent.is_dir():
+        raise OutputError(f"{request.output}: expected a file name in a folder that is there; "
+                          "choose another --output")
+    if request.output.exists() and not request.overwrite:
+        raise OutputError(f"{request.output}: exists already; choose another --output, or replace "
+                          "it with --overwrite")
+    check_by_trying(request.output.absolute())
+
+
+def sampled_file(request: Request, preset: str) -> Path:
+    """Where the samples of a preset lie until the factor is learned; goes on after a kill."""
+    return request.output.with_name(f".{request.output.stem}-{preset}.h5")
+
+
+def describe(made: Calibrating) -> str:
+    """What `run` would do, in one line."""
+    request = made.request
+    return (f"{len(made.images.indices)} images of split {request.split} of {request.pairs}, "
+            f"{request.samples} samples each, for {', '.join(made.runs)}; {request.checkpoint} "
+            f"with what is learned into {request.output}")
+
+
+def run(made: Calibrating, world: World, stop: StopFlag) -> list[dict]:
+    """Sample, learn, write the copy; the entries of its header. Collective; Stopped as sampling."""
+    entries = []
+    for preset, (request, config) in made.runs.items():
+        sample(world.on_root(lambda one=request, settings=config:
+                             plan_sampling(one, settings, world.size)), world, stop)
+        entries.append(world.on_root(lambda name=preset: learn(made, name)))
+    world.on_root(lambda: write(made.request, entries))
+    return entries
+
+
+def learn(made: Calibrating, preset: str) -> dict:
+    """The entry of a preset: its factor, and what it does on images it is not learned from."""
+    request, (sampling, config) = made.request, made.runs[preset]
+    images = list(read_errors(made, sampling.output))
+    count = request.samples
+    if len(images) < FEWEST_IMAGES:
+        raise StackError(f"{sampling.output}: expected at least {FEWEST_IMAGES} images that were "
+                         f"made, got {len(images)}; mend the file of pairs")
+    factor = factor_of(*together(images), count)
+    if not (np.isfinite(factor) and factor > 0):
+        raise ConfigError(f"{request.checkpoint}, preset {preset}: expected samples that differ "
+                          f"from each other and from the truth, got a factor of {factor}; leave "
+                          "this preset out with --preset")
+    halves = images[0::2], images[1::2]
+    trials = [judge(images, factor_of(*together(learned), count), count)
+              for learned, images in (halves, halves[::-1])]
+    return {"preset": preset, "settings": decided_by(config),
+            "factor": factor, "samples": count,
+            "images": len(images), "source": f"split {request.split} of {request.pairs}",
+            "held_out": {name: float(np.mean([trial[name] for trial in trials]))
+                         for name in trials[0]},
+            "before": judge(images, 1 / widening(count), count), "swinmpi": swinmpi.__version__}
+
+
+def read_errors(made: Calibrating, sampled: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(spread, |error| of the mean) of some pixels of every image."""
+    pairs = made.request.pairs
+    lineup = check_lineup([str(sampled)], f"{pairs}::/hr", f"{pairs}::/lr",
+                          split=made.request.split)
+    with ExitStack() as opened:
+        stacks = lineup.open(opened)
+        (one,) = stacks.stacks.values()
+        for number in lineup.image_indices:
+            truth = stacks.read(number).truth
+            (mean, spread), known = finite_columns(
+                np.stack([read_hwc(one.ensemble.mean, number),
+                          one.ensemble.read_spread(number)]), truth)
+            step = max(1, -(-known.size * len(lineup.image_indices) // MOST_VALUES))
+            yield spread[::step], np.abs(known - mean)[::step]
+
+
+def together(images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of all images: spreads, errors."""
+    spreads, errors = zip(*images, strict=True)
+    return np.concatenate(spreads), np.concatenate(errors)
+
+
+def judge(images: Sequence[tuple[np.ndarray, np.ndarray]], factor: float,
+          count: int) -> dict[str, float]:
+    """What a factor makes of images: coverage by level, spread over error."""
+    spread, error = together(images)
+    std = factor * widening(count) * spread
+    found = reliability_of_moments(np.zeros_like(error), std, error, ENDLESS)
+    return {**{f"coverage_{100 * level:.0f}": found.coverage[level] for level in LEVELS},
+            "spread_skill": spread_skill(std, error, ENDLESS)}
+
+
+def write(request: Request, entries: Sequence[dict]) -> None:
+    """The copy of the checkpoint; entries for other settings are kept. The samples go."""
+    check_output(request)
+    tensors, header = load_weights(request.checkpoint)
+    before = header.get(HEADER_KEY)
+    kept = [one for one in (before if isinstance(before, list) else ())
+            if isinstance(one, dict)
+            and one.get("settings") not in [entry["settings"] for entry in entries]]
+    save_weights(request.output, tensors, header | {HEADER_KEY: [*kept, *entries]})
+    for preset in request.presets:
+        sampled_file(request, preset).unlink(missing_ok=True)
+
+
+def as_text(entries: Sequence[dict]) -> str:
+    """What was learned, a line for each preset."""
+    from swinmpi.reports.tables import format_table
+    levels = [f"coverage_{100 * level:.0f}" for level in LEVELS]
+    rows = [[entry["preset"], f"{entry['factor']:.3f}",
+             *(f"{entry['before'][name]:.0%} -> {entry['held_out'][name]:.0%}" for name in levels),
+             f"{entry['before']['spread_skill']:.2f} -> {entry['held_out']['spread_skill']:.2f}"]
+            for entry in entries]
+    titles = ["preset", "factor", *(f"in {100 * level:.0f} %" for level in LEVELS), "spread/skill"]
+    return (format_table(titles, rows) + "\nbefore -> after on images that the factor was not "
+            "learned from, half of them by turns")
