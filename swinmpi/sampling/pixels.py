@@ -1,5 +1,6 @@
 """Between a stack's raw values and the network's -1..1: images in, finished rectangles out."""
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -70,19 +71,19 @@ def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
     calibrated deviation.
     """
     exact = np.result_type(*map(exact_float, datasets.values()))
-    made = {"sr": lambda dtype: sr_of(samples[0], value_range, dtype, block_px),
+    made = {"sr": partial(sr_of, samples[0], value_range, block_px=block_px),
             "regression": lambda dtype: value_range.from_unit(base, dtype),
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
             "sr_spread": lambda dtype: samples.std(axis=0, ddof=1) * value_range.span / 2,
             "sr_std": lambda dtype: factor * made["sr_spread"](dtype)}
-    made |= {member_name(k): lambda dtype, sample=sample: sr_of(sample, value_range, dtype, block_px)
-             for k, sample in enumerate(samples) if k}
+    for k, sample in enumerate(samples[1:], 1):
+        made[member_name(k)] = partial(sr_of, sample, value_range, block_px=block_px)
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
         yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
 
 
-def sr_of(sample: np.ndarray, value_range: ValueRange, dtype: np.dtype,
+def sr_of(sample: np.ndarray, value_range: ValueRange, dtype: np.dtype, *,
           block_px: int) -> np.ndarray:
     """A sample (C, h, w) as raw values; as integers blocks of it keep their sum."""
     if block_px == 1 or dtype.kind == "f":
