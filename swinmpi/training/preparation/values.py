@@ -13,7 +13,14 @@ from swinmpi.images.detail import usual_detail
 from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.images.photographs import with_channels, with_depth
 from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.values import Survey, ValueRange, exact_float, mask_invalid, survey
+from swinmpi.storage.values import (
+    Survey,
+    ValueRange,
+    each_readable,
+    exact_float,
+    mask_invalid,
+    survey,
+)
 from swinmpi.training.preparation.sources import Source
 
 DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
@@ -32,7 +39,7 @@ class CommonValues:
 
     def __init__(self, sources: Sequence[Source], channels: int, no_data: Sequence[float] = ()):
         self.sources, self.channels, self.no_data = sources, channels, no_data
-        self.said = False
+        self.said, self.each = False, each_readable
 
     @cached_property
     def kind(self) -> Kind:
@@ -48,8 +55,8 @@ class CommonValues:
 
     @cached_property
     def survey(self) -> Survey:
-        """Of all images, each read once, unless they are 8 bit."""
-        return survey(self)
+        """Of all images, each read once, unless they are 8 bit; `each` looks at them."""
+        return survey(self, self.each)
 
     @property
     def range(self) -> ValueRange:
