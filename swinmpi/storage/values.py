@@ -24,6 +24,7 @@ SAMPLED_VALUES = 1 << 22
 # one that occurs seldom must be farther away.
 MOST_APART, FEWEST_OTHERS, MANY, FEW_FARTHER = 3, 4, 8, 10
 UINT16_VALUES = 1 << 16
+BLOCK_ROWS = 128  # looked at together: memory that is asked for again and again stays small
 Look = Callable[[int, np.ndarray], Any]
 """(image index, image (C, H, W)) -> what is found in it."""
 # Its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it.
@@ -281,8 +282,11 @@ def as_written(value: np.generic) -> str:
 
 def counts_of(_: int, image: np.ndarray) -> np.ndarray:
     """How often an image has each uint16 value, int64; NaN counts nowhere."""
-    numbers = image[np.isfinite(image)].astype(np.int64)
-    return np.bincount(numbers, minlength=UINT16_VALUES)
+    counts = np.zeros(UINT16_VALUES, np.int64)
+    for top in range(0, image.shape[1], BLOCK_ROWS):
+        rows = image[:, top:top + BLOCK_ROWS]
+        counts += np.bincount(rows[np.isfinite(rows)].astype(np.int64), minlength=UINT16_VALUES)
+    return counts
 
 
 def sample_of(per_image: int, image_index: int, image: np.ndarray) -> tuple[np.ndarray, list]:

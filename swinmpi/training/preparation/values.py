@@ -14,6 +14,7 @@ from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.images.photographs import with_channels, with_depth
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.values import (
+    BLOCK_ROWS,
     Survey,
     ValueRange,
     each_readable,
@@ -83,8 +84,11 @@ class CommonValues:
         filled = np.moveaxis(mask_invalid(numbers, self.range.low)[0], 0, -1)
         if self.dtype == np.uint8:
             return with_channels(filled.astype(np.uint8), self.channels)
-        unit = self.range.to_unit(filled).clip(-1, 1)
-        return with_channels(np.rint((unit + 1) * 32767.5).astype(np.uint16), self.channels)
+        mapped = np.empty(filled.shape, np.uint16)
+        for top in range(0, len(filled), BLOCK_ROWS):
+            unit = self.range.to_unit(filled[top:top + BLOCK_ROWS]).clip(-1, 1)
+            mapped[top:top + BLOCK_ROWS] = np.rint((unit + 1) * 32767.5)
+        return with_channels(mapped, self.channels)
 
     def tell_unlike(self, name: str, kind: Kind) -> None:
         """A line on the first image that is unlike the first."""
