@@ -1,8 +1,10 @@
 """Pixel values: the range that is mapped to -1..1, how it is measured, pixels without a number."""
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +24,9 @@ SAMPLED_VALUES = 1 << 22
 # one that occurs seldom must be farther away.
 MOST_APART, FEWEST_OTHERS, MANY, FEW_FARTHER = 3, 4, 8, 10
 UINT16_VALUES = 1 << 16
+BLOCK_ROWS = 128  # looked at together: memory that is asked for again and again stays small
+Look = Callable[[int, np.ndarray], Any]
+"""(image index, image (C, H, W)) -> what is found in it."""
 # Its square is a float32; -3.4e38 for "no data" among numbers of 0..1 goes beyond it.
 FARTHEST_UNIT = 1e15
 
@@ -128,19 +133,30 @@ def measure_range(stack) -> ValueRange:
     return survey(stack).range
 
 
-def survey(stack) -> Survey:
+def each_readable(stack, look: Look) -> Iterator[Any]:
+    """What `look` finds in every image that can be read, in their order."""
+    for index in range(stack.num_images):
+        try:
+            image = stack.read(index)
+        except StackError:
+            continue
+        yield look(index, image)
+
+
+def survey(stack, each: Callable[[Any, Look], Iterator[Any]] = each_readable) -> Survey:
     """The range of a whole stack: (0, 255) for uint8, else its 0.1 % and 99.9 % quantiles.
 
     `stack` has num_images, dtype and read(i). Every image is read once, one at a time. uint16
     exactly, by histogram; others from up to SAMPLED_VALUES finite pixels whose places depend on
     the image index alone, so the result does not depend on order or ranks. A stack too sparse for
     its quantiles to differ gets its extremes; a constant one v..v+1. Images that cannot be read
-    count nowhere.
+    count nowhere. each: looks at all images, in their order, as `each_readable` does.
     """
     kind = np.dtype(stack.dtype).newbyteorder("=")
     if kind == np.uint8:
         return Survey(ValueRange(0.0, 255.0))
-    return survey_of_counts(stack) if kind == np.uint16 else survey_of_samples(stack)
+    return (survey_of_counts(each(stack, counts_of)) if kind == np.uint16
+            else survey_of_samples(stack, each))
 
 
 def find_dtype_problem(dataset) -> str | None:
@@ -209,12 +225,9 @@ def restore_invalid(sr: np.ndarray, lr_raw: np.ndarray, scale: int,
     return np.where(above[0], above[1], sr).astype(sr.dtype)
 
 
-def survey_of_counts(stack) -> Survey:
+def survey_of_counts(of_images: Iterable[np.ndarray]) -> Survey:
     """Of a uint16 stack, from its exact histogram."""
-    counts = np.zeros(UINT16_VALUES, np.int64)
-    for _, image in readable_images(stack):
-        numbers = image[np.isfinite(image)].astype(np.int64)
-        counts += np.bincount(numbers, minlength=UINT16_VALUES)
+    counts = sum(of_images, np.zeros(UINT16_VALUES, np.int64))
     if not counts.any():
         return Survey(ValueRange(0.0, 1.0), is_empty=True)
     cumulative = np.cumsum(counts)
@@ -225,17 +238,13 @@ def survey_of_counts(stack) -> Survey:
     return Survey(found, *stand_apart(present, counts[present]))
 
 
-def survey_of_samples(stack) -> Survey:
+def survey_of_samples(stack, each: Callable[[Any, Look], Iterator[Any]]) -> Survey:
     """Of any other stack, from an equal number of pixels of every image."""
     per_image = max(1, SAMPLED_VALUES // stack.num_images)
     samples, extremes = [], []
-    for index, image in readable_images(stack):
-        pixels = image.ravel()
-        finite = pixels[np.isfinite(pixels)]
-        if finite.size:
-            extremes += [finite.min(), finite.max()]
-            samples.append(finite if finite.size <= per_image
-                           else finite[sample_places(index, finite.size, per_image)])
+    for sample, ends in each(stack, partial(sample_of, per_image)):
+        extremes += ends
+        samples += [sample] if sample.size else []
     if not samples:
         return Survey(ValueRange(0.0, 1.0), is_empty=True)
     values = np.concatenate(samples)
@@ -275,13 +284,24 @@ def as_written(value: np.generic) -> str:
     return text.replace("e", ".0e") if "e" in text and "." not in text else text
 
 
-def readable_images(stack) -> Iterator[tuple[int, np.ndarray]]:
-    """(index, image) of every image that can be read."""
-    for index in range(stack.num_images):
-        try:
-            yield index, stack.read(index)
-        except StackError:
-            continue
+def counts_of(_: int, image: np.ndarray) -> np.ndarray:
+    """How often an image has each uint16 value, int64; NaN counts nowhere."""
+    counts = np.zeros(UINT16_VALUES, np.int64)
+    for top in range(0, image.shape[1], BLOCK_ROWS):
+        rows = image[:, top:top + BLOCK_ROWS]
+        counts += np.bincount(rows[np.isfinite(rows)].astype(np.int64), minlength=UINT16_VALUES)
+    return counts
+
+
+def sample_of(per_image: int, image_index: int, image: np.ndarray) -> tuple[np.ndarray, list]:
+    """(up to so many finite pixels of an image, its lowest and highest one)."""
+    pixels = image.ravel()
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        return finite, []
+    sample = (finite if finite.size <= per_image
+              else finite[sample_places(image_index, finite.size, per_image)])
+    return sample, [finite.min(), finite.max()]
 
 
 def sample_places(image_index: int, num_pixels: int, num_samples: int) -> np.ndarray:

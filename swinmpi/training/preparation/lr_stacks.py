@@ -26,7 +26,8 @@ def write_lr(sources: Sequence[Source], config: DataConfig, writer: LrWriter,
     values = CommonValues(sources, config.channels, config.no_data_values)
     failed, first = [], None
     work = partial(lr_of, sources, config, values)
-    with (spread(work, sources, num_workers, values, writer) as made_of,
+    measured = bool(config.degradation)
+    with (spread(work, sources, num_workers, values, writer, measured) as made_of,
           Progress(len(sources), "images") as progress):
         for image_index, source in enumerate(sources):
             try:

@@ -13,7 +13,15 @@ from swinmpi.images.detail import usual_detail
 from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.images.photographs import with_channels, with_depth
 from swinmpi.storage.pairs import PairReader
-from swinmpi.storage.values import Survey, ValueRange, exact_float, mask_invalid, survey
+from swinmpi.storage.values import (
+    BLOCK_ROWS,
+    Survey,
+    ValueRange,
+    each_readable,
+    exact_float,
+    mask_invalid,
+    survey,
+)
 from swinmpi.training.preparation.sources import Source
 
 DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
@@ -32,7 +40,7 @@ class CommonValues:
 
     def __init__(self, sources: Sequence[Source], channels: int, no_data: Sequence[float] = ()):
         self.sources, self.channels, self.no_data = sources, channels, no_data
-        self.said = False
+        self.said, self.each = False, each_readable
 
     @cached_property
     def kind(self) -> Kind:
@@ -48,8 +56,8 @@ class CommonValues:
 
     @cached_property
     def survey(self) -> Survey:
-        """Of all images, each read once, unless they are 8 bit."""
-        return survey(self)
+        """Of all images, each read once, unless they are 8 bit; `each` looks at them."""
+        return survey(self, self.each)
 
     @property
     def range(self) -> ValueRange:
@@ -76,8 +84,11 @@ class CommonValues:
         filled = np.moveaxis(mask_invalid(numbers, self.range.low)[0], 0, -1)
         if self.dtype == np.uint8:
             return with_channels(filled.astype(np.uint8), self.channels)
-        unit = self.range.to_unit(filled).clip(-1, 1)
-        return with_channels(np.rint((unit + 1) * 32767.5).astype(np.uint16), self.channels)
+        mapped = np.empty(filled.shape, np.uint16)
+        for top in range(0, len(filled), BLOCK_ROWS):
+            unit = self.range.to_unit(filled[top:top + BLOCK_ROWS]).clip(-1, 1)
+            mapped[top:top + BLOCK_ROWS] = np.rint((unit + 1) * 32767.5)
+        return with_channels(mapped, self.channels)
 
     def tell_unlike(self, name: str, kind: Kind) -> None:
         """A line on the first image that is unlike the first."""
