@@ -27,8 +27,8 @@ def calibrate_command(argv: Sequence[str] | None) -> None:
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("calibrate", "Learn by which factor the spread of an ensemble becomes an "
-                       "error bar, for every preset, and write it into a copy of the checkpoint.",
+    made = make_parser("calibrate", "Learn how the spread of an ensemble becomes an error bar, for "
+                       "every preset, and write it into a copy of the checkpoint.",
                        "mpirun -n 4 swinmpi-calibrate runs/mine/best.safetensors --pairs pairs.h5")
     made.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="weights to calibrate")
     made.add_argument("--pairs", required=True, metavar="FILE",

@@ -17,7 +17,6 @@ from swinmpi.images.ensembles import (
     reliability,
     reliability_curve,
     reliability_of_moments,
-    widening,
 )
 from swinmpi.storage.layout import in_letters
 from swinmpi.storage.metadata.frames import View
@@ -52,7 +51,7 @@ class Ensemble:
     """`count` samples. members: all of them, SR first, where they were kept; mean, std: of all.
 
     factor: from the deviation that is stored to that of a sample (ddof 1). calibrated: on what, in
-    words, where the deviation is a calibrated one; applied: what the spread was multiplied with.
+    words, where the deviation is a calibrated one; widened: by which factor and floor.
     """
 
     count: int
@@ -61,7 +60,7 @@ class Ensemble:
     members: tuple[Viewed, ...] = ()
     factor: float = 1.0
     calibrated: str | None = None
-    applied: float = 1.0
+    widened: tuple[float, float] = (1.0, 0.0)
 
     def open(self, stacks: ExitStack) -> "OpenEnsemble":
         """To be closed by `stacks`."""
@@ -85,7 +84,8 @@ class OpenEnsemble:
 
     def read_spread(self, image_index: int) -> np.ndarray:
         """The deviation of the samples (ddof 1), (H, W, C)."""
-        return self.read_std(image_index) / self.ensemble.applied
+        factor, floor = self.ensemble.widened
+        return np.sqrt(np.maximum(self.read_std(image_index) ** 2 - floor ** 2, 0)) / factor
 
     def read_members(self, image_index: int) -> np.ndarray | None:
         """(K, H, W, C); None where they were not kept."""
@@ -143,7 +143,7 @@ class Trust:
                                             ENDLESS if ensemble.calibrated else count)
             if members is None:
                 return stated
-            of_samples = reliability(members, truth, ensemble.applied / widening(count))
+            of_samples = reliability(members, truth)
             return replace(stated, crps=of_samples.crps, ranks=of_samples.ranks)
         return reliability(members, truth)
 
@@ -176,8 +176,11 @@ def ensemble_beside(sr: Stack, view: View, process: Mapping[str, Any]) -> Ensemb
     if spread is not None:
         return Ensemble(count, mean, spread, kept)
     with before.open() as stack:
-        calibrated, applied = map(stack.attributes.get, ("calibrated_on", "factor"))
-    if isinstance(calibrated, str) and isinstance(applied, float) and applied > 0:
-        return Ensemble(count, mean, before, kept, 1.0, calibrated, float(applied))
+        told = [stack.attributes.get(name)
+                for name in ("calibrated_on", "factor", "floor_of_range")]
+    if isinstance(told[0], str):
+        low, high = process.get("value_range", (0.0, 0.0))
+        return Ensemble(count, mean, before, kept, 1.0, told[0],
+                        (float(told[1]), float(told[2]) * (high - low)))
     # Before there was sr_spread this was its name, and its variance a K-th too small.
     return Ensemble(count, mean, before, kept, math.sqrt(count / (count - 1)))
