@@ -69,8 +69,8 @@ def error_bars_in(header: Mapping, config: Config) -> ErrorBars | None:
                 found = ErrorBars(float(entry["factor"]), float(entry["floor"]),
                                   int(entry["samples"]), int(entry["images"]),
                                   str(entry["source"]), float(entry["held_out"]["coverage_90"]))
-                sound = 0 <= found.factor < math.inf and 0 <= found.floor < math.inf
-                return found if sound and found.factor + found.floor > 0 else None
+                sound = 0 < found.factor < math.inf and 0 <= found.floor < math.inf
+                return found if sound else None
         except (KeyError, TypeError, ValueError):
             continue
     return None
