@@ -37,6 +37,7 @@ from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.result import read_process
 from swinmpi.storage.stack import Stack
 
+DEFAULT = "default"
 FEWEST_IMAGES = 4
 MOST_VALUES = 1 << 24  # of all images together; of more, every so many are taken
 ENDLESS = 1 << 40
@@ -45,7 +46,8 @@ ENDLESS = 1 << 40
 @dataclass(frozen=True)
 class Request:
     """pairs: a file of swinmpi-prepare; samples: of each ensemble; output: the checkpoint to write;
-    settings: of every preset, `preset` in them not used."""
+    presets: their names, DEFAULT for the checkpoint's own settings; settings: of every preset,
+    `preset` in them not used."""
 
     checkpoint: Path
     pairs: str
@@ -85,9 +87,11 @@ def plan(request: Request) -> Calibrating:
     for preset in request.presets:
         wanted = SampleRequest(lr, sampled_file(request, preset), request.checkpoint,
                                request.samples, overwrite=True, view=View(frames=images.frames))
-        made, config = validated(wanted, replace(request.settings, preset=preset))
+        named = None if preset == DEFAULT else preset
+        made, config = validated(wanted, replace(request.settings, preset=named))
         check_reference(made, config, hr)
-        runs[preset] = made, config
+        if decided_by(config) not in [decided_by(other) for _, other in runs.values()]:
+            runs[preset] = made, config
     return Calibrating(request, images, runs)
 
 

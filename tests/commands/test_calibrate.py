@@ -84,6 +84,15 @@ def test_other_settings_are_not_calibrated(learned, capsys):
     assert "sr_std" in made(learned, "--ensemble=3", "sampler.steps=2", "sampler.seed=5")
 
 
+def test_the_checkpoints_own_settings_are_learned_where_they_are_others(learned, capsys):
+    words = [str(learned / "raw.safetensors"), "--pairs", str(learned / "pairs.h5"), "--output",
+             "new.safetensors", "--dry-run"]
+    assert calibrate.main(words) == 0
+    assert "for balanced, detailed, faithful, default;" in capsys.readouterr().out
+    assert calibrate.main([*words, "--set", "sampler.steps=10"]) == 0
+    assert "for balanced, faithful;" in capsys.readouterr().out, "--set is for all of them"
+
+
 def test_it_can_be_learned_again_from_the_copy(learned, tmp_path):
     words = [str(learned / "raw-calibrated.safetensors"), "--pairs", str(learned / "pairs.h5"),
              "--ensemble", "4", *FEW]
