@@ -10,6 +10,8 @@ from swinmpi.config import PRESETS
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, start_mpi
 
+NAMES = (*sorted(PRESETS), "default")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(calibrate_command, argv)
@@ -27,8 +29,8 @@ def calibrate_command(argv: Sequence[str] | None) -> None:
 
 
 def parser() -> ArgumentParser:
-    made = make_parser("calibrate", "Learn by which factor the spread of an ensemble becomes an "
-                       "error bar, for every preset, and write it into a copy of the checkpoint.",
+    made = make_parser("calibrate", "Learn how the spread of an ensemble becomes an error bar, for "
+                       "every preset, and write it into a copy of the checkpoint.",
                        "mpirun -n 4 swinmpi-calibrate runs/mine/best.safetensors --pairs pairs.h5")
     made.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="weights to calibrate")
     made.add_argument("--pairs", required=True, metavar="FILE",
@@ -39,8 +41,9 @@ def parser() -> ArgumentParser:
                       help="checkpoint to write (default: CHECKPOINT's name with -calibrated)")
     made.add_argument("--ensemble", type=int, default=8, metavar="K",
                       help="samples of every image (default: 8)")
-    made.add_argument("--preset", action="append", choices=sorted(PRESETS), dest="presets",
-                      help="learn for this one (repeatable; default: all)")
+    made.add_argument("--preset", action="append", choices=NAMES, dest="presets",
+                      help="learn for this one (repeatable; default: all, and the checkpoint's own "
+                      "settings where they are others)")
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     return made
 
@@ -51,7 +54,7 @@ def request_of(options: Namespace):
     from swinmpi.training.error_bars import Request
     source = options.checkpoint
     output = options.output or source.with_name(f"{source.stem}-calibrated.safetensors")
-    presets = tuple(dict.fromkeys(options.presets or sorted(PRESETS)))
+    presets = tuple(dict.fromkeys(options.presets or NAMES))
     return Request(source, options.pairs, output, options.ensemble, presets, options.split,
                    GivenSettings(options.config, options.overrides), options.overwrite)
 

@@ -153,7 +153,7 @@ def conclude(options: Namespace, plan, report) -> None:
     if request.ensemble > 1:
         from swinmpi.sampling.request import output_plan
         calibrated = output_plan(request, plan.config).error_bars
-        print(f"sr_std is {calibrated['calibrated_on']}" if calibrated else SPREAD_IS_NO_ERROR,
+        print(f"sr_std is {calibrated}" if calibrated else SPREAD_IS_NO_ERROR,
               flush=True)
     raise_failed(request, report)
 

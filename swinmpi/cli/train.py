@@ -128,6 +128,9 @@ def train_on(world: World, config: Config, resume: bool,
     folder = run(worker.on_root(plan, config, size, resume), worker, stop_requested)
     if rank == 0:
         curves = ", log and curves" if (folder / CURVES).exists() else " and log"
+        best = folder / "best.safetensors"
+        if config.train.target == "diffuser" and best.exists():
+            print(f"error bars for ensembles: swinmpi-calibrate {best} --pairs {config.train.data}")
         print(f"trained {config.train.updates} updates; checkpoints{curves} in {folder}",
               flush=True)
     if not alone:

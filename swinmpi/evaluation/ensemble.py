@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from swinmpi.errors import StackError
 from swinmpi.evaluation.viewed import Viewed, read_hwc
 from swinmpi.images.ensembles import (
     LEVELS,
@@ -17,7 +18,6 @@ from swinmpi.images.ensembles import (
     reliability,
     reliability_curve,
     reliability_of_moments,
-    widening,
 )
 from swinmpi.storage.layout import in_letters
 from swinmpi.storage.metadata.frames import View
@@ -52,7 +52,7 @@ class Ensemble:
     """`count` samples. members: all of them, SR first, where they were kept; mean, std: of all.
 
     factor: from the deviation that is stored to that of a sample (ddof 1). calibrated: on what, in
-    words, where the deviation is a calibrated one; applied: what the spread was multiplied with.
+    words, where the deviation is a calibrated one; widened: by which factor and floor.
     """
 
     count: int
@@ -61,7 +61,7 @@ class Ensemble:
     members: tuple[Viewed, ...] = ()
     factor: float = 1.0
     calibrated: str | None = None
-    applied: float = 1.0
+    widened: tuple[float, float] = (1.0, 0.0)
 
     def open(self, stacks: ExitStack) -> "OpenEnsemble":
         """To be closed by `stacks`."""
@@ -85,7 +85,8 @@ class OpenEnsemble:
 
     def read_spread(self, image_index: int) -> np.ndarray:
         """The deviation of the samples (ddof 1), (H, W, C)."""
-        return self.read_std(image_index) / self.ensemble.applied
+        factor, floor = self.ensemble.widened
+        return np.sqrt(np.maximum(self.read_std(image_index) ** 2 - floor ** 2, 0)) / factor
 
     def read_members(self, image_index: int) -> np.ndarray | None:
         """(K, H, W, C); None where they were not kept."""
@@ -143,7 +144,7 @@ class Trust:
                                             ENDLESS if ensemble.calibrated else count)
             if members is None:
                 return stated
-            of_samples = reliability(members, truth, ensemble.applied / widening(count))
+            of_samples = reliability(members, truth)
             return replace(stated, crps=of_samples.crps, ranks=of_samples.ranks)
         return reliability(members, truth)
 
@@ -159,25 +160,57 @@ class Trust:
 
 
 def ensemble_beside(sr: Stack, view: View, process: Mapping[str, Any]) -> Ensemble | None:
-    """The samples in an SR file of swinmpi, stored like SR; None where it has none."""
+    """The samples in an SR file of swinmpi, stored like SR; None where it has none.
+
+    StackError where they are not what a run writes.
+    """
     axes, count = in_letters(sr.arrangement.layout), process.get("ensemble")
     if type(count) is not int or count < 2 or posixpath.basename(sr.address.dataset) != "sr":
         return None
 
     def beside(name: str) -> Viewed | None:
         address = find_sibling(sr, name)
-        return None if address is None else Viewed(address, replace(view, axes=axes))
+        return None if address is None else checked(
+            Viewed(address, replace(view, axes=axes)), sr)
 
-    mean, spread, before = (beside(name) for name in ("sr_mean", "sr_spread", "sr_std"))
-    if mean is None or (spread or before) is None:
+    mean, spread, deviation = (beside(name) for name in ("sr_mean", "sr_spread", "sr_std"))
+    if mean is None or (spread or deviation) is None:
         return None
-    members = [beside(member_name(k)) for k in range(1, count)]
+    last = beside(member_name(count - 1))
+    members = [beside(member_name(k)) for k in range(1, count)] if last else [None]
     kept = (Viewed(sr.address, view), *members) if all(members) else ()
     if spread is not None:
         return Ensemble(count, mean, spread, kept)
-    with before.open() as stack:
-        calibrated, applied = map(stack.attributes.get, ("calibrated_on", "factor"))
-    if isinstance(calibrated, str) and isinstance(applied, float) and applied > 0:
-        return Ensemble(count, mean, before, kept, 1.0, calibrated, float(applied))
+    told = told_of(deviation, process)
+    if told is not None:
+        return Ensemble(count, mean, deviation, kept, 1.0, *told)
     # Before there was sr_spread this was its name, and its variance a K-th too small.
-    return Ensemble(count, mean, before, kept, math.sqrt(count / (count - 1)))
+    return Ensemble(count, mean, deviation, kept, math.sqrt(count / (count - 1)))
+
+
+def checked(viewed: Viewed, sr: Stack) -> Viewed:
+    """StackError unless it holds images like those of SR."""
+    with viewed.open() as stack:
+        if (stack.shape, stack.layout) != (sr.shape, sr.layout):
+            raise StackError(f"{stack.address}: expected {sr.shape} as of {sr.address}, got "
+                             f"{stack.shape}; make it again")
+    return viewed
+
+
+def told_of(deviation: Viewed,
+            process: Mapping[str, Any]) -> tuple[str, tuple[float, float]] | None:
+    """(on what it was calibrated, (factor, floor) that made it of the spread); None where it was
+    not. StackError where that is no number."""
+    with deviation.open() as stack:
+        told = stack.attributes
+    if "calibrated_on" not in told:
+        return None
+    try:
+        low, high = map(float, process["value_range"])
+        widened = float(told["factor"]), float(told["floor_of_range"]) * (high - low)
+        if widened[0] > 0 and 0 <= widened[1] < math.inf:
+            return str(told["calibrated_on"]), widened
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise StackError(f"{deviation}: expected the numbers that it was calibrated with, got others; "
+                     "make it again")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LEVELS = (0.5, 0.9, 0.99)
+FITTED_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,31 @@ def widening(count: int, level: float = 0.9) -> float:
     return float(half_width(np.float64(1), level, count) / ndtri(0.5 + level / 2))
 
 
-def factor_of(std: np.ndarray, error: np.ndarray, count: int, level: float = 0.9) -> float:
-    """What the deviations (ddof 1) of `count` samples must be multiplied with, so that a share of
-    `level` of the errors lies within their intervals."""
-    ratios = np.divide(error, half_width(std, level, count), where=std > 0,
-                       out=np.where(error > 0, np.inf, 0.0))
-    return float(np.quantile(ratios, level, method="higher"))
+def fit_errors(std: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    """(factor, floor) so that `widened(std, factor, floor)` is the deviation of the errors: that
+    of bins of like spread, by least squares of its square, relative to each bin; then both scaled
+    so that 90 % of the errors lie within 1.645 deviations. NaN where the spread says nothing.
+
+    The floor is what the samples do not know of their error: without it the least spread would
+    state next to none.
+    """
+    stated, found = reliability_curve(std, error, FITTED_BINS)
+    usable = (stated > 0) & (found > 0)
+    if not usable.any():
+        return float("nan"), float("nan")
+    weights = 1 / found[usable] ** 2
+    terms = np.stack([stated[usable] ** 2, np.ones(usable.sum())], axis=1) * weights[:, None]
+    from scipy.optimize import nnls
+    from scipy.special import ndtri
+    factor, floor = np.sqrt(nnls(terms, np.ones(len(weights)))[0])
+    ratios = error / np.maximum(widened(std, factor, floor), np.finfo(np.float64).tiny)
+    scale = np.quantile(ratios, 0.9) / ndtri(0.95)
+    return float(scale * factor), float(scale * floor)
+
+
+def widened(std: np.ndarray, factor: float, floor: float) -> np.ndarray:
+    """sqrt((factor std)^2 + floor^2), in the type of `std`."""
+    return np.sqrt((factor * std) ** 2 + floor ** 2)
 
 
 def correlation(std: np.ndarray, error: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.no_data import NoData
 from swinmpi.images.rounding import rounded_in_blocks
 from swinmpi.sampling.exchange import FinishedPart
+from swinmpi.storage.error_bars import ErrorBars
 from swinmpi.storage.outputs.partial import MOMENTS, member_name
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
 
@@ -28,11 +29,11 @@ def to_network(raw: np.ndarray, value_range: ValueRange, channels: int) -> np.nd
 def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
                  datasets: Mapping[str, np.dtype], model: ModelConfig,
                  figures: Figures = FIGURES,
-                 factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+                 error_bars: ErrorBars | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A rectangle of a finished image: (its images by `datasets`, stacked, as raw values in floats
     that hold them all; what it adds to the sums of `figures`).
 
-    lr: the rows under it, with `raw`. factor: see `raw_images`. Pixels over an LR pixel without a
+    lr: the rows under it, with `raw`. error_bars: of an ensemble. Pixels over an LR pixel without a
     number take its value again, those of means and deviations NaN for no data. Raises SwinmpiError
     when the network's answer is not finite.
     """
@@ -46,7 +47,7 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
     raw = lr.raw_part(*(lr_range(line, scale) for line in part.seen))
     numbers = value_range.no_data.hide(raw)
     made = dict(raw_images(samples, base, value_range, datasets, scale if part.agrees else 1,
-                           factor))
+                           error_bars))
     missing = ~np.isfinite(numbers)
     images = {name: restore_invalid(image, numbers if name in MOMENTS else raw, scale, missing)
               for name, image in made.items()}
@@ -62,20 +63,22 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
 
 def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
                datasets: Mapping[str, np.dtype],
-               block_px: int = 1, factor: float = 1.0) -> Iterator[tuple[str, np.ndarray]]:
+               block_px: int = 1,
+               error_bars: ErrorBars | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """(name, image) of each dataset, (C, h, w) of values that its dtype can hold and that mean
     numbers, all in the floating type that holds the values of every dataset.
 
     samples: (K, C, h, w), base: (C, h, w), around -1..1. block_px: side of the blocks of a sample
-    that keep their sum where it is rounded to integers. factor: from the samples' spread to a
-    calibrated deviation.
+    that keep their sum where it is rounded to integers. error_bars: of an ensemble, for
+    sr_std.
     """
     exact = np.result_type(*map(exact_float, datasets.values()))
     made = {"sr": partial(sr_of, samples[0], value_range, block_px=block_px),
             "regression": lambda dtype: value_range.from_unit(base, dtype),
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
             "sr_spread": lambda dtype: samples.std(axis=0, ddof=1) * value_range.span / 2,
-            "sr_std": lambda dtype: factor * made["sr_spread"](dtype)}
+            "sr_std": lambda dtype: error_bars.of(made["sr_spread"](dtype), len(samples),
+                                                  value_range.span)}
     for k, sample in enumerate(samples[1:], 1):
         made[member_name(k)] = partial(sr_of, sample, value_range, block_px=block_px)
     for name, dtype in datasets.items():

@@ -155,8 +155,8 @@ def check_reference(request: SampleRequest, config: Config, reference: str) -> N
 
 def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
     """What the output will hold."""
-    error_bars = error_bars_of(request.checkpoint, request.ensemble, config)
     return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
-                      error_bars=error_bars.attributes(request.ensemble) if error_bars else {})
+                      error_bars=error_bars_of(request.checkpoint, request.ensemble, config),
+                      samples=request.ensemble)

@@ -42,8 +42,8 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. factor: from the spread of an
-    ensemble to its deviation. value_range and remaining
+    datasets: names and dtypes of what is stored of every image. error_bars: of an
+    ensemble, where they are known. value_range and remaining
     (image indices still to do) are the same on every rank. The file is open on rank 0, with
     `output.backend: mpio` on all until `drain`.
     """
@@ -53,7 +53,7 @@ class Results:
         self.plan, self.world, self.stack = plan, world, stack
         stored = output_plan(plan.request, plan.config)
         self.datasets = pixel_datasets(stored, stack.dtype)
-        self.factor = stored.error_bars.get("factor", 1.0)
+        self.error_bars = stored.error_bars
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run

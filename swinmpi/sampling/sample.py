@@ -122,7 +122,7 @@ class GroupWork:
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
             pixels, figures = from_network(part, lr[part.slot], results.value_range,
                                            results.datasets, config.model,
-                                           factor=results.factor)
+                                           error_bars=results.error_bars)
             sums[part.slot] += figures
             results.send([Part(good[part.slot], part.rows.start, part.cols.start, pixels)])
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)

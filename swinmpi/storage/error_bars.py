@@ -1,5 +1,5 @@
-"""What a checkpoint says of its ensembles: by which factor the spread of the samples becomes an
-error bar, for the settings that swinmpi-calibrate learned it with. Without torch."""
+"""What a checkpoint says of its ensembles: how the spread of the samples becomes an error bar, for
+the settings that swinmpi-calibrate learned it with. Without torch."""
 import json
 import math
 from collections.abc import Mapping
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from swinmpi.config import Config
-from swinmpi.images.ensembles import widening
+from swinmpi.images.ensembles import widened, widening
 from swinmpi.storage.header import read_header
 
 HEADER_KEY = "error_bars"  # a list of entries, one for each preset
@@ -16,20 +18,28 @@ HEADER_KEY = "error_bars"  # a list of entries, one for each preset
 
 @dataclass(frozen=True)
 class ErrorBars:
-    """factor: on the spread of endlessly many samples. samples, images: how many it was learned
-    with. source: of the images. held_out: share of the truth in 90 % intervals, on images that the
-    factor was not learned from."""
+    """sqrt((factor spread)^2 + floor^2) is the deviation of the error.
+
+    factor: on the spread of endlessly many samples; floor: as a share of the data range. samples,
+    images: how many it was learned with. source: of the images. held_out: share of the truth in
+    90 % intervals, on images that it was not learned from.
+    """
 
     factor: float
+    floor: float
     samples: int
     images: int
     source: str
     held_out: float
 
     def factor_for(self, count: int) -> float:
-        """From the spread (ddof 1) of `count` samples to a deviation of which 1.645 around their
-        mean hold 90 % of the truth."""
+        """On the spread (ddof 1) of `count` samples."""
         return self.factor * widening(count)
+
+    def of(self, spread: np.ndarray, count: int, span: float) -> np.ndarray:
+        """The deviation of which 1.645 around the mean hold 90 % of the truth, in the units of the
+        spread (ddof 1) of `count` samples. span: the data range in them."""
+        return widened(spread, self.factor_for(count), self.floor * span)
 
     def __str__(self) -> str:
         return (f"calibrated on {self.images} images of {self.source} with {self.samples} samples: "
@@ -39,7 +49,8 @@ class ErrorBars:
     def attributes(self, count: int) -> dict[str, Any]:
         """Of the data set."""
         return {"long_name": "standard deviation of the error of sr_mean, calibrated",
-                "calibrated_on": str(self), "factor": self.factor_for(count)}
+                "calibrated_on": str(self), "factor": self.factor_for(count),
+                "floor_of_range": self.floor}
 
 
 def decided_by(config: Config) -> dict:
@@ -55,10 +66,11 @@ def error_bars_in(header: Mapping, config: Config) -> ErrorBars | None:
     for entry in entries if isinstance(entries, list) else ():
         try:
             if entry["settings"] == decided_by(config):
-                found = ErrorBars(float(entry["factor"]), int(entry["samples"]),
-                                  int(entry["images"]), str(entry["source"]),
-                                  float(entry["held_out"]["coverage_90"]))
-                return found if math.isfinite(found.factor) and found.factor > 0 else None
+                found = ErrorBars(float(entry["factor"]), float(entry["floor"]),
+                                  int(entry["samples"]), int(entry["images"]),
+                                  str(entry["source"]), float(entry["held_out"]["coverage_90"]))
+                sound = 0 < found.factor < math.inf and 0 <= found.floor < math.inf
+                return found if sound else None
         except (KeyError, TypeError, ValueError):
             continue
     return None

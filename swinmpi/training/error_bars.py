@@ -1,5 +1,5 @@
-"""From the spread of ensembles to error bars: one factor for each preset, learned on images that
-the network was not trained on and written into a copy of its checkpoint."""
+"""From the spread of ensembles to error bars: a factor and a floor for each preset, learned on
+images that the network was not trained on and written into a copy of its checkpoint."""
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,10 +15,11 @@ from swinmpi.evaluation.splits import Judged, judged
 from swinmpi.evaluation.viewed import read_hwc
 from swinmpi.images.ensembles import (
     LEVELS,
-    factor_of,
     finite_columns,
+    fit_errors,
     reliability_of_moments,
     spread_skill,
+    widened,
     widening,
 )
 from swinmpi.parallel.comm import World
@@ -33,7 +34,10 @@ from swinmpi.storage.error_bars import HEADER_KEY, decided_by
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import View
+from swinmpi.storage.outputs.result import read_process
+from swinmpi.storage.stack import Stack
 
+DEFAULT = "default"
 FEWEST_IMAGES = 4
 MOST_VALUES = 1 << 24  # of all images together; of more, every so many are taken
 ENDLESS = 1 << 40
@@ -42,7 +46,8 @@ ENDLESS = 1 << 40
 @dataclass(frozen=True)
 class Request:
     """pairs: a file of swinmpi-prepare; samples: of each ensemble; output: the checkpoint to write;
-    settings: of every preset, `preset` in them not used."""
+    presets: their names, DEFAULT for the checkpoint's own settings; settings: of every preset,
+    `preset` in them not used."""
 
     checkpoint: Path
     pairs: str
@@ -82,9 +87,11 @@ def plan(request: Request) -> Calibrating:
     for preset in request.presets:
         wanted = SampleRequest(lr, sampled_file(request, preset), request.checkpoint,
                                request.samples, overwrite=True, view=View(frames=images.frames))
-        made, config = validated(wanted, replace(request.settings, preset=preset))
+        named = None if preset == DEFAULT else preset
+        made, config = validated(wanted, replace(request.settings, preset=named))
         check_reference(made, config, hr)
-        runs[preset] = made, config
+        if decided_by(config) not in [decided_by(other) for _, other in runs.values()]:
+            runs[preset] = made, config
     return Calibrating(request, images, runs)
 
 
@@ -135,20 +142,21 @@ def learn(made: Calibrating, preset: str) -> dict:
     if len(images) < FEWEST_IMAGES:
         raise StackError(f"{sampling.output}: expected at least {FEWEST_IMAGES} images that were "
                          f"made, got {len(images)}; mend the file of pairs")
-    factor = factor_of(*together(images), count)
-    if not (np.isfinite(factor) and factor > 0):
+    factor, floor = fit_errors(*together(images))
+    if not factor > 0:
         raise ConfigError(f"{request.checkpoint}, preset {preset}: expected samples that differ "
-                          f"from each other and from the truth, got a factor of {factor}; leave "
-                          "this preset out with --preset")
+                          "more where they are farther from the truth, got others; leave this "
+                          "preset out with --preset")
     halves = images[0::2], images[1::2]
-    trials = [judge(images, factor_of(*together(learned), count), count)
-              for learned, images in (halves, halves[::-1])]
+    trials = [judge(others, *fit_errors(*together(learned)))
+              for learned, others in (halves, halves[::-1])]
     return {"preset": preset, "settings": decided_by(config),
-            "factor": factor, "samples": count,
+            "factor": factor / widening(count), "floor": floor / span_of(sampling.output),
+            "samples": count,
             "images": len(images), "source": f"split {request.split} of {request.pairs}",
             "held_out": {name: float(np.mean([trial[name] for trial in trials]))
                          for name in trials[0]},
-            "before": judge(images, 1 / widening(count), count), "swinmpi": swinmpi.__version__}
+            "before": judge(images, 1.0, 0.0), "swinmpi": swinmpi.__version__}
 
 
 def read_errors(made: Calibrating, sampled: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -174,11 +182,18 @@ def together(images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarra
     return np.concatenate(spreads), np.concatenate(errors)
 
 
+def span_of(sampled: Path) -> float:
+    """The data range of an output."""
+    with Stack.open(str(sampled)) as stack:
+        low, high = read_process(stack)["value_range"]
+    return high - low
+
+
 def judge(images: Sequence[tuple[np.ndarray, np.ndarray]], factor: float,
-          count: int) -> dict[str, float]:
-    """What a factor makes of images: coverage by level, spread over error."""
+          floor: float) -> dict[str, float]:
+    """What factor and floor make of images: coverage by level, deviation over error."""
     spread, error = together(images)
-    std = factor * widening(count) * spread
+    std = widened(spread, factor, floor)
     found = reliability_of_moments(np.zeros_like(error), std, error, ENDLESS)
     return {**{f"coverage_{100 * level:.0f}": found.coverage[level] for level in LEVELS},
             "spread_skill": spread_skill(std, error, ENDLESS)}
@@ -201,10 +216,11 @@ def as_text(entries: Sequence[dict]) -> str:
     """What was learned, a line for each preset."""
     from swinmpi.reports.tables import format_table
     levels = [f"coverage_{100 * level:.0f}" for level in LEVELS]
-    rows = [[entry["preset"], f"{entry['factor']:.3f}",
+    rows = [[entry["preset"], f"{entry['factor']:.3f}", f"{entry['floor']:.3%}",
              *(f"{entry['before'][name]:.0%} -> {entry['held_out'][name]:.0%}" for name in levels),
              f"{entry['before']['spread_skill']:.2f} -> {entry['held_out']['spread_skill']:.2f}"]
             for entry in entries]
-    titles = ["preset", "factor", *(f"in {100 * level:.0f} %" for level in LEVELS), "spread/skill"]
-    return (format_table(titles, rows) + "\nbefore -> after on images that the factor was not "
-            "learned from, half of them by turns")
+    titles = ["preset", "factor", "floor", *(f"in {100 * level:.0f} %" for level in LEVELS),
+              "spread/skill"]
+    return (format_table(titles, rows) + "\nfloor: of the data range; before -> after on images "
+            "that it was not learned from, half of them by turns")

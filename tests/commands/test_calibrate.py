@@ -61,7 +61,9 @@ def test_an_ensemble_of_the_calibrated_model_has_error_bars(learned, capsys):
     assert "sr_spread" not in found and "sr_std" not in raw
     with h5py.File("out.h5") as file:
         told = dict(file["entry/data/sr_std"].attrs)
-    np.testing.assert_allclose(found["sr_std"], told["factor"] * raw["sr_spread"], rtol=1e-5)
+    floor = 255 * told["floor_of_range"]
+    np.testing.assert_allclose(found["sr_std"], np.hypot(told["factor"] * raw["sr_spread"], floor),
+                               rtol=1e-5)
     assert np.array_equal(found["sr"], raw["sr"]) and "8 images" in told["calibrated_on"]
     with h5py.File(learned / "pairs.h5") as file:
         truth = file["hr"][2:].astype(float)
@@ -82,6 +84,15 @@ def test_other_settings_are_not_calibrated(learned, capsys):
     assert "sr_std" in made(learned, "--ensemble=3", "sampler.steps=2", "sampler.seed=5")
 
 
+def test_the_checkpoints_own_settings_are_learned_where_they_are_others(learned, capsys):
+    words = [str(learned / "raw.safetensors"), "--pairs", str(learned / "pairs.h5"), "--output",
+             "new.safetensors", "--dry-run"]
+    assert calibrate.main(words) == 0
+    assert "for balanced, detailed, faithful, default;" in capsys.readouterr().out
+    assert calibrate.main([*words, "--set", "sampler.steps=10"]) == 0
+    assert "for balanced, faithful;" in capsys.readouterr().out, "--set is for all of them"
+
+
 def test_it_can_be_learned_again_from_the_copy(learned, tmp_path):
     words = [str(learned / "raw-calibrated.safetensors"), "--pairs", str(learned / "pairs.h5"),
              "--ensemble", "4", *FEW]
@@ -89,7 +100,8 @@ def test_it_can_be_learned_again_from_the_copy(learned, tmp_path):
     assert calibrate.main([*words, "--preset", "detailed", "--output", "more.safetensors"]) == 0
     (first,) = read_header(learned / "raw-calibrated.safetensors")["error_bars"]
     (second,) = read_header("again.safetensors")["error_bars"]
-    assert second["factor"] == pytest.approx(first["factor"], rel=1e-5)
+    assert second["factor"] == pytest.approx(first["factor"], rel=1e-3)
+    assert second["floor"] == pytest.approx(first["floor"], rel=1e-3)
     more = read_header("more.safetensors")["error_bars"]
     assert len({json.dumps(one["settings"]) for one in more}) == len(more)
 

@@ -295,6 +295,21 @@ def test_deviations_of_older_versions_are_corrected(tmp_path):
     assert old["spread_skill"]["mean"] == pytest.approx(new["spread_skill"]["mean"], rel=1e-5)
 
 
+def test_what_no_run_writes_beside_the_samples_is_one_line(tmp_path, capsys):
+    sr, hr, _ = ensemble_of(tmp_path, 1.0)
+    with h5py.File(sr, "r+") as file:
+        data = file["entry/data"]
+        data.move("sr_spread", "sr_std")
+        data["sr_std"].attrs["calibrated_on"] = "hearsay"
+    assert "expected the numbers that it was calibrated with" in complaint(
+        capsys, sr, "--reference", hr)
+    with h5py.File(sr, "r+") as file:
+        del file["entry/data/member_2"], file["entry/data/sr_std"]
+        file["entry/data/member_2"] = np.zeros((2, 8, 8), np.float32)
+        file["entry/data/sr_spread"] = file["entry/data/sr_mean"][()]
+    assert "member_2: expected" in complaint(capsys, sr, "--reference", hr)
+
+
 def test_the_spread_without_the_truth(tmp_path, capsys):
     sr, _, lr = ensemble_of(tmp_path, 1.0)
     assert main([sr, "--lr", lr, "--output", "out"]) == 0

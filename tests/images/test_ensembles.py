@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from swinmpi.images.ensembles import (
     LEVELS,
-    factor_of,
     fair_crps,
+    fit_errors,
     rank_shares,
     reliability,
     reliability_curve,
     reliability_of_moments,
+    spread_skill,
+    widened,
     widening,
 )
 
@@ -112,21 +114,34 @@ def test_moments_tell_what_members_do_but_for_crps_and_ranks():
     assert np.isnan(alone.crps) and np.isnan(alone.ranks).all()
 
 
-@pytest.mark.parametrize("count", [2, 5, 40])
-def test_a_learned_factor_makes_the_normal_interval_right(count):
-    """1.645 deviations around the mean hold 90 %, for any number of members; learned on one half of
-    the pixels, shown on the other."""
+@pytest.mark.parametrize("count", [3, 8, 40])
+@pytest.mark.parametrize("floor", [0.0, 1.5])
+def test_what_is_learned_makes_the_normal_interval_right(count, floor):
+    """1.645 deviations around the mean hold 90 %; learned on one half of the pixels, shown on the
+    other. floor: of an error that no member knows."""
     members, truth = drawn(count, spread=0.43)
+    truth = truth + floor * np.random.default_rng(9).standard_normal(truth.size)
     std, error = members.std(axis=0, ddof=1), np.abs(truth - members.mean(axis=0))
-    factor = factor_of(std[::2], error[::2], count)
-    stated = factor * widening(count) * std[1::2]
+    learned = fit_errors(std[::2], error[::2])
+    stated = widened(std[1::2], *learned)
     assert (error[1::2] <= 1.6449 * stated).mean() == pytest.approx(0.9, abs=0.005)
+    assert spread_skill(stated, error[1::2], 1 << 40) == pytest.approx(1, abs=0.05)
+
+
+def test_a_known_factor_and_floor_are_found():
+    random = np.random.default_rng(0)
+    std = random.uniform(0.1, 3, 400_000)
+    found = fit_errors(std, np.abs(widened(std, 2.5, 0.8) * random.standard_normal(std.size)))
+    assert found == pytest.approx((2.5, 0.8), rel=0.03)
+
+
+def test_few_samples_state_wider_intervals():
     assert widening(2) > widening(5) > widening(40) > widening(1 << 40) == pytest.approx(1)
 
 
 def test_a_spread_of_nothing_cannot_be_widened():
-    assert factor_of(np.zeros(10), np.ones(10), 4) == np.inf
-    assert factor_of(np.zeros(10), np.zeros(10), 4) == 0
+    assert np.isnan(fit_errors(np.zeros(10), np.ones(10))).all()
+    assert np.isnan(fit_errors(np.ones(10), np.zeros(10))).all()
 
 
 @pytest.mark.parametrize("count,pixels", [(1, 5), (3, 0)])

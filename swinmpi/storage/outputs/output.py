@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from swinmpi.errors import ConfigError, OutputError
 from swinmpi.images.figures import stored_names
 from swinmpi.interruption import uninterrupted
 from swinmpi.storage.address import DAMAGE
+from swinmpi.storage.error_bars import ErrorBars
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
@@ -73,15 +74,15 @@ class OutputPlan:
     compression: int = 4  # gzip level of the finished file
     figures: tuple[str, ...] = stored_names()  # of every image
     kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
-    # Of sr_std, which is a calibrated spread and stands in its place; empty without a calibration.
-    error_bars: Mapping[str, Any] = field(default_factory=dict)
+    error_bars: ErrorBars | None = None  # sr_std, a calibrated spread, in its place
+    samples: int = 1  # of an ensemble
 
     @property
     def attributes(self) -> dict[str, Mapping[str, Any]]:
         """Of data sets of images, by name."""
         if not self.ensemble:
             return {}
-        return ({"sr_std": self.error_bars} if self.error_bars else
+        return ({"sr_std": self.error_bars.attributes(self.samples)} if self.error_bars else
                 {"sr_spread": {"long_name": SPREAD_IN_WORDS}})
 
 
