@@ -8,6 +8,7 @@ on disk already, so each use states its words, and they never change:
     use                               key                      counter
     diffusion.noise, a window         (seed, image index)      (0, window position, step + 1, 0)
     diffusion.noise, a shift          (seed, image index)      (0, 0, step + 1, 1)
+    diffusion.noise, an anchor        (seed, anchor index)     (0, window position, step + 1, 3)
     training.batches                  (seed, 0)                (0, number, stream, 0)
     training.preparation, crops       (seed, image index)      (0, 0, 0, 0)
     training.preparation, the split   (seed, 2^64 - 1)         (0, 0, 0, 0)

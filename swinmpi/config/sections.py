@@ -87,6 +87,10 @@ class SamplerConfig(Section):
         "as_trained", description="x_T: as_trained: noise as strong as the schedule left it in "
         "training; unit: N(0, 1), as algorithm 2.2 reads")
     quiet_steps: int = Field(1, ge=1, description="last steps that add no noise (code: 2)")
+    coherence: float | None = Field(
+        None, ge=1, le=1e6, description="over so many images that follow each other, slices of a "
+        "volume or frames of a film, noise changes into another one, so that detail does not "
+        "flicker; when absent every image has noise of its own")
     shift: ShiftConfig = Field(ShiftConfig(), description="how the window grid moves")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of x_T, the noise and random shifts; "
                       "member k of an ensemble is the run with seed + k")

@@ -5,8 +5,13 @@ which ranks draw, or how many ranks there are, cannot be seen in the numbers. Th
 counter-based Philox (Salmon et al. 2011), see `swinmpi.randomness`; its words here are
 
     key      (seed, image index)
-    counter  (0, window position, step + 1, stream)      stream 0: noise, 1: shift
+    counter  (0, window position, step + 1, stream)      stream 0: noise, 1: shift, 3: anchor
+
+Where neighbouring images are to agree, the noise of an image lies between that of two anchors, and
+the image index of their keys counts anchors.
 """
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,17 +21,29 @@ from swinmpi.randomness import check_words, generator
 X_T_STEP = -1
 NOISE_STREAM = 0
 SHIFT_STREAM = 1
+ANCHOR_STREAM = 3
 
 
 def window_noise(seed: int, stack_index: int, step: int, position: int,
-                 shape: tuple[int, ...]) -> Tensor:
+                 shape: tuple[int, ...], coherence: float | None = None) -> Tensor:
     """N(0, 1) noise of one window, float32 of the given shape, on the CPU.
 
     step counts the sampler's steps from 0 (it is not t); step -1 is x_T. position is the window's
-    in the step's frame.
+    in the step's frame. coherence: None for noise of every image's own, else so many images lie
+    from one anchor to the next. Between them, at a share s of the way, the noise is
+    cos(pi s / 2) times the one before and sin(pi s / 2) times the one after, of variance 1.
     """
-    random = _generator(seed, stack_index, step, position, NOISE_STREAM)
-    return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+    def drawn(index: int, stream: int) -> Tensor:
+        random = _generator(seed, index, step, position, stream)
+        return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+
+    if coherence is None:
+        return drawn(stack_index, NOISE_STREAM)
+    before, share = divmod(stack_index / coherence, 1)
+    angle, anchor = share * math.pi / 2, drawn(int(before), ANCHOR_STREAM)
+    if not share:
+        return anchor
+    return math.cos(angle) * anchor + math.sin(angle) * drawn(int(before) + 1, ANCHOR_STREAM)
 
 
 def random_shift(seed: int, stack_index: int, step: int, max_px: int) -> tuple[int, int]:

@@ -23,13 +23,15 @@ class Abandoned(Exception):
 class ReverseProcess:
     """From x_T to x_0, the same on every rank. `window_px` and the shift are in px of x_t.
 
-    window_px: None for one window over the whole image, which is not shifted.
+    window_px: None for one window over the whole image, which is not shifted. coherence: of the
+    noise of neighbouring images, see `window_noise`; all images have the same shifts then.
     """
 
     sampler: Sampler
     noise_scale: float
     shift: ShiftConfig
     window_px: int | None
+    coherence: float | None = None
 
     @property
     def num_evaluations(self) -> int:
@@ -45,6 +47,7 @@ class ReverseProcess:
         if self.shift.pattern == "none" or self.window_px is None:
             return (0, 0)
         max_px = max_shift_of(self.shift, self.window_px)
+        stack_index = stack_index if self.coherence is None else 0
         if self.shift.pattern == "circular":
             turn = (number if self.shift.circular == "turn"
                     else drawn_turn(seed, stack_index, number))
@@ -66,7 +69,7 @@ def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
     """The reverse process of a configuration; ValueError for more steps than the schedule has."""
     schedule = schedule_of(diffusion)
     return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale,
-                          sampler.shift, window_px)
+                          sampler.shift, window_px, sampler.coherence)
 
 
 def sampling_grid(shift: ShiftConfig, window_px: int | None, height_px: int,

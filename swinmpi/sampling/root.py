@@ -103,7 +103,8 @@ class RootExchange:
         rolls = number != X_T_STEP and self.process.rolls
         with self.stopwatch.of("noise"):
             return torch.stack([frame_noise(self.seed, i, number, self.channels, self.grid,
-                                            self.shift(i, number) if rolls else (0, 0))
+                                            self.shift(i, number) if rolls else (0, 0),
+                                            self.process.coherence)
                                 for i in self.stack_indices])
 
     def evaluate(self, frames: Tensor, own: Sequence[Item], t: int,
@@ -167,14 +168,14 @@ class RootExchange:
 
 
 def frame_noise(seed: int, stack_index: int, number: int, channels: int, grid: WindowGrid,
-                shift: Shift) -> Tensor:
+                shift: Shift, coherence: float | None = None) -> Tensor:
     """N(0, 1) on the image, (C, H, W), drawn window by window of the frame of an evaluation."""
     side = grid.window_px
     frame = torch.zeros(channels, grid.frame_height_px, grid.frame_width_px)
     for position in live_positions(grid, shift):
         row, col = row_and_col(grid, position)
         frame[:, row * side:(row + 1) * side, col * side:(col + 1) * side] = window_noise(
-            seed, stack_index, number, position, (channels, side, side))
+            seed, stack_index, number, position, (channels, side, side), coherence)
     return from_frame(frame, grid, shift)
 
 

@@ -12,7 +12,8 @@ from swinmpi.storage.values import ValueRange
 # What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
 ADDED = {"diffusion": {"beta_start": None, "beta_end": None},
-         "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1}}
+         "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
+                     "coherence": None}}
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
 
 

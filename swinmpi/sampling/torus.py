@@ -192,7 +192,8 @@ class TorusExchange:
             for k, col in enumerate(cols):
                 if (position := row * self.grid.cols + col) in live:
                     drawn[:, :, k * side:(k + 1) * side] = window_noise(
-                        self.seed, stack_index, number, position, (self.channels, side, side))
+                        self.seed, stack_index, number, position, (self.channels, side, side),
+                        self.process.coherence)
         return drawn
 
     def transfers(self, plans: Sequence[Moves]) -> list[Transfer]:

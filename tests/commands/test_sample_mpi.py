@@ -51,6 +51,8 @@ OTHERS = {
     "holes": ("holes", "aligned", ()),
     "as the network made it": ("tall", "aligned", ("output.consistent=false",)),
     "half consistent": ("holes", "aligned", ("output.consistent=0.5",)),
+    "coherent": ("three", "aligned", ("sampler.coherence=2.5", "sampler.method=ddpm",
+                                      "sampler.shift.pattern=random")),
     "thesis, consistent": ("narrow", "rrdb", ("output.consistent=true",)),
     "thesis": ("narrow", "rrdb", ()),
     "thesis, in groups": ("narrow", "rrdb",
@@ -65,7 +67,7 @@ OTHERS = {
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
              "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
-             "half consistent", "thesis, consistent"]
+             "half consistent", "thesis, consistent", "coherent"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 

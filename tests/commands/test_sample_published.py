@@ -11,7 +11,7 @@ from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpo
 from tests.support.training import THESIS
 
 LATER = {"model": ("layers", "dropout"), "diffusion": ("beta_start", "beta_end"),
-         "sampler": ("clip_result", "start", "quiet_steps")}
+         "sampler": ("clip_result", "start", "quiet_steps", "coherence")}
 
 
 @pytest.fixture(scope="module")

@@ -96,3 +96,27 @@ def test_shifts_depend_on_seed_image_and_step_and_may_be_none():
 def test_keys_outside_64_bits_are_refused(keys, message):
     with pytest.raises(ValueError, match=f"{message}.*expected 0..2\\^64 - 1"):
         window_noise(*keys, shape=SHAPE)
+
+
+@pytest.mark.parametrize("coherence", [1, 4, 2.5])
+def test_coherent_noise_is_normal_and_falls_off_between_images(coherence):
+    noise = torch.stack([window_noise(3, image, X_T_STEP, 0, (40000,), coherence)
+                         for image in range(12)]).double()
+    assert noise.mean(1).abs().max() < 0.02 and (noise.var(1) - 1).abs().max() < 0.03
+    together = torch.corrcoef(noise)
+    at = torch.arange(12) / coherence
+    share = (at[None] - at[:, None]).abs()
+    assert together[share >= 2].abs().max() < 0.03, "other anchors"
+    inside = at.floor()[None] == at.floor()[:, None]
+    expected = torch.cos(share * torch.pi / 2)[inside]
+    torch.testing.assert_close(together[inside], expected.double(), rtol=0, atol=0.02)
+
+
+def test_coherent_noise_is_a_function_of_its_key():
+    alone = window_noise(0, 7, 2, 1, (9,), 5.0)
+    for image in range(20):
+        window_noise(0, image, 2, 1, (9,), 5.0)
+    assert torch.equal(alone, window_noise(0, 7, 2, 1, (9,), 5.0))
+    others = [(1, 7, 2, 1), (0, 8, 2, 1), (0, 7, 3, 1), (0, 7, 2, 0)]
+    assert not any(torch.equal(alone, window_noise(*keys, (9,), 5.0)) for keys in others)
+    assert not torch.equal(window_noise(0, 0, 0, 0, (9,), 5.0), window_noise(0, 0, 0, 0, (9,)))

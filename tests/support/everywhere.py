@@ -49,7 +49,8 @@ class EverywhereExchange:
 
     def noise(self, stack_index: int, number: int, shift: Shift) -> Tensor:
         channels = self.work.family.x_channels
-        return frame_noise(self.seed, stack_index, number, channels, self.grid, shift)
+        return frame_noise(self.seed, stack_index, number, channels, self.grid, shift,
+                           self.process.coherence)
 
     def predict(self, number: int, t: int) -> Tensor:
         shifts = [self.process.shift_at(self.seed, i, number) for i in self.stack_indices]

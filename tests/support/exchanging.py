@@ -32,6 +32,8 @@ SAMPLERS = {
     "dpmpp_2m, wrap": {"method": "dpmpp_2m", "steps": 5, "shift": {"border": "wrap"}},
     "heun": {"method": "heun", "steps": 4},
     "none": {"steps": 2, "shift": {"pattern": "none"}},
+    "ddpm, random, coherent": {"method": "ddpm", "steps": 3, "coherence": 4,
+                               "shift": {"pattern": "random"}},
 }
 ONE_AT_A_TIME = Lock()
 HEIGHT, WIDTH, NUM_IMAGES, SEEDS = 27, 19, 2, (0, 3)
