@@ -18,15 +18,22 @@ NOISE_STREAM = 0
 SHIFT_STREAM = 1
 
 
-def window_noise(seed: int, stack_index: int, step: int, position: int,
-                 shape: tuple[int, ...]) -> Tensor:
-    """N(0, 1) noise of one window, float32 of the given shape, on the CPU.
+def draw_window(seed: int, stack_index: int, step: int, position: int, out: np.ndarray) -> None:
+    """Fill `out`, contiguous float32 (C, w, w), with the N(0, 1) noise of one window.
 
     step counts the sampler's steps from 0 (it is not t); step -1 is x_T. position is the window's
     in the step's frame.
     """
     random = _generator(seed, stack_index, step, position, NOISE_STREAM)
-    return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+    random.standard_normal(out.shape, dtype=np.float32, out=out)
+
+
+def window_noise(seed: int, stack_index: int, step: int, position: int,
+                 shape: tuple[int, ...]) -> Tensor:
+    """What `draw_window` draws, float32 of the given shape, on the CPU."""
+    drawn = torch.empty(shape)
+    draw_window(seed, stack_index, step, position, drawn.numpy())
+    return drawn
 
 
 def random_shift(seed: int, stack_index: int, step: int, max_px: int) -> tuple[int, int]:

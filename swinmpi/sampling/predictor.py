@@ -11,9 +11,7 @@ from swinmpi.models.diffuser import autocast
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.stopwatch import Stopwatch
-
-Item = tuple[int, int]
-"""(image slot of the step, window position)."""
+from swinmpi.windows.tiles import Item
 
 
 class Predictor:
@@ -26,24 +24,27 @@ class Predictor:
         self.calls, self.limit = Calls(()), 0
         """Of the grid at work, and after running out of memory the size of all calls."""
 
-    def __call__(self, items: Sequence[Item], t: int, inputs: Callable[[Item], tuple[Tensor, ...]],
+    def __call__(self, items: Sequence[Item], t: int,
+                 inputs: Callable[[Sequence[Item]], tuple[Tensor, ...]],
                  store: Callable[[Sequence[Item], Tensor], None],
                  before: Callable[[Sequence[Item]], None] = lambda part: None) -> None:
-        """Predict every item once, for each size of calls in their order.
+        """Predict every item once, for each size of calls in their order. Nothing waits for the
+        device.
 
-        inputs: what the U-Net is told, x_t (C, w, w) first. store: takes a micro-batch's
-        predictions, (m, C, w, w) float32 on the CPU. before: called with the items of a micro-batch
-        before its inputs are taken.
+        inputs: what the U-Net is told about the items of a call, (size, ...) each, x_t first; the
+        last item comes again until a call is full. store: takes the predictions of a micro-batch,
+        (m, C, w, w) float32 on the device, which hold until the next call. before: called with the
+        items of a micro-batch before its inputs are taken.
         """
         todo = list(self.parts(items))
         while todo:
             size, part = todo.pop(0)
             before(part)
             with self.stopwatch.of("windows"):
-                batch = self.batch([inputs(item) for item in part], size)
+                batch = inputs([*part, *[part[-1]] * (size - len(part))])
             try:
                 with self.stopwatch.of("network"):
-                    predictions = self.evaluate(batch, t)[:len(part)].float().cpu()
+                    predictions = self.evaluate(batch, t)[:len(part)].float()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -67,11 +68,6 @@ class Predictor:
     def parts(self, items: Sequence[Item]) -> Iterator[tuple[int, list[Item]]]:
         """See `Calls.parts`."""
         return self.calls_now.parts(items, lambda item: item[1])
-
-    def batch(self, inputs: list[tuple[Tensor, ...]], size: int) -> list[Tensor]:
-        """Stacked, and filled up with the last one to `size`."""
-        inputs += [inputs[-1]] * (size - len(inputs))
-        return [torch.stack(parts).to(self.device) for parts in zip(*inputs, strict=True)]
 
     def evaluate(self, batch: Sequence[Tensor], t: int) -> Tensor:
         x_t, *told = batch
