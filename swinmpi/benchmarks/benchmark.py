@@ -21,7 +21,7 @@ from swinmpi.config import Config, ParallelConfig
 from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.device import planned_device, settled_precision, start_computing
+from swinmpi.parallel.device import settled, start_computing
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
 from swinmpi.sampling.distribution import calls_of, distribute
@@ -94,12 +94,12 @@ def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
     check(request, config)
     grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
                          request.size_px)
-    device = planned_device(config.parallel.device)
-    if device == "cpu" and "fp16" in request.precisions:
-        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got fp16")
-    settled = config.replaced(parallel={
-        "device": device, "precision": settled_precision(config.parallel.precision, device)})
-    return BenchmarkPlan(request, settled, grid)
+    made = config.replaced(parallel=settled(config.parallel))
+    only_gpu = sorted({"fp16", "tf32"}.intersection(request.precisions))
+    if made.parallel.device == "cpu" and only_gpu:
+        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got "
+                          f"{' and '.join(only_gpu)}")
+    return BenchmarkPlan(request, made, grid)
 
 
 def describe(plan: BenchmarkPlan) -> str:
@@ -115,7 +115,7 @@ def describe(plan: BenchmarkPlan) -> str:
 def run(plan: BenchmarkPlan, world: World) -> dict:
     """Measure; the report on rank 0, {} elsewhere. Collective."""
     request, parallel = plan.request, plan.config.parallel
-    device = start_computing(parallel.device, parallel.threads, world.node)
+    device = start_computing(parallel.device, parallel.threads, world.node, world)
     keep_freed_memory()
     measure = run_scaling if request.what == "scaling" else run_comparison
     measured = measure(plan, world, device)
@@ -185,7 +185,8 @@ def as_text(report: Mapping) -> str:
              f"{report['images_per_step']} at a time, "
              f"{report['configuration']['sampler']['steps']} steps; seconds per image over "
              f"{len(report['settings'][0]['repeats'])} repeats in turn", "",
-             table(report["settings"])]
+             table(report["settings"]),
+             "/ U-Net: time of a run over that of the U-Net alone on the same windows, of rank 0"]
     if "plain_over_fast" in report:
         lines += speed_up_lines(report)
     memory = ", ".join(f"{mib:.0f}" for mib in report["peak_memory_mib_of_rank"])

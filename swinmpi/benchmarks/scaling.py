@@ -13,7 +13,7 @@ from swinmpi.benchmarks.program import quiet_resolver, whole
 from swinmpi.benchmarks.scaling_settings import Setting
 from swinmpi.config import Config
 from swinmpi.families.family import Family
-from swinmpi.models.diffuser import PRECISIONS
+from swinmpi.models.diffuser import MIXED
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import allowed_cpus
 from swinmpi.parallel.shares import group_of, images_of_group
@@ -158,7 +158,7 @@ class ScalingRun:
         """Of the U-Net's convolutions; of none on a rank that never has a window."""
         network, inputs = self.counter.network, self.counter.inputs
         convolutions = convolutions_of(network, inputs) if inputs else []
-        dtype = PRECISIONS[self.config.parallel.precision]
+        dtype = MIXED.get(self.config.parallel.precision, torch.float32)
         return MachineRates(convolutions, dtype, torch.device(self.device))
 
     def rates(self, machine: MachineRates, num_ranks: int, threads: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from swinmpi.errors import SwinmpiError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import launcher_rank, start_mpi
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 IMAGES = {"thesis": 1, "sample": 8, "scaling": 1}
 SIZE_PX = {"thesis": 64, "sample": 128, "scaling": 512}
 

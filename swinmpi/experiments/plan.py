@@ -106,7 +106,9 @@ class ExperimentPlan:
     def fingerprint(self) -> str:
         """Of everything that decides the results."""
         places = {"parallel": True, "output": True, "train": {"output", "data"}}
-        runs = [[run.name, run.config.model_dump(exclude=places), run.config.parallel.precision,
+        # Versions before `auto` wrote its word as fp32.
+        runs = [[run.name, run.config.model_dump(exclude=places),
+                 run.config.parallel.precision.replace("auto", "fp32"),
                  run.arm.sampling, run.arm.pretrain, run.arm.checkpoint] for run in self.runs]
         given = [str(Path(text).absolute()) for text in self.request.data]
         budget = self.budget.model_dump(include={"updates", "seconds", "pretrain", "test_images"})

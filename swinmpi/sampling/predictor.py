@@ -7,11 +7,18 @@ from torch import Tensor
 
 from swinmpi.errors import SwinmpiError
 from swinmpi.families.family import Family
-from swinmpi.models.diffuser import autocast
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.stopwatch import Stopwatch
+from swinmpi.sampling.on_device.network import Network
 from swinmpi.windows.tiles import Item
+
+Watch = Callable[[int, Sequence[Tensor], int], None]
+"""(windows of a call, what the network is told, t)."""
+
+
+def unwatched(size: int, batch: Sequence[Tensor], t: int) -> None:
+    """What happens before a call that nobody watches."""
 
 
 class Predictor:
@@ -19,10 +26,12 @@ class Predictor:
     size padded: a prediction then does not depend on how many windows a rank owns."""
 
     def __init__(self, family: Family, computing: Computing, stopwatch: Stopwatch):
-        self.family, self.stopwatch = family, stopwatch
-        self.device, self.precision = torch.device(computing.device), computing.precision
+        self.network, self.stopwatch = Network(family.predict, computing), stopwatch
+        self.device = self.network.device
         self.calls, self.limit = Calls(()), 0
         """Of the grid at work, and after running out of memory the size of all calls."""
+        self.watch: Watch = unwatched
+        """Is told of every call before it is made."""
 
     def __call__(self, items: Sequence[Item], t: int,
                  inputs: Callable[[Sequence[Item]], tuple[Tensor, ...]],
@@ -42,9 +51,10 @@ class Predictor:
             before(part)
             with self.stopwatch.of("windows"):
                 batch = inputs([*part, *[part[-1]] * (size - len(part))])
+            self.watch(size, batch, t)
             try:
                 with self.stopwatch.of("network"):
-                    predictions = self.evaluate(batch, t)[:len(part)].float()
+                    predictions = self.network(batch, t)[:len(part)].float()
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -69,18 +79,13 @@ class Predictor:
         """See `Calls.parts`."""
         return self.calls_now.parts(items, lambda item: item[1])
 
-    def evaluate(self, batch: Sequence[Tensor], t: int) -> Tensor:
-        x_t, *told = batch
-        times = torch.full((len(x_t),), t, device=self.device)
-        with autocast(self.device, self.precision):
-            return self.family.predict(x_t, times, *told)
-
     def halve(self, size: int, error: RuntimeError) -> None:
         """Go on with calls of half that size; SwinmpiError where there is no half."""
         if size == 1:
             raise SwinmpiError("out of memory with one window at a time; use fewer ranks per node, "
                                "parallel.images_per_step=1, or parallel.exchange=torus") from error
         self.limit = size // 2
+        self.network.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         print(f"swinmpi: out of memory: going on with micro-batches of {self.limit} windows; "

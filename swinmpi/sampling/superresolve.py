@@ -159,5 +159,6 @@ def make_resolver(config: Config, family: Family, device: str, group: Group) -> 
     parallel = config.parallel
     prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
     process = make_process(config.sampler, config.diffusion, config.model.window_px)
-    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
+    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache,
+                          parallel.compile)
     return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group)
