@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from swinmpi.parallel.staging import wait_for
 from swinmpi.sampling.predictor import Predictor, unwatched
 
 
@@ -51,9 +52,3 @@ def seconds_alone(predictor: Predictor, calls: Calls) -> float:
             predictor.network(batch, t)
     wait_for(predictor.device)
     return time.perf_counter() - started
-
-
-def wait_for(device: torch.device) -> None:
-    """Until a GPU has done all that it was asked to."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -62,8 +62,8 @@ class Beneath:
 
 def covered(whole: Tensor, grid: WindowGrid) -> Tensor:
     """(F, H, W) with its border grown to sides that a network can halve."""
-    rows, cols = (source_index(0, whole_image_px(size), size, grid.window_px,
-                               grid.border).to(whole.device) for size in whole.shape[-2:])
+    rows, cols = (source_index(0, whole_image_px(size), size, grid.window_px, grid.border,
+                               whole.device) for size in whole.shape[-2:])
     return whole[:, rows[:, None], cols].contiguous()
 
 
@@ -71,8 +71,8 @@ def surrounded(whole: Tensor, grid: WindowGrid) -> Tiled:
     """(F, H, W) with all around it that windows show at any shift."""
     block = Block(range(grid.rows), range(grid.cols))
     rect = block.canvas(grid)
-    rows, cols = (source_index(line.start, len(line), size, grid.window_px,
-                               grid.border).to(whole.device)
+    rows, cols = (source_index(line.start, len(line), size, grid.window_px, grid.border,
+                               whole.device)
                   for line, size in zip((rect.rows, rect.cols), whole.shape[-2:], strict=True))
     canvas = Canvas(whole[:, rows[:, None], cols], rect.rows.start, rect.cols.start)
     return Tiled(grid, [block], [canvas])

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from swinmpi.config import ParallelConfig
 from swinmpi.errors import LaunchError
@@ -51,9 +52,15 @@ def shared_out(device: str, world: Group) -> str:
     chosen = take_in_turn(everybody)
     if world.is_root:
         for line in remarks(everybody, chosen):
-            print(f"swinmpi: {line}", file=sys.stderr, flush=True)
+            tell_once(line)
     own = chosen[world.rank]
     return "cpu" if own is None else str(torch.device("cuda", own))
+
+
+@lru_cache(maxsize=64)
+def tell_once(line: str) -> None:
+    """A command of many runs would say it for each."""
+    print(f"swinmpi: {line}", file=sys.stderr, flush=True)
 
 
 def card_name(number: int) -> str:

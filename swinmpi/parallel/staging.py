@@ -29,6 +29,12 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done all that it was asked to; at once on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 class Reading:
     """A small tensor of the device that is read later: what is asked after it does not hold it
     up."""

@@ -200,6 +200,6 @@ def grown(image: Tensor, reach_px: int, grid: WindowGrid) -> Tensor:
     """(C, H, W) with what lies `reach_px` around it by the grid's border; itself for 0."""
     if not reach_px:
         return image
-    rows, cols = (source_index(-reach_px, size + 2 * reach_px, size, grid.window_px, grid.border)
-                  for size in image.shape[-2:])
-    return image[:, rows[:, None].to(image.device), cols.to(image.device)]
+    rows, cols = (source_index(-reach_px, size + 2 * reach_px, size, grid.window_px, grid.border,
+                               image.device) for size in image.shape[-2:])
+    return image[:, rows[:, None], cols]

@@ -83,7 +83,7 @@ class Recorded:
             call(self.inputs, self.times)
         now.wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.output = call(self.inputs, self.times)
 
     def __call__(self, batch: Sequence[Tensor], t: int) -> Tensor:
