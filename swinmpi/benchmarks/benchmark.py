@@ -204,6 +204,9 @@ def as_text(report: Mapping) -> str:
              f"{len(report['settings'][0]['repeats'])} repeats in turn", "",
              table(report["settings"]),
              "/ U-Net: time of a run over that of the U-Net alone on the same windows, of rank 0"]
+    if machine["device"] != "cpu":
+        lines.append("U-Net, encoder, exchange, other: the host's time, which waits for the GPU "
+                     "where it reads results")
     if "plain_over_fast" in report:
         lines += speed_up_lines(report)
     memory = ", ".join(f"{mib:.0f}" for mib in report["peak_memory_mib_of_rank"])

@@ -9,6 +9,7 @@ from swinmpi.errors import SwinmpiError
 from swinmpi.families.family import Family
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import Computing
+from swinmpi.parallel.staging import wait_for
 from swinmpi.parallel.stopwatch import Stopwatch
 from swinmpi.sampling.on_device.network import Network
 from swinmpi.windows.tiles import Item
@@ -32,13 +33,16 @@ class Predictor:
         """Of the grid at work, and after running out of memory the size of all calls."""
         self.watch: Watch = unwatched
         """Is told of every call before it is made."""
+        self.waits = False
+        """Whether the time of the network is counted by the clock of a GPU, at the price of waiting
+        for every call."""
 
     def __call__(self, items: Sequence[Item], t: int,
                  inputs: Callable[[Sequence[Item]], tuple[Tensor, ...]],
                  store: Callable[[Sequence[Item], Tensor], None],
                  before: Callable[[Sequence[Item]], None] = lambda part: None) -> None:
         """Predict every item once, for each size of calls in their order. Nothing waits for the
-        device.
+        device, unless it `waits`.
 
         inputs: what the U-Net is told about the items of a call, (size, ...) each, x_t first; the
         last item comes again until a call is full. store: takes the predictions of a micro-batch,
@@ -55,6 +59,8 @@ class Predictor:
             try:
                 with self.stopwatch.of("network"):
                     predictions = self.network(batch, t)[:len(part)].float()
+                    if self.waits:
+                        wait_for(self.device)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

@@ -1,6 +1,7 @@
 """Exchange `root`, the reference: rank 0 holds the image, sends every frame,
 gathers predictions."""
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from swinmpi.windows.grid import WindowGrid, live_positions, source_index
 from swinmpi.windows.moves import Rect, ownership_order
 from swinmpi.windows.shift import crop_shift, uncrop_shift
 from swinmpi.windows.tiles import Item, of_slots, places, tiles
+
+KEPT_PLANS = 64
 
 
 class RootExchange:
@@ -43,7 +46,7 @@ class RootExchange:
         """Root gets the windows of the others, they get the whole frame."""
         frame, counted = grid.frame_height_px * grid.frame_width_px, []
         for shift in shifts[1:]:
-            plan = plan_step(ownership_order(grid), num_ranks, [live_positions(grid, shift)])
+            plan = step_plan(grid, num_ranks, (shift,))
             counted.append([sum(plan.counts[1:]) * grid.window_px**2, *[frame] * (num_ranks - 1)])
         return counted
 
@@ -56,6 +59,7 @@ class RootExchange:
     def start(self, stack_indices: Sequence[int], seed: int) -> None:
         self.stack_indices, self.seed, self.kept = stack_indices, seed, ()
         self.source.drop()
+        self.check.drop()
         if self.group.is_root:
             std = self.process.sampler.initial_std * self.process.noise_scale
             self.x_t = std * self.noise(X_T_STEP)
@@ -64,7 +68,8 @@ class RootExchange:
         """On whole images, (N, C, height, width), on root; None elsewhere."""
         grid, shifts = self.grid, [self.shift(i, number) for i in self.stack_indices]
         with self.stopwatch.of("windows"):
-            plan = plan_step(ownership_order(grid), self.group.size, self.live(shifts))
+            live_at = tuple(shift if self.process.rolls else (0, 0) for shift in shifts)
+            plan = step_plan(grid, self.group.size, live_at)
             frames = None
             if self.x_t is not None:
                 frames = torch.stack([self.frame_of(x, shift)
@@ -104,11 +109,6 @@ class RootExchange:
 
     def shift(self, stack_index: int, number: int) -> Shift:
         return self.process.shift_at(self.seed, stack_index, number)
-
-    def live(self, shifts: Sequence[Shift]) -> list[list[int]]:
-        """The positions of every image that need a prediction at its shift."""
-        return [live_positions(self.grid, shift if self.process.rolls else (0, 0))
-                for shift in shifts]
 
     def noise(self, number: int) -> Tensor:
         """N(0, 1), (N, C, height, width), keyed by the windows of the evaluation's frame."""
@@ -183,6 +183,14 @@ class RootExchange:
     @property
     def edge(self) -> str:
         return self.process.shift.edge.removeprefix("crop_")
+
+
+@lru_cache(maxsize=KEPT_PLANS)
+def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...]) -> StepPlan:
+    """Who predicts which windows of images at these shifts. Pure arithmetic, the same on every
+    rank."""
+    return plan_step(ownership_order(grid), num_ranks,
+                     [live_positions(grid, shift) for shift in shifts])
 
 
 def framed(drawn: Tensor, wanted: Wanted, grid: WindowGrid, shifts: Sequence[Shift]) -> Tensor:

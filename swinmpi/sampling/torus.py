@@ -58,6 +58,7 @@ class TorusExchange:
         self.stack_indices, self.seed = stack_indices, seed
         self.before = [(0, 0)] * len(stack_indices)
         self.source.drop()
+        self.check.drop()
         self.images = [self.x_T(stack_index) for stack_index in stack_indices]
 
     def x_T(self, stack_index: int) -> list[Canvas]:

@@ -28,6 +28,10 @@ class FiniteCheck:
         self.asked.append((number, stack_indices, Reading(sums), parts if on_cpu else ()))
         self.read(0 if on_cpu else 1)
 
+    def drop(self) -> None:
+        """Forget what was asked: the images are not wanted any more."""
+        self.asked.clear()
+
     def read(self, but: int = 0) -> None:
         """Read the answers of all evaluations but so many."""
         while len(self.asked) > but:

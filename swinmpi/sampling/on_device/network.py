@@ -52,13 +52,13 @@ class Network:
                                    "parallel.compile=false") from error
 
     def recorded(self, batch: Sequence[Tensor], t: int) -> "Recorded | None":
-        """None, and a line, where a family's network cannot be recorded."""
+        """None, and a line, where a network cannot be recorded, or memory is too short for it."""
         try:
             return Recorded(self.plain, batch, t)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             self.records = False
+            self.forget()
+            torch.cuda.empty_cache()
             print(f"swinmpi: the network's calls cannot be recorded ({first_line(error)}): going "
                   "on without, more slowly", file=sys.stderr, flush=True)
             return None
