@@ -92,7 +92,9 @@ class RootExchange:
         noise = self.noise(number) if sampler.needs_noise(number) else None
         with self.stopwatch.of("step"):
             self.x_t, self.kept = sampler.step(number, self.x_t, output, noise, self.kept)
-            self.check.ask(number, self.stack_indices, self.x_t.unbind())
+            for stack_index, x_t in zip(self.stack_indices, self.x_t, strict=True):
+                self.check.look(stack_index, x_t, x_t)
+            self.check.ask(number)
 
     def finish(self) -> list[list[Tensor]]:
         x_0, self.x_t, self.kept = self.x_t, None, ()

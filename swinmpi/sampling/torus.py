@@ -118,39 +118,40 @@ class TorusExchange:
                     *self.conditions[slot].inputs(shifts[slot], positions))
 
         def store(part: Sequence[Item], predictions: Tensor) -> None:
-            for slot, positions, where in parted(tuple(part), self.device):
-                answers[slot].put(shifts[slot], positions, predictions.index_select(0, where))
+            of_images = parted(tuple(part), self.device)
+            for slot, positions, where in of_images:
+                own = predictions if len(of_images) == 1 else predictions.index_select(0, where)
+                answers[slot].put(shifts[slot], positions, own)
 
         self.work.predictor(items, t, lambda part: of_slots(part, self.device, tell), store,
                             arrivals.before)
         arrivals.complete()
 
     def advance(self, number: int, output: list[list[Canvas]]) -> None:
-        asked: list[tuple[int, Tensor]] = []
         for slot, canvases in enumerate(output):
             for block, canvas, answer in zip(self.ownership.own, self.images[slot], canvases,
                                              strict=True):
-                asked += [(self.stack_indices[slot],
-                           self.advance_band(number, slot, band, canvas, answer))
-                          for band in self.bands(block)]
+                for band in self.bands(block):
+                    self.advance_band(number, slot, band, canvas, answer)
         with self.stopwatch.of("step"):
-            self.check.ask(number, [index for index, _ in asked], [x_t for _, x_t in asked])
+            self.check.ask(number)
 
     def advance_band(self, number: int, slot: int, band: Block, canvas: Canvas,
-                     answer: Canvas) -> Tensor:
-        """The next x_t of some rows of windows, on the canvas."""
+                     answer: Canvas) -> None:
+        """Some rows of windows."""
         sampler, shift = self.process.sampler, self.before[slot]
+        stack_index = self.stack_indices[slot]
         rect, noise = band.rect(self.grid, shift, self.group.rank), None
         if sampler.needs_noise(number):
-            noise = self.noise(band, self.stack_indices[slot], number, shift)[None]
+            noise = self.noise(band, stack_index, number, shift)[None]
         with self.stopwatch.of("step"):
             x_t, *kept = canvas.view(rect.rows, rect.cols)[None].split(self.channels, dim=1)
             following, keeping = sampler.step(number, x_t, answer.view(rect.rows, rect.cols)[None],
                                               noise, kept)
+            self.check.look(stack_index, following, x_t)
             x_t.copy_(following)
             for room, tensor in zip(kept, keeping, strict=False):
                 room.copy_(tensor)
-            return x_t
 
     def finish(self) -> list[list[Tensor]]:
         self.work.pieces.run(

@@ -13,6 +13,9 @@ from swinmpi.parallel.device import Computing
 Predict = Callable[..., Tensor]
 """(x_t (n, C, w, w), t (n,), what else it is told) -> (n, C, w, w)."""
 
+MOST_RECORDED = 16
+"""Each keeps the memory of its call."""
+
 
 class Network:
     """`Family.predict` on one device in one precision, at one t for all windows."""
@@ -30,6 +33,8 @@ class Network:
             return self.plain(batch, torch.full((len(batch[0]),), t, device=self.device))
         shapes = tuple(part.shape for part in batch)
         if shapes not in self.called:
+            if len(self.called) == MOST_RECORDED:
+                self.forget()
             # The first call is the one in which libraries choose and allocate.
             self.called[shapes] = None
             return self.plain(batch, torch.full((len(batch[0]),), t, device=self.device))
