@@ -8,8 +8,6 @@ counter-based Philox (Salmon et al. 2011), see `swinmpi.randomness`; its words h
     counter  (0, window position, step + 1, stream)      stream 0: noise, 1: shift
 """
 import numpy as np
-import torch
-from torch import Tensor
 
 from swinmpi.randomness import check_words, generator
 
@@ -26,14 +24,6 @@ def draw_window(seed: int, stack_index: int, step: int, position: int, out: np.n
     """
     random = _generator(seed, stack_index, step, position, NOISE_STREAM)
     random.standard_normal(out.shape, dtype=np.float32, out=out)
-
-
-def window_noise(seed: int, stack_index: int, step: int, position: int,
-                 shape: tuple[int, ...]) -> Tensor:
-    """What `draw_window` draws, float32 of the given shape, on the CPU."""
-    drawn = torch.empty(shape)
-    draw_window(seed, stack_index, step, position, drawn.numpy())
-    return drawn
 
 
 def random_shift(seed: int, stack_index: int, step: int, max_px: int) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Exchange `torus`: no rank holds the image. Each keeps the windows that it owns and steps them by
 itself; between two steps only what the change of shift moves travels. The same bits as root.py."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
 from torch import Tensor
@@ -89,8 +89,8 @@ class TorusExchange:
         plans = [self.ownership.moves(*shifts) for shifts in zip(self.before, after, strict=True)]
         underway = self.work.pieces.start(self.transfers(plans))
         with self.stopwatch.of("windows"):
-            waiting = [self.ownership.waiting_for_others(plan, shift)
-                       for plan, shift in zip(plans, after, strict=True)]
+            waiting = [self.ownership.waiting_for_others(*shifts)
+                       for shifts in zip(self.before, after, strict=True)]
             live = [(slot, position) for slot, shift in enumerate(after)
                     for position in self.ownership.live(shift)]
             items = sorted(live, key=lambda item: (item[1] in waiting[item[0]], item))
@@ -230,7 +230,7 @@ class TorusExchange:
 class Arrivals:
     """Sees to it that pieces have arrived before the first window that needs them is cut."""
 
-    def __init__(self, underway: Underway, waiting: Sequence[set[int]]):
+    def __init__(self, underway: Underway, waiting: Sequence[Collection[int]]):
         self.underway, self.waiting, self.is_complete = underway, waiting, False
 
     def before(self, part: Sequence[Item]) -> None:

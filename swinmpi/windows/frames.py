@@ -23,14 +23,6 @@ def patchify(x: Tensor, window: int) -> Tensor:
     return tiles.permute(0, 2, 4, 1, 3, 5).reshape(num_images, -1, channels, window, window)
 
 
-def unpatchify(windows: Tensor, rows: int, cols: int) -> Tensor:
-    """(N, rows*cols, C, w, w) -> (N, C, rows*w, cols*w): the inverse of `patchify`."""
-    num_images, _, channels, window, _ = windows.shape
-    tiles = windows.reshape(num_images, rows, cols, channels, window, window).permute(
-        0, 3, 1, 4, 2, 5)
-    return tiles.reshape(num_images, channels, rows * window, cols * window)
-
-
 def to_frame(image: Tensor, grid: WindowGrid, shift: tuple[int, int]) -> Tensor:
     """(..., height_px, width_px) -> (..., frame_height_px, frame_width_px): moved by shift,
     filled at the border."""

@@ -116,12 +116,6 @@ def window_origin(grid: WindowGrid, shift: tuple[int, int], position: int) -> tu
     return row * grid.window_px - shift[0], col * grid.window_px - shift[1]
 
 
-def window_span(grid: WindowGrid, shift: tuple[int, int], position: int) -> tuple[range, range]:
-    """Image coordinates of the rows and columns of a window position."""
-    y, x = window_origin(grid, shift, position)
-    return range(y, y + grid.window_px), range(x, x + grid.window_px)
-
-
 def row_and_col(grid: WindowGrid, position: int) -> tuple[int, int]:
     """Row and column of a window position in the grid; IndexError when the grid has
     no such position."""

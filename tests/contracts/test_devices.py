@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swinmpi.diffusion.noise import window_noise
 from swinmpi.errors import SwinmpiError
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.staging import Reading, host_room, to_device, to_host
@@ -16,6 +15,7 @@ from swinmpi.sampling.superresolve import SuperResolver
 from tests.support import exchanging
 from tests.support.exchanging import joined, lr_images, make_resolver, rows_for
 from tests.support.simulated import on_ranks
+from tests.support.windows import window_noise
 
 HAS_GPU = torch.cuda.is_available()
 GPU = pytest.param("cuda:0", marks=[pytest.mark.cuda, pytest.mark.skipif(

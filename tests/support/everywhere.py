@@ -12,9 +12,10 @@ from swinmpi.sampling.exchange import FinishedPart, Work, scaled
 from swinmpi.sampling.on_device.noise import Wanted, noise_source
 from swinmpi.sampling.process import Shift
 from swinmpi.sampling.root import framed, grown
-from swinmpi.windows.frames import from_frame, to_frame, unpatchify
+from swinmpi.windows.frames import from_frame, to_frame
 from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
 from swinmpi.windows.moves import Rect, ownership_order
+from tests.support.windows import unpatchify
 
 
 class EverywhereExchange:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swinmpi.windows.canvas import Canvas
-from swinmpi.windows.grid import WindowGrid, window_span
+from swinmpi.windows.grid import WindowGrid, window_origin
 from swinmpi.windows.moves import blocks_of
 from swinmpi.windows.tiles import KEPT_INDICES, Tiled, by_block, of_slots, parted, places, tiles
 
@@ -38,9 +38,9 @@ def test_windows_show_what_lies_at_their_coordinates(case):
     cut = Tiled(grid, *canvases_of(grid, owned)).cut(shift, some)
     assert cut.shape == (len(some), 2, 5, 5) and cut.is_contiguous()
     for window, position in zip(cut, some, strict=True):
-        rows, cols = window_span(grid, shift, position)
-        assert torch.equal(window[0, :, 0], torch.tensor([*rows]).float())
-        assert torch.equal(window[1, 0], torch.tensor([*cols]).float())
+        y, x = window_origin(grid, shift, position)
+        assert torch.equal(window[0, :, 0], torch.arange(y, y + 5).float())
+        assert torch.equal(window[1, 0], torch.arange(x, x + 5).float())
 
 
 @given(chosen())
