@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +33,8 @@ from swinmpi.training.log import read_records
 
 SMALL_PX = 128
 RANKS = (1, 2, 4)
-LAUNCH_LIMIT_S = 240
+LIMIT_S = 300
+"""For all questions to a GPU, which may be lent by the minute."""
 LAUNCHERS_OWN = ("PMI", "OMPI_", "MPI_", "HYDRA_", "PRTE_")
 """What an MPI library in this process may have left in the environment."""
 
@@ -48,6 +49,12 @@ class GpuCheck:
     size_px: int
     num_images: int
     repeats: int
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of LIMIT_S; None on a CPU, which is slow and nobody's loan."""
+        return LIMIT_S - (time.monotonic() - self.began) if self.on_gpu else None
 
     @property
     def on_gpu(self) -> bool:
@@ -65,11 +72,13 @@ def check_gpu(check: GpuCheck) -> dict:
     """The answers by question, each with the seconds it took. On one process."""
     questions: dict[str, Callable[[GpuCheck], object]] = {
         "card": card, "settings": settings, "small_image": small_image,
-        "against_cpu": against_cpu, "ranks": ranks, "training": training}
+        "against_cpu": against_cpu, "ranks": ranks, "training": training, "compiled": compiled}
     report: dict[str, object] = {"asked_s": {}}
     for name, ask in questions.items():
         started = time.perf_counter()
         try:
+            if check.left_s is not None and check.left_s <= 0:
+                raise SwinmpiError(f"no time left of {LIMIT_S} s")
             report[name] = ask(check)
         except (SwinmpiError, RuntimeError, OSError, subprocess.SubprocessError) as error:
             report[name] = {"failed": f"{type(error).__name__}: {error}"}
@@ -89,19 +98,31 @@ def card(check: GpuCheck) -> dict:
 
 
 def settings(check: GpuCheck) -> list[dict]:
-    """Runs of every precision, and compiled on a GPU: seconds, the U-Net alone, memory."""
-    images = smooth_images(check.config.model, check.size_px, check.num_images)
-    made, first = [], None
-    for compiled, precisions in ((False, check.precisions), (True, check.precisions[-2:-1])):
-        config = check.config.replaced(parallel={"compile": compiled})
-        for candidate in candidates(check, config, precisions):
-            forget_peak(check.device)
-            measure([candidate], images, 1, check.repeats)
-            first = first or candidate
-            made.append({**summary(candidate, first, check.num_images), "compiled": compiled,
-                         "calls": dict(candidate.calls.counts),
-                         "memory_mib": peak_mib(check.device)})
-    return made
+    """Runs of every precision: seconds, the U-Net alone, memory."""
+    return runs(check, check.config, check.precisions)
+
+
+def compiled(check: GpuCheck) -> list[dict]:
+    """As `settings`, in the precision of a run, beside the same not compiled. None on a CPU, where
+    compiling takes too long."""
+    if not check.on_gpu:
+        return []
+    both = [check.config.replaced(parallel={"compile": on}) for on in (False, True)]
+    return [{**one, "compiled": config.parallel.compile} for config in both
+            for one in runs(check, config, (config.parallel.precision,))]
+
+
+def runs(check: GpuCheck, config: Config, precisions: Sequence[str]) -> list[dict]:
+    """One setting after the other, for the memory of each; differences are to the first."""
+    images = smooth_images(config.model, check.size_px, check.num_images)
+    made = candidates(check, config, precisions)
+    answers = []
+    for one in made:
+        forget_peak(check.device)
+        measure([one], images, 1, check.repeats)
+        answers.append({**summary(one, made[0], check.num_images),
+                        "calls": dict(one.calls.counts), "memory_mib": peak_mib(check.device)})
+    return answers
 
 
 def small_image(check: GpuCheck) -> list[dict]:
@@ -136,8 +157,8 @@ def ranks(check: GpuCheck) -> list[dict]:
                 words = [str(shipped(DEMO_STACK)), "--frames", "0:2", "--output", str(output),
                          "--checkpoint", str(check.checkpoint), *setting(
                              exchange=exchange, device=check.config.parallel.device, threads=1)]
-                seconds = launched([] if num_ranks == 1 else [launcher, "-n", str(num_ranks)],
-                                   "sample", words)
+                start = [] if num_ranks == 1 else [launcher, "-n", str(num_ranks)]
+                seconds = launched("sample", words, start, check.left_s)
                 made.append({"exchange": exchange, "ranks": num_ranks, "seconds": seconds,
                              "sha256": digest(output)})
     return [one | {"same_bytes": one["sha256"] == made[0]["sha256"]} for one in made]
@@ -149,12 +170,13 @@ def training(check: GpuCheck) -> dict:
     precision = "bf16" if check.on_gpu else "fp32"
     with TemporaryDirectory() as folder:
         pairs, output = Path(folder) / "pairs.h5", Path(folder) / "run"
-        launched([], "prepare", [f"{shipped(DEMO_STACK)}::{HR}", "--output", str(pairs)])
+        launched("prepare", [f"{shipped(DEMO_STACK)}::{HR}", "--output", str(pairs)],
+                 limit_s=check.left_s)
         words = setting("train", data=pairs, output=output, updates=updates, batch_images=batch,
                         log_every=max(1, updates // 5), checkpoint_every=updates,
                         validate_every=updates, validate_images=1, warmup_updates=1)
-        seconds = launched([], "train", [*words, *setting(device=check.config.parallel.device,
-                                                          precision=precision)])
+        words += setting(device=check.config.parallel.device, precision=precision)
+        seconds = launched("train", words, limit_s=check.left_s)
         rates = [record["images_per_second"] for record in read_records(output / "log.jsonl")
                  if "images_per_second" in record]
     rate = max(rates[1:] or rates)
@@ -164,8 +186,7 @@ def training(check: GpuCheck) -> dict:
 
 
 def candidates(check: GpuCheck, config: Config, precisions: Sequence[str]) -> list[Candidate]:
-    return (sample_candidates(config, check.checkpoint, check.device, Group(), precisions, ())
-            if precisions else [])
+    return sample_candidates(config, check.checkpoint, check.device, Group(), precisions, ())
 
 
 def difference(made: Tensor, expected: Tensor) -> dict[str, float]:
@@ -177,13 +198,14 @@ def difference(made: Tensor, expected: Tensor) -> dict[str, float]:
             "most_levels": apart.max().item()}
 
 
-def launched(launcher: Sequence[str], command: str, words: Sequence[str]) -> float:
+def launched(command: str, words: Sequence[str], launcher: Sequence[str] = (),
+             limit_s: float | None = None) -> float:
     """Run swinmpi-`command`; the seconds it took. SwinmpiError with its last line if it fails."""
     environ = {name: value for name, value in os.environ.items()
                if not name.startswith(LAUNCHERS_OWN)}
     started = time.perf_counter()
     finished = subprocess.run([*launcher, sys.executable, "-m", f"swinmpi.cli.{command}", *words],
-                              env=environ, capture_output=True, text=True, timeout=LAUNCH_LIMIT_S)
+                              env=environ, capture_output=True, text=True, timeout=limit_s)
     if finished.returncode:
         last = (finished.stderr.strip().splitlines() or ["no message"])[-1]
         raise SwinmpiError(f"swinmpi-{command} ended with {finished.returncode}: {last}")
@@ -226,6 +248,8 @@ def check_tables(report: Mapping) -> str:
             parts.append(f"{name}: failed: {answer['failed']}")
             continue
         rows = [line(one) for one in (answer if isinstance(answer, list) else [answer])]
+        if not rows:
+            continue
         parts.append(f"{name.replace('_', ' ')}\n{format_table(header, rows)}")
     return "\n\n".join(parts)
 
@@ -250,4 +274,5 @@ TABLES = (
                   "yes" if one["same_bytes"] else "NO"]),
     ("training", ["precision", "images per update", "images/s", "windows/s"],
      lambda one: [one["precision"], str(one["batch_images"]), f"{one['images_per_second']:.0f}",
-                  f"{one['windows_per_second']:.0f}"]))
+                  f"{one['windows_per_second']:.0f}"]),
+    ("compiled", RUNS, run_line))

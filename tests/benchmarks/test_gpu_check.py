@@ -29,7 +29,7 @@ def test_every_question_is_answered(tmp_path, capsys, device):
     report, printed = json.loads((tmp_path / "benchmark.json").read_text()), capsys.readouterr().out
     for name, *_ in TABLES:
         assert "failed" not in report[name], report[name]
-        assert name.replace("_", " ") in printed
+        assert not report[name] or name.replace("_", " ") in printed
     assert set(report["asked_s"]) == {"card", *(name for name, *_ in TABLES)}
     assert all(one["over_bare_network"]["median"] > 0 for one in report["settings"])
     assert all(one["same_bytes"] for one in report["ranks"])
@@ -72,7 +72,7 @@ def test_a_question_that_failed_is_printed_beside_the_others():
 @pytest.mark.slow
 def test_a_command_that_fails_is_told_by_its_last_line():
     with pytest.raises(SwinmpiError, match="^swinmpi-sample ended with 2: swinmpi: .*missing.h5"):
-        launched([], "sample", [str(Path("/nowhere/missing.h5"))])
+        launched("sample", [str(Path("/nowhere/missing.h5"))])
 
 
 def test_differences_are_those_of_8_bits():
