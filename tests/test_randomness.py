@@ -4,12 +4,13 @@ import pytest
 import torch
 from numpy.random import Generator, Philox
 
-from swinmpi.diffusion.noise import X_T_STEP, random_shift, window_noise
+from swinmpi.diffusion.noise import X_T_STEP, random_shift
 from swinmpi.randomness import generator
 from swinmpi.storage.values import sample_places
 from swinmpi.training.batches import keyed_rng
 from swinmpi.training.preparation.decoding import keyed_random
 from swinmpi.training.preparation.splits import SPLIT_STREAM
+from tests.support.windows import window_noise
 
 LARGEST = 2 ** 64 - 1
 SEEDS = (0, 3, 2 ** 40, LARGEST)

@@ -12,6 +12,7 @@ import torch
 from swinmpi import __version__
 from swinmpi.benchmarks.candidates import sample_candidates, speed_up, thesis_candidates
 from swinmpi.benchmarks.comparison import measure, summary, table
+from swinmpi.benchmarks.gpu_check import GpuCheck, check_gpu, check_tables
 from swinmpi.benchmarks.program import smooth_images
 from swinmpi.benchmarks.scaling import ScalingRun, measure_scaling
 from swinmpi.benchmarks.scaling_report import scaling_report
@@ -21,7 +22,7 @@ from swinmpi.config import Config, ParallelConfig
 from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.device import planned_device, settled_precision, start_computing
+from swinmpi.parallel.device import planned_device, settled, start_computing
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
 from swinmpi.sampling.distribution import calls_of, distribute
@@ -46,7 +47,8 @@ DEFAULT_EXCHANGE = ParallelConfig().exchange
 class BenchmarkRequest:
     """What to measure: `thesis`, fast against plain with random weights; `sample`, a checkpoint's
     micro-batches and precisions (none: the configured ones); `scaling`, a checkpoint on more and
-    more ranks, `num_images` for each rank. ConfigError for what is never possible."""
+    more ranks, `num_images` for each rank; `gpu-check`, all that a GPU is asked. ConfigError for
+    what is never possible."""
 
     what: str
     num_images: int
@@ -94,17 +96,21 @@ def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
     check(request, config)
     grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
                          request.size_px)
-    device = planned_device(config.parallel.device)
-    if device == "cpu" and "fp16" in request.precisions:
-        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got fp16")
-    settled = config.replaced(parallel={
-        "device": device, "precision": settled_precision(config.parallel.precision, device)})
-    return BenchmarkPlan(request, settled, grid)
+    made = config.replaced(parallel=settled(config.parallel))
+    only_gpu = sorted({"fp16", "tf32"}.intersection(request.precisions))
+    if made.parallel.device == "cpu" and only_gpu:
+        raise ConfigError("--precisions: expected fp32 or bf16 on a CPU, got "
+                          f"{' and '.join(only_gpu)}")
+    return BenchmarkPlan(request, made, grid)
 
 
 def describe(plan: BenchmarkPlan) -> str:
     """What `run` would measure, in one line."""
     request, steps = plan.request, describe_steps(plan.config, plan.grid)
+    if request.what == "gpu-check":
+        return (f"gpu-check on {plan.config.parallel.device}: every precision, {request.repeats} "
+                f"repeats x {request.num_images} images of {request.size_px} px, {steps}; then "
+                "1, 2 and 4 ranks, and a training")
     if request.what == "scaling":
         return (f"scaling: 1 image, then {request.num_images} for each rank, of "
                 f"{request.size_px} px, {request.repeats} repeats, {steps}")
@@ -115,10 +121,9 @@ def describe(plan: BenchmarkPlan) -> str:
 def run(plan: BenchmarkPlan, world: World) -> dict:
     """Measure; the report on rank 0, {} elsewhere. Collective."""
     request, parallel = plan.request, plan.config.parallel
-    device = start_computing(parallel.device, parallel.threads, world.node)
+    device = start_computing(parallel.device, parallel.threads, world.node, world)
     keep_freed_memory()
-    measure = run_scaling if request.what == "scaling" else run_comparison
-    measured = measure(plan, world, device)
+    measured = RUNS.get(request.what, run_comparison)(plan, world, device)
     if not world.is_root:
         return {}
     return {"what": request.what, "swinmpi": __version__, "command": " ".join(sys.argv),
@@ -143,6 +148,13 @@ def run_scaling(plan: BenchmarkPlan, world: World, device: str) -> dict:
                                     config.parallel.device).told,
             "work": describe_steps(config, plan.grid),
             **scaling_report(measured, config.sampler.steps)}
+
+
+def run_gpu_check(plan: BenchmarkPlan, world: World, device: str) -> dict:
+    """On one process."""
+    request = plan.request
+    return check_gpu(GpuCheck(plan.config, request.checkpoint, device, request.size_px,
+                              request.num_images, request.repeats))
 
 
 def run_comparison(plan: BenchmarkPlan, world: World, device: str) -> dict:
@@ -171,6 +183,9 @@ def run_comparison(plan: BenchmarkPlan, world: World, device: str) -> dict:
     return report
 
 
+RUNS = {"scaling": run_scaling, "gpu-check": run_gpu_check}
+
+
 def as_text(report: Mapping) -> str:
     """The machine, a table with a line for every setting, and what follows from it."""
     machine = report["machine"]
@@ -181,11 +196,17 @@ def as_text(report: Mapping) -> str:
         repeats = len(report["image"][0]["repeats"])
         return (f"{first}\nimage of {report['size_px']} px, {report['work']}, micro-batches of "
                 f"{report['micro_batch']}, {repeats} repeats in turn\n\n{scaling_tables(report)}")
+    if report["what"] == "gpu-check":
+        return f"{first}\n\n{check_tables(report)}"
     lines = [first, f"{report['num_images']} images of {report['size_px']} px, "
              f"{report['images_per_step']} at a time, "
              f"{report['configuration']['sampler']['steps']} steps; seconds per image over "
              f"{len(report['settings'][0]['repeats'])} repeats in turn", "",
-             table(report["settings"])]
+             table(report["settings"]),
+             "/ U-Net: time of a run over that of the U-Net alone on the same windows, of rank 0"]
+    if machine["device"] != "cpu":
+        lines.append("U-Net, encoder, exchange, other: the host's time, which waits for the GPU "
+                     "where it reads results")
     if "plain_over_fast" in report:
         lines += speed_up_lines(report)
     memory = ", ".join(f"{mib:.0f}" for mib in report["peak_memory_mib_of_rank"])
@@ -214,6 +235,10 @@ def check(request: BenchmarkRequest, config: Config) -> None:
     if request.what == "thesis" and config.model.family != thesis:
         raise ConfigError(f"model.family: expected {thesis}, which is what `thesis` measures, "
                           f"got {config.model.family}")
+    if request.what == "gpu-check" and (parallel.device == "auto"
+                                        and planned_device("auto") == "cpu"):
+        raise ConfigError("parallel.device: expected a GPU for `gpu-check`, found none; set "
+                          "parallel.device=cpu to ask the CPU the same, smaller")
     if request.what != "thesis":
         check_checkpoint(request.checkpoint, config)
     if parallel.ranks_per_image != "all":

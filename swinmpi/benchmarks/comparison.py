@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from swinmpi.benchmarks.bare import Calls, noted, seconds_alone
 from swinmpi.benchmarks.program import quiet_resolver, whole
 from swinmpi.config import Config
 from swinmpi.reports.progress import Progress
@@ -36,7 +37,7 @@ class StepWatch:
 class Candidate:
     """One setting under measurement: what it is, what samples with it, and what came out.
 
-    values: what sets it apart, for the report; watch: of its samples.
+    values: what sets it apart, for the report; watch: of its samples; calls: of its network.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Candidate:
     config: Config
     resolver: SuperResolver
     watch: StepWatch = field(default_factory=StepWatch)
+    calls: Calls = field(default_factory=Calls)
     samples: Tensor | None = None
     repeats: list[dict] = field(default_factory=list)
 
@@ -66,6 +68,7 @@ def warm_up(candidate: Candidate, images: Sequence[Tensor]) -> None:
     """A sample in one step. Collective."""
     short, resolver = candidate.config.replaced(sampler={"steps": 1}), candidate.resolver
     once = quiet_resolver(short, resolver.family, resolver.computing.device, resolver.group)
+    once.predictor = resolver.predictor  # what is compiled or recorded stays
     resolve(Candidate(candidate.name, {}, short, once), images, 0)
 
 
@@ -81,17 +84,20 @@ def timed(candidate: Candidate, images: Sequence[Tensor], images_per_step: int) 
     first of a sample, which would count what comes before it. Collective."""
     group, watch, samples, step_ms = candidate.resolver.group, candidate.watch, [], []
     watch.outputs.clear()
+    predictor, calls = candidate.resolver.predictor, candidate.calls
     group.barrier()
     before = group.stopwatch.read()
     started, cpu_started = time.perf_counter(), time.process_time()
-    for first in range(0, len(images), images_per_step):
-        watch.ends.clear()
-        samples += resolve(candidate, images[first:first + images_per_step], first)
-        step_ms += (np.diff(watch.ends) * 1000).tolist()
+    with noted(predictor, calls):
+        for first in range(0, len(images), images_per_step):
+            watch.ends.clear()
+            samples += resolve(candidate, images[first:first + images_per_step], first)
+            step_ms += (np.diff(watch.ends) * 1000).tolist()
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     spent = group.stopwatch.since(before)
     candidate.samples = torch.stack(samples) if samples else None
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds,
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "windows": calls.num_windows,
+            "bare_seconds": seconds_alone(predictor, calls),
             **{phase: spent.get(phase, 0.0) for phase in PHASES}, "step_ms": step_ms}
 
 
@@ -107,6 +113,8 @@ def summary(one: Candidate, first: Candidate, num_images: int) -> dict:
             "images_per_second": 1 / seconds["median"],
             "cpu_seconds_per_image": cpu_seconds / num_images,
             "step_ms": median(steps) if steps else None,
+            "over_bare_network": over_bare(one.repeats),
+            "bare_windows_per_second": bare_rate(one.repeats),
             "share": shares | {"other": max(0.0, 1 - sum(shares.values()))},
             "largest_difference": largest_difference(one.samples, first.samples),
             "repeats": one.repeats}
@@ -114,17 +122,32 @@ def summary(one: Candidate, first: Candidate, num_images: int) -> dict:
 
 def table(settings: Sequence[Mapping]) -> str:
     """A line for each summary."""
-    header = ["setting", "s/image", "min", "max", "CPU s", "images/s", "ms/step", "U-Net",
-              "encoder", "exchange", "other", "differs"]
+    header = ["setting", "s/image", "min", "max", "/ U-Net", "CPU s", "images/s", "ms/step",
+              "U-Net", "encoder", "exchange", "other", "differs"]
     rows = []
     for one in settings:
         seconds, step_ms = one["seconds_per_image"], one["step_ms"]
+        bare = one["over_bare_network"]
         rows.append([one["name"], *(f"{seconds[key]:.3g}" for key in ("median", "min", "max")),
+                     "-" if bare is None else f"{bare['median']:.2f}",
                      f"{one['cpu_seconds_per_image']:.3g}", f"{one['images_per_second']:.3g}",
                      "-" if step_ms is None else f"{step_ms:.1f}",
                      *(f"{100 * share:.1f} %" for share in one["share"].values()),
                      f"{one['largest_difference']:.1e}"])
     return format_table(header, rows)
+
+
+def over_bare(repeats: Sequence[Mapping]) -> dict[str, float] | None:
+    """Time of a run over the time of the U-Net alone on the same windows, of this rank; None where
+    it has none."""
+    ratios = [repeat["seconds"] / repeat["bare_seconds"] for repeat in repeats if repeat["windows"]]
+    return spread(ratios) if ratios else None
+
+
+def bare_rate(repeats: Sequence[Mapping]) -> float | None:
+    """Windows per second of the U-Net alone on this rank."""
+    rates = [repeat["windows"] / repeat["bare_seconds"] for repeat in repeats if repeat["windows"]]
+    return median(rates) if rates else None
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:

@@ -13,7 +13,7 @@ from swinmpi.benchmarks.program import quiet_resolver, whole
 from swinmpi.benchmarks.scaling_settings import Setting
 from swinmpi.config import Config
 from swinmpi.families.family import Family
-from swinmpi.models.diffuser import PRECISIONS
+from swinmpi.models.diffuser import MIXED
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.launch import allowed_cpus
 from swinmpi.parallel.shares import group_of, images_of_group
@@ -75,11 +75,14 @@ class CallCounter:
 
     def __init__(self, network: nn.Module):
         self.network, self.calls, self.inputs = network, 0, None
-        network.register_forward_hook(self.count)
+        network.register_forward_hook(self.keep)
 
-    def count(self, network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.calls += 1
+    def keep(self, network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self.inputs = self.inputs or inputs
+
+    def count(self, size: int, batch: Sequence[Tensor], t: int) -> None:
+        """A call of a predictor, which may play what it recorded and run no module."""
+        self.calls += 1
 
     @property
     def flop_per_call(self) -> int:
@@ -135,7 +138,9 @@ class ScalingRun:
     def resolver(self, run: SettingRun, num_steps: int) -> SuperResolver:
         """Collective in the setting's group."""
         config = run.config.replaced(sampler={"steps": num_steps})
-        return quiet_resolver(config, self.family, self.device, run.group)
+        resolver = quiet_resolver(config, self.family, self.device, run.group)
+        resolver.predictor.watch, resolver.predictor.waits = self.counter.count, True
+        return resolver
 
     def sample(self, run: SettingRun, resolver: SuperResolver) -> dict[str, float]:
         """Seconds: conditions, PHASES. Collective in the setting's group."""
@@ -158,7 +163,7 @@ class ScalingRun:
         """Of the U-Net's convolutions; of none on a rank that never has a window."""
         network, inputs = self.counter.network, self.counter.inputs
         convolutions = convolutions_of(network, inputs) if inputs else []
-        dtype = PRECISIONS[self.config.parallel.precision]
+        dtype = MIXED.get(self.config.parallel.precision, torch.float32)
         return MachineRates(convolutions, dtype, torch.device(self.device))
 
     def rates(self, machine: MachineRates, num_ranks: int, threads: int) -> np.ndarray:

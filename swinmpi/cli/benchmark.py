@@ -8,13 +8,13 @@ from pathlib import Path
 from swinmpi.cli.options import make_parser, parse, run_command
 from swinmpi.config import load_config
 from swinmpi.demo import DEMO_MODEL, MODELS, shipped
-from swinmpi.errors import SwinmpiError
+from swinmpi.errors import ConfigError, SwinmpiError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import launcher_rank, start_mpi
 
-PRECISIONS = ("fp32", "bf16", "fp16")
-IMAGES = {"thesis": 1, "sample": 8, "scaling": 1}
-SIZE_PX = {"thesis": 64, "sample": 128, "scaling": 512}
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+IMAGES = {"thesis": 1, "sample": 8, "scaling": 1, "gpu-check": 2}
+SIZE_PX = {"thesis": 64, "sample": 128, "scaling": 512, "gpu-check": 1024}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,11 +40,11 @@ def parser() -> ArgumentParser:
         "what", choices=list(IMAGES), help="thesis: the published setting with random weights, all "
         "that makes it fast against none of it; sample: a trained model; scaling: the same on 1, "
         "2, 4 ... of the ranks it is started on, on one rank with as many threads, by every "
-        "exchange")
+        "exchange; gpu-check: all that a GPU should be asked, in minutes, without mpirun")
     made.add_argument("--images", type=int, metavar="N", help="images per repeat (1; sample: 8; "
-                      "scaling: for each rank, 1)")
+                      "scaling: for each rank, 1; gpu-check: 2)")
     made.add_argument("--size", type=int, metavar="PX", help="side of the SR images (64; sample: "
-                      "128; scaling: 512)")
+                      "128; scaling: 512; gpu-check: 1024)")
     made.add_argument("--steps", type=int, metavar="N", help="sampler steps (100; sample and "
                       "scaling: the checkpoint's); with few, the encoder cache of `thesis` saves "
                       "little")
@@ -99,7 +99,7 @@ def plan_of(options: Namespace):
 
 def benchmark_on(world: World, options: Namespace) -> None:
     """Validate on rank 0, measure on all ranks, print on rank 0. Collective."""
-    plan = world.on_root(lambda: ready(options))
+    plan = world.on_root(lambda: ready(options, world.size))
     from swinmpi.benchmarks.benchmark import as_text, run
     from swinmpi.storage.files import write_atomically
     report = run(plan, world)
@@ -122,9 +122,12 @@ def draw(report: dict, folder: Path) -> str:
     return f"written: {path}\n"
 
 
-def ready(options: Namespace):
+def ready(options: Namespace, num_ranks: int = 1):
     """The plan; the output folder exists. On one process."""
     from swinmpi.evaluation.files import make_folder
+    if options.what == "gpu-check" and num_ranks > 1:
+        raise ConfigError(f"gpu-check: expected one rank, got {num_ranks}; start it without "
+                          "mpirun, it starts 2 and 4 ranks itself")
     plan = plan_of(options)
     make_folder(options.output)
     return plan

@@ -113,15 +113,19 @@ class ParallelConfig(Section):
     micro_batch: Count | Literal["auto"] = Field(
         "auto", description="windows per call of the U-Net; decides the last bits; auto: by the "
         "windows of an image, one where they are few")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp32", description="of the networks; bf16 is faster where the processor computes with it; "
-        "fp16 is for GPUs, on a CPU fp32 takes its place")
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = Field(
+        "auto", description="of the networks; auto: tf32 on a GPU that has it, else fp32; bf16 is "
+        "faster where the processor computes with it; tf32 and fp16 are for GPUs, elsewhere fp32 "
+        "takes their place")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a GPU where there is one")
     encoder_cache: bool = Field(True, description="false runs the encoder again in every step, for "
                                 "comparison only")
     channels_last: bool = Field(True, description="memory format of the networks, for comparison "
                                 "only")
+    compile: bool = Field(False, description="compile the U-Net for every size of call when it is "
+                          "first met (torch.compile; needs a C++ compiler, on a GPU Triton): for "
+                          "long runs; changes the last digits")
     fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of an "
                                   "explicit softmax, for comparison only")
 

@@ -13,8 +13,6 @@ the image index of their keys counts anchors.
 import math
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from swinmpi.randomness import check_words, generator
 
@@ -24,26 +22,29 @@ SHIFT_STREAM = 1
 ANCHOR_STREAM = 3
 
 
-def window_noise(seed: int, stack_index: int, step: int, position: int,
-                 shape: tuple[int, ...], coherence: float | None = None) -> Tensor:
-    """N(0, 1) noise of one window, float32 of the given shape, on the CPU.
+def draw_window(seed: int, stack_index: int, step: int, position: int, out: np.ndarray,
+                coherence: float | None = None) -> None:
+    """Fill `out`, contiguous float32 (C, w, w), with the N(0, 1) noise of one window.
 
     step counts the sampler's steps from 0 (it is not t); step -1 is x_T. position is the window's
     in the step's frame. coherence: None for noise of every image's own, else so many images lie
     from one anchor to the next. Between them, at a share s of the way, the noise is
     cos(pi s / 2) times the one before and sin(pi s / 2) times the one after, of variance 1.
     """
-    def drawn(index: int, stream: int) -> Tensor:
+    def draw(index: int, stream: int, out: np.ndarray) -> np.ndarray:
         random = _generator(seed, index, step, position, stream)
-        return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+        return random.standard_normal(out.shape, dtype=np.float32, out=out)
 
     if coherence is None:
-        return drawn(stack_index, NOISE_STREAM)
+        draw(stack_index, NOISE_STREAM, out)
+        return
     before, share = divmod(stack_index / coherence, 1)
-    angle, anchor = share * math.pi / 2, drawn(int(before), ANCHOR_STREAM)
-    if not share:
-        return anchor
-    return math.cos(angle) * anchor + math.sin(angle) * drawn(int(before) + 1, ANCHOR_STREAM)
+    draw(int(before), ANCHOR_STREAM, out)
+    if share:
+        angle = share * math.pi / 2
+        out *= np.float32(math.cos(angle))
+        out += np.float32(math.sin(angle)) * draw(int(before) + 1, ANCHOR_STREAM,
+                                                  np.empty_like(out))
 
 
 def random_shift(seed: int, stack_index: int, step: int, max_px: int) -> tuple[int, int]:

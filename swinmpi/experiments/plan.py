@@ -109,8 +109,9 @@ class ExperimentPlan:
         said = [run.config.model_dump(
             exclude=places | {"train": {"output", "data"} | run.config.train.unsaid})
             for run in self.runs]
-        runs = [[run.name, config, run.config.parallel.precision, run.arm.sampling,
-                 run.arm.pretrain, run.arm.checkpoint]
+        # Versions before `auto` wrote its word as fp32.
+        runs = [[run.name, config, run.config.parallel.precision.replace("auto", "fp32"),
+                 run.arm.sampling, run.arm.pretrain, run.arm.checkpoint]
                 for run, config in zip(self.runs, said, strict=True)]
         given = [str(Path(text).absolute()) for text in self.request.data]
         budget = self.budget.model_dump(include={"updates", "seconds", "pretrain", "test_images"})

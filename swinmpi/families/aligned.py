@@ -32,10 +32,11 @@ from swinmpi.models.aligned_unet import AlignedUNet
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.canvas import Canvas
-from swinmpi.windows.grid import WindowGrid, window_span
+from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.masks import border_distance_over
 from swinmpi.windows.moves import Rect
 from swinmpi.windows.places import border_distances
+from swinmpi.windows.tiles import Tiled
 
 BORDER_REACH_PX = 16
 
@@ -122,7 +123,7 @@ class AlignedCondition:
         """num_features: F + C. Features are zero until they are put in. joins: whether rows, and
         columns, come round, so that no border is there."""
         grid, blocks = ownership.grid, ownership.own
-        self.grid, self.channels, self.global_vector = grid, channels, torch.empty(0)
+        self.channels, self.global_vector = channels, torch.empty(0)
         self.whole_residual: Tensor | None = None
         self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device)
                          for block in blocks]
@@ -131,15 +132,16 @@ class AlignedCondition:
         for block, canvas in zip(blocks, self.canvases, strict=True):
             rect = block.canvas(grid)
             canvas.values[-1:] = border_channel(rect.rows, rect.cols, grid, joins)
-        self.home = ownership.by_position(self.canvases)
+        self.tiled = Tiled(grid, blocks, self.canvases)
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Nothing to do: features depend neither on the shift nor on x_t."""
 
-    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
-        """(features and residual (F + C, w, w), border channel (1, w, w), global vector (G,))."""
-        seen = self.home[position].view(*window_span(self.grid, shift, position))
-        return seen[:-1], seen[-1:], self.global_vector
+    def inputs(self, shift: Shift, positions: Sequence[int]) -> tuple[Tensor, ...]:
+        """(features and residual (n, F + C, w, w), border channel (n, 1, w, w), global vectors
+        (n, G))."""
+        seen = self.tiled.cut(shift, positions)
+        return seen[:, :-1], seen[:, -1:], self.global_vector.expand(len(positions), -1)
 
     def residual(self, rect: Rect) -> Tensor:
         """Of the whole image where root has it, else of a rectangle inside one of the blocks."""
@@ -147,7 +149,7 @@ class AlignedCondition:
             return self.whole_residual[:, rect.rows.start:rect.rows.stop,
                                        rect.cols.start:rect.cols.stop]
         canvas = next(canvas for canvas in self.features if canvas.holds(rect))
-        return canvas.view(rect.rows, rect.cols)[-self.channels:].cpu()
+        return canvas.view(rect.rows, rect.cols)[-self.channels:]
 
 
 def border_channel(rows: range, cols: range, grid: WindowGrid,

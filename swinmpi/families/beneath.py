@@ -7,9 +7,10 @@ from torch.nn import functional
 
 from swinmpi.diffusion.process import q_sample, target
 from swinmpi.families.family import Batch, Encoding, Family, Objective, Shift, cut_windows
-from swinmpi.windows.frames import cut_at
-from swinmpi.windows.grid import WindowGrid, source_index, whole_image_px, window_origin
-from swinmpi.windows.moves import Rect
+from swinmpi.windows.canvas import Canvas
+from swinmpi.windows.grid import WindowGrid, source_index, whole_image_px
+from swinmpi.windows.moves import Block, Rect
+from swinmpi.windows.tiles import Tiled
 
 
 def distance_on_windows(family: Family, batch: Batch, objective: Objective, x_0: Tensor,
@@ -41,17 +42,18 @@ class Beneath:
         """whole: None where nothing is told, or to a rank without windows."""
         self.grid = encoding.ownership.grid
         alone = whole is not None and self.grid.num_positions == 1
-        self.whole = covered(whole, self.grid) if alone else whole
+        self.whole = covered(whole, self.grid) if alone else None
+        self.tiled = None if whole is None or alone else surrounded(whole, self.grid)
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Nothing to do: it depends neither on the shift nor on x_t."""
 
-    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
-        """(what lies beneath, (F, w, w), of the only window no more than is needed,) or nothing."""
-        if self.whole is None or self.grid.num_positions == 1:
-            return () if self.whole is None else (self.whole,)
-        origin = window_origin(self.grid, shift, position)
-        return (cut_at(self.whole, *origin, self.grid.window_px, self.grid.border),)
+    def inputs(self, shift: Shift, positions: Sequence[int]) -> tuple[Tensor, ...]:
+        """(what lies beneath, (n, F, w, w), of the only window no more than is needed,) or
+        nothing."""
+        if self.tiled is not None:
+            return (self.tiled.cut(shift, positions),)
+        return () if self.whole is None else (self.whole.expand(len(positions), -1, -1, -1),)
 
     def residual(self, rect: Rect) -> None:
         """Nothing is added to the base."""
@@ -59,9 +61,20 @@ class Beneath:
 
 def covered(whole: Tensor, grid: WindowGrid) -> Tensor:
     """(F, H, W) with its border grown to sides that a network can halve."""
-    rows, cols = (source_index(0, whole_image_px(size), size, grid.window_px,
-                               grid.border).to(whole.device) for size in whole.shape[-2:])
+    rows, cols = (source_index(0, whole_image_px(size), size, grid.window_px, grid.border,
+                               whole.device) for size in whole.shape[-2:])
     return whole[:, rows[:, None], cols].contiguous()
+
+
+def surrounded(whole: Tensor, grid: WindowGrid) -> Tiled:
+    """(F, H, W) with all around it that windows show at any shift."""
+    block = Block(range(grid.rows), range(grid.cols))
+    rect = block.canvas(grid)
+    rows, cols = (source_index(line.start, len(line), size, grid.window_px, grid.border,
+                               whole.device)
+                  for line, size in zip((rect.rows, rect.cols), whole.shape[-2:], strict=True))
+    canvas = Canvas(whole[:, rows[:, None], cols], rect.rows.start, rect.cols.start)
+    return Tiled(grid, [block], [canvas])
 
 
 def has_windows(encoding: Encoding) -> bool:

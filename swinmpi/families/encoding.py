@@ -16,6 +16,7 @@ from swinmpi.models.diffuser import autocast
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer
 from swinmpi.parallel.shares import block_range
+from swinmpi.parallel.staging import to_host
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.moves import Moves, Rect, plan_moves
@@ -38,9 +39,9 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
     group, grid = encoding.pieces.group, encoding.ownership.grid
     blocks = lr_blocks(images[0].height, images[0].width)
     shares = [share_of(len(images), blocks, group.size, rank) for rank in range(group.size)]
-    sums = torch.zeros(len(shares[group.rank]), encoder.head.out_channels)
+    sums = torch.zeros(len(shares[group.rank]), encoder.head.out_channels, device=encoding.device)
     for turn in range(max(map(len, shares))):
-        made = torch.empty(encoder.num_features, 0, 0)
+        made = torch.empty(encoder.num_features, 0, 0, device=encoding.device)
         if turn < len(shares[group.rank]):
             slot, block = shares[group.rank][turn]
             with autocast(encoding.device, encoding.precision):
@@ -57,7 +58,7 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
                     transfers.append(residual_transfer(grid, held, group.rank, source,
                                                        residuals[slot]))
         encoding.pieces.run(transfers)
-    everything = torch.from_numpy(group.allgather_arrays(sums.numpy(),
+    everything = torch.from_numpy(group.allgather_arrays(to_host(sums).numpy(),
                                                          [len(share) for share in shares]))
     vectors = []
     for image, of_image in zip(images, everything.split(len(blocks)), strict=True):
@@ -104,7 +105,7 @@ def seen_of(line: range, radius_px: int, size: int, joins: bool) -> range:
 def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock, device: torch.device,
                  joins: tuple[bool, bool] = (False, False)) -> tuple[Tensor, Tensor]:
     """Features (F + C, height * scale, width * scale) of one block, and the sum of its trunk
-    (width,), float32 on the CPU. joins: whether rows, and columns, come round."""
+    (width,), float32 on the device. joins: whether rows, and columns, come round."""
     halo, scale = encoder.radius_px, encoder.scale
     seen, across = (seen_of(line, halo, size, joined) for line, size, joined
                     in zip(block, (image.height, image.width), joins, strict=True))
@@ -117,7 +118,7 @@ def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock, device:
                   for line, start in zip(block, (seen.start, left), strict=True))
     scaled_up = (slice(part.start * scale, part.stop * scale) for part in (rows, cols))
     total = trunk[0, :, rows, cols].float().sum(dim=(1, 2))
-    return features[:, *scaled_up].contiguous().cpu(), total.cpu()
+    return features[:, *scaled_up].contiguous(), total
 
 
 def scaled(block: LrBlock, scale: int, rank: int) -> Rect:

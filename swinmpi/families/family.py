@@ -112,12 +112,13 @@ class Condition(Protocol):
         """Get ready for own window positions at a shift; x_t() is the whole state (C, H, W), for
         families that need it."""
 
-    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
-        """The further arguments of `Family.predict` for one window, without the first axis."""
+    def inputs(self, shift: Shift, positions: Sequence[int]) -> tuple[Tensor, ...]:
+        """The further arguments of `Family.predict` for windows, (len(positions), ...) each, on
+        the device; a position may come again, where a call is filled up."""
 
     def residual(self, rect: Rect) -> Tensor | None:
-        """What to add to the bicubic image over a rectangle on this rank, (C, h, w) on
-        the CPU; None: nothing."""
+        """What to add to the bicubic image over a rectangle on this rank, (C, h, w); None:
+        nothing."""
 
 
 class Family(Protocol):

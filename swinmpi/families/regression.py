@@ -68,16 +68,16 @@ class Regression:
         return made or [RegressionCondition(torch.empty(0))] * len(images)
 
     def around(self, lr: Tensor, encoding: Encoding) -> Tensor:
-        """The residual of one image (1, C, h, w), (C, H, W) on the CPU; where edges join it sees
+        """The residual of one image (1, C, h, w), (C, H, W); where edges join it sees
         beyond them what lies at the opposite ones."""
         joins = encoding.ownership.grid.joins if self.joins_edges else (False, False)
         if not any(joins):
-            return self.residual(lr)[0].float().cpu()
+            return self.residual(lr)[0].float()
         (height, width), scale = lr.shape[-2:], self.config.scale
         halo = [self.model.radius_px if joined else 0 for joined in joins]
         rows, cols = (torch.arange(-px, size + px, device=lr.device) % size
                       for px, size in zip(halo, (height, width), strict=True))
-        residual = self.residual(lr[:, :, rows[:, None], cols])[0].float().cpu()
+        residual = self.residual(lr[:, :, rows[:, None], cols])[0].float()
         top, left = (px * scale for px in halo)
         return residual[:, top:top + height * scale, left:left + width * scale].contiguous()
 
@@ -94,7 +94,7 @@ class RegressionCondition:
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Nothing to do."""
 
-    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
+    def inputs(self, shift: Shift, positions: Sequence[int]) -> tuple[Tensor, ...]:
         return ()
 
     def residual(self, rect: Rect) -> Tensor:

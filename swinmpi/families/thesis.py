@@ -34,6 +34,7 @@ from swinmpi.parallel.ownership import Ownership
 from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.masks import GaussianMask, masks_of
 from swinmpi.windows.moves import Rect
+from swinmpi.windows.tiles import index_of
 
 
 class Thesis:
@@ -127,7 +128,10 @@ class ThesisCondition:
     def __init__(self, family: Thesis, lr: Tensor, encoding: Encoding):
         self.family, self.encoding, self.grid = family, encoding, encoding.ownership.grid
         self.lr = family.shrunk(lr[None])
-        self.kept: dict[tuple[Shift, int], Tensor] = {}
+        self.row_of = {position: row
+                       for row, position in enumerate(sorted(encoding.ownership.positions))}
+        self.kept: dict[Shift, Tensor] = {}
+        self.known: set[tuple[Shift, int]] = set()
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Encode the windows not known yet, in padded micro-batches; with x_t in the condition
@@ -135,13 +139,13 @@ class ThesisCondition:
         config = self.family.config
         if self.family.model.encoder is None:
             return
-        small = None
         if not self.encoding.shifts_return:
-            self.kept = {key: features for key, features in self.kept.items() if key[0] == shift}
+            self.forget(but=shift)
+        small = None
         if config.sees_whole_x_t:
-            self.kept.clear()
+            self.forget()
             small = imresize_tensor(x_t()[None].to(self.lr), size=(config.window_px,) * 2)
-        missing = [position for position in positions if (shift, position) not in self.kept]
+        missing = [position for position in positions if (shift, position) not in self.known]
         for size, part in self.encoding.parts(missing):
             padded = [*part, *[part[-1]] * (size - len(part))]
             masks = self.family.masks(self.grid, shift, padded).to(self.lr)
@@ -150,12 +154,29 @@ class ThesisCondition:
             condition = thesis_condition(config, lr, masks, state)
             with autocast(self.lr.device, self.encoding.precision):
                 encoded = self.family.model.encoder(condition)
-            self.kept |= {(shift, position): features.float()
-                          for position, features in zip(part, encoded, strict=False)}
+            self.keep(shift, part, encoded[:len(part)].float())
 
-    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
-        """(features (unet_channels[0], w, w),) of one window; nothing without an encoder."""
-        return (self.kept[shift, position],) if self.family.model.encoder is not None else ()
+    def keep(self, shift: Shift, positions: Sequence[int], features: Tensor) -> None:
+        """Features (n, unet_channels[0], w, w) of own windows at a shift."""
+        if shift not in self.kept:
+            self.kept[shift] = features.new_zeros(len(self.row_of), *features.shape[1:])
+        self.kept[shift][self.rows(positions)] = features
+        self.known |= {(shift, position) for position in positions}
+
+    def forget(self, but: Shift | None = None) -> None:
+        """The features of all shifts, or of all but one."""
+        self.kept = {shift: features for shift, features in self.kept.items() if shift == but}
+        self.known = {key for key in self.known if key[0] == but}
+
+    def rows(self, positions: Sequence[int]) -> Tensor:
+        """Where features of windows are kept, int64 (n,)."""
+        return index_of(tuple(self.row_of[position] for position in positions), self.lr.device)
+
+    def inputs(self, shift: Shift, positions: Sequence[int]) -> tuple[Tensor, ...]:
+        """(features (n, unet_channels[0], w, w),); nothing without an encoder."""
+        if self.family.model.encoder is None:
+            return ()
+        return (self.kept[shift].index_select(0, self.rows(positions)),)
 
     def residual(self, rect: Rect) -> None:
         """Nothing is added to the bicubic image."""

@@ -24,10 +24,19 @@ def prepare(model: nn.Module, device: torch.device, channels_last: bool,
     return model.to(device=device, memory_format=memory_format).eval()
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision by name around a network call; fp32 leaves everything as it is."""
-    return torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != "fp32")
+def autocast(device: torch.device, precision: str, keeps_casts: bool = True) -> torch.autocast:
+    """The arithmetic of a precision by name, around a network call; fp32 leaves everything as it
+    is. keeps_casts: of weights, until the end of the context.
+
+    On a GPU it also says, from here on, whether float32 may be multiplied in TF32 (10 bits of
+    mantissa, sums in float32): for every precision but fp32.
+    """
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
+    mixed = MIXED.get(precision)
+    return torch.autocast(device.type, dtype=mixed or torch.bfloat16, enabled=mixed is not None,
+                          cache_enabled=keeps_casts)
 
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
+MIXED = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -123,6 +123,13 @@ class Group:
             self.comm.Allgatherv(own, [out, _counts_and_offsets(own, counts)])
         return out
 
+    def gather_everywhere(self, value: Any) -> list:
+        """Collective; the values (small, picklable) of all ranks in rank order, on every rank."""
+        payload = np.frombuffer(pickle.dumps(value), np.uint8)
+        counts = self.allgather_arrays(np.array([len(payload)]), [1] * self.size).tolist()
+        joined = self.allgather_arrays(payload, counts)
+        return [pickle.loads(part.tobytes()) for part in np.split(joined, np.cumsum(counts)[:-1])]
+
     def any(self, flag: bool) -> bool:
         """Collective; True where any rank says so."""
         return bool(self.allgather_arrays(np.array([flag], np.uint8), [1] * self.size).any())

@@ -1,5 +1,6 @@
 """Which windows each rank of a group owns, and what moves between ranks when the shift changes."""
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 from swinmpi.parallel.shares import block_range
@@ -8,6 +9,7 @@ from swinmpi.windows.grid import WindowGrid, live_positions
 from swinmpi.windows.moves import (
     Block,
     Moves,
+    Piece,
     Rect,
     blocks_of,
     coordinates,
@@ -39,6 +41,7 @@ class Ownership:
         """What the windows of all blocks show at any shift."""
         self._moves: dict[Hashable, Moves] = {}
         self._live: dict[Hashable, frozenset[int]] = {}
+        self._waiting: dict[Hashable, frozenset[int]] = {}
 
     def rects(self, of: Callable[[Block, int], Rect]) -> list[Rect]:
         """`of(block, rank)` for the blocks of all ranks, rank by rank."""
@@ -64,21 +67,19 @@ class Ownership:
         return kept(self._live, shift,
                     lambda: self.positions.intersection(live_positions(self.grid, shift)))
 
-    def waiting_for_others(self, moves: Moves, shift: Shift) -> set[int]:
-        """Own window positions that show what other ranks send."""
-        side, waiting = self.grid.window_px, set()
-        for pieces in moves.receives.values():
-            for piece in pieces:
-                rows = {(y + shift[0]) // side for y in coordinates(piece.to_rows)}
-                cols = {(x + shift[1]) // side for x in coordinates(piece.to_cols)}
-                waiting |= {row * self.grid.cols + col for row in rows for col in cols}
-        return waiting
+    def waiting_for_others(self, before: Shift, after: Shift) -> frozenset[int]:
+        """Own window positions that show, at the shift after, what other ranks send."""
+        return kept(self._waiting, (before, after), lambda: self.shown_by(
+            self.moves(before, after).receives.values(), after))
 
-    def by_position(self, canvases: Sequence[Canvas]) -> dict[int, Canvas]:
-        """The canvas of this rank's blocks on which each own window position lies."""
-        return {row * self.grid.cols + col: canvas
-                for block, canvas in zip(self.own, canvases, strict=True)
-                for row in block.rows for col in block.cols}
+    def shown_by(self, received: Iterable[Sequence[Piece]], shift: Shift) -> frozenset[int]:
+        """Window positions that pieces reach into at a shift."""
+        side, shown = self.grid.window_px, set()
+        for piece in chain.from_iterable(received):
+            rows = {(y + shift[0]) // side for y in coordinates(piece.to_rows)}
+            cols = {(x + shift[1]) // side for x in coordinates(piece.to_cols)}
+            shown |= {row * self.grid.cols + col for row in rows for col in cols}
+        return frozenset(shown)
 
 
 def kept(store: dict[Hashable, Value], key: Hashable, make: Callable[[], Value]) -> Value:

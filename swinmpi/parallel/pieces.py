@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from swinmpi.parallel.comm import Group, complete_asleep
+from swinmpi.parallel.staging import host_room, to_device, to_host
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.moves import Moves, Piece
 
@@ -53,12 +54,13 @@ class Underway:
         self.group, self.transfers, comm = exchange.group, transfers, exchange.group.comm
         senders = sorted({rank for transfer in transfers for rank in transfer.moves.receives})
         receivers = sorted({rank for transfer in transfers for rank in transfer.moves.sends})
+        device = device_of(transfers)
         self.arriving = {
-            rank: np.empty(sum(transfer.channels * piece.num_pixels for transfer in transfers
-                               for piece in transfer.moves.receives.get(rank, ())), np.float32)
+            rank: host_room([sum(transfer.channels * piece.num_pixels for transfer in transfers
+                                 for piece in transfer.moves.receives.get(rank, ()))], device)
             for rank in senders}
-        self.requests = [comm.Irecv(buffer, source=rank,
-                                    tag=TAG_PIECES) for rank, buffer in self.arriving.items()]
+        self.requests = [comm.Irecv(buffer.numpy(), source=rank, tag=TAG_PIECES)
+                         for rank, buffer in self.arriving.items()]
         self.leaving = [packed(transfers, rank) for rank in receivers]
         self.requests += [comm.Isend(buffer, dest=rank, tag=TAG_PIECES)
                           for rank, buffer in zip(receivers, self.leaving, strict=True)]
@@ -78,7 +80,7 @@ class Underway:
             for request in self.requests:
                 request.Wait()
         for rank, buffer in self.arriving.items():
-            self.unpack(rank, torch.from_numpy(buffer))
+            self.unpack(rank, to_device(buffer, device_of(self.transfers)))
 
     def unpack(self, rank: int, buffer: torch.Tensor) -> None:
         first = 0
@@ -92,9 +94,16 @@ class Underway:
 
 def packed(transfers: Sequence[Transfer], rank: int) -> np.ndarray:
     """All that goes to `rank`, one message."""
-    parts = [transfer.sources[piece.source].take(piece).reshape(-1).cpu()
+    parts = [transfer.sources[piece.source].take(piece).reshape(-1)
              for transfer in transfers for piece in transfer.moves.sends.get(rank, ())]
-    return torch.cat(parts).numpy()
+    return to_host(torch.cat(parts)).numpy()
+
+
+def device_of(transfers: Sequence[Transfer]) -> torch.device:
+    """Where the canvases of this rank are."""
+    canvases = [canvas for transfer in transfers
+                for canvas in (*transfer.targets.values(), *transfer.sources.values())]
+    return canvases[0].values.device if canvases else torch.device("cpu")
 
 
 def shape_of(transfer: Transfer, piece: Piece) -> tuple[int, int, int]:

@@ -3,10 +3,12 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.shares import block_range
+from swinmpi.parallel.staging import host_room, to_device, to_host
 
 
 @dataclass(frozen=True)
@@ -45,50 +47,61 @@ def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[in
 
 
 class RootCollectives:
-    """Frames from root to all, predictions back to root (promise 2). Buffers are kept between
-    steps, so an array returned by a method holds until its next call."""
+    """Frames from root to all, predictions back to root (promise 2), from device to device.
+    Buffers are kept between steps, so a tensor returned by a method holds until its next call.
 
-    def __init__(self, group: Group):
-        self.group = group
-        self._frames = self._gathered = np.empty(0, np.float32)
+    On one rank nothing is copied.
+    """
 
-    def broadcast(self, frames: np.ndarray | None, shape: Sequence[int]) -> np.ndarray:
+    def __init__(self, group: Group, device: torch.device):
+        self.group, self.device = group, device
+        self._frames = self._own = self._gathered = torch.empty(0)
+
+    def broadcast(self, frames: Tensor | None, shape: Sequence[int]) -> Tensor:
         """Collective; root's `frames` (n_images, C, FH, FW), contiguous float32, on every rank.
         shape: known to all."""
         if self.group.is_root:
             _check(frames, shape)
-        else:
-            self._frames = _room_for(self._frames, shape)
-            frames = _shaped(self._frames, shape)
-        return self.group.bcast_array(frames)
+        if self.group.size == 1:
+            return frames
+        self._frames = self._room_for(self._frames, shape)
+        staged = _shaped(self._frames, shape) if frames is None else to_host(frames, self._frames)
+        self.group.bcast_array(staged.numpy())
+        return to_device(staged, self.device) if frames is None else frames
 
-    def gather(self, own: np.ndarray, plan: StepPlan) -> np.ndarray | None:
+    def gather(self, own: Tensor, plan: StepPlan) -> Tensor | None:
         """Collective; root gets (len(plan.items), C, w, w) float32 in the order
         of `plan.items`, the others None.
 
         own: (n_own, C, w, w) float32, contiguous, in the order of `plan.own(rank)`.
         """
         _check(own, (plan.counts[self.group.rank], *own.shape[1:]))
+        if self.group.size == 1:
+            return own
+        self._own = self._room_for(self._own, own.shape)
+        staged = to_host(own, self._own).numpy()
         if not self.group.is_root:
-            return self.group.gather_arrays(own, plan.counts)
+            return self.group.gather_arrays(staged, plan.counts)
         shape = (len(plan.items), *own.shape[1:])
-        self._gathered = _room_for(self._gathered, shape)
-        return self.group.gather_arrays(own, plan.counts, out=_shaped(self._gathered, shape))
+        self._gathered = self._room_for(self._gathered, shape)
+        gathered = _shaped(self._gathered, shape)
+        self.group.gather_arrays(staged, plan.counts, out=gathered.numpy())
+        return to_device(gathered, self.device)
+
+    def _room_for(self, buffer: Tensor, shape: Sequence[int]) -> Tensor:
+        """`buffer`, or a larger one."""
+        needed = math.prod(shape)
+        return buffer if buffer.numel() >= needed else host_room((needed,), self.device)
 
 
-def _check(array: np.ndarray, shape: Sequence[int]) -> None:
-    if array.dtype != np.float32 or array.shape != tuple(shape) or not array.flags.c_contiguous:
+def _check(values: Tensor, shape: Sequence[int]) -> None:
+    if (values.dtype != torch.float32 or values.shape != torch.Size(shape)
+            or not values.is_contiguous()):
         raise ValueError(f"expected contiguous float32 of shape {tuple(shape)}, "
-                         f"got {array.dtype} of {array.shape}"
-                         f"{'' if array.flags.c_contiguous else ', not contiguous'}")
+                         f"got {values.dtype} of {tuple(values.shape)}"
+                         f"{'' if values.is_contiguous() else ', not contiguous'}")
 
 
-def _room_for(buffer: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """`buffer`, or a larger one."""
-    needed = math.prod(shape)
-    return buffer if buffer.size >= needed else np.empty(needed, np.float32)
-
-
-def _shaped(buffer: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _shaped(buffer: Tensor, shape: Sequence[int]) -> Tensor:
     """The front of `buffer` in that shape, contiguous."""
-    return buffer[:math.prod(shape)].reshape(shape)
+    return buffer[:math.prod(shape)].view(tuple(shape))

@@ -11,7 +11,8 @@ class Stopwatch:
 
     exchange: communication and waiting for other ranks; storage: files; network: the U-Net;
     encoder; noise: drawing it; step: the reverse step; windows: rolling, cutting
-    and joining windows.
+    and joining windows. It is the host's clock: what a GPU was asked to do counts where the host
+    waits for it.
     """
 
     def __init__(self):

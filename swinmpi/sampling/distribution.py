@@ -11,9 +11,10 @@ from swinmpi.windows.grid import WindowGrid
 WINDOWS_PER_RANK = 32
 MAX_IMAGES_PER_STEP = 8
 # Measured on CPUs: 8 windows take a fifth less time each than 4, and 4 less than one. But they
-# cannot be shared out, and padding costs more where an image has few. On a GPU calls are paid for,
-# not windows.
-CUDA_LARGEST, CPU_LARGEST = 64, 8
+# cannot be shared out, and padding costs more where an image has few. On a GPU calls are paid for
+# until they hold some hundred windows (docs/scaling.md), so an image makes no more of them than
+# CUDA_CALLS, which as many ranks with GPUs of their own can still share.
+CUDA_SMALLEST, CUDA_LARGEST, CUDA_CALLS, CPU_LARGEST = 64, 512, 4, 8
 WINDOWS_FOR_4, WINDOWS_FOR_8 = 9, 64
 CALLS_OF_AN_IMAGE = 16
 
@@ -65,8 +66,13 @@ def calls_of(micro_batch: int | str, model: ModelConfig, grid: WindowGrid, devic
     """
     if micro_batch != "auto":
         return Calls((micro_batch,) * grid.num_positions)
-    return calls_in(grid, CUDA_LARGEST if device == "cuda"
+    return calls_in(grid, largest_on_cuda(grid.num_positions) if device == "cuda"
                     else largest_on_cpu(grid.num_positions, model.window_is_work_enough))
+
+
+def largest_on_cuda(num_windows: int) -> int:
+    """Windows of a call; no more than there are."""
+    return min(num_windows, CUDA_LARGEST, max(CUDA_SMALLEST, math.ceil(num_windows / CUDA_CALLS)))
 
 
 def largest_on_cpu(num_windows: int, window_is_work_enough: bool) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from swinmpi.diffusion.reverse import State
@@ -64,6 +65,11 @@ class Work:
     @property
     def group(self) -> Group:
         return self.pieces.group
+
+    @property
+    def device(self) -> torch.device:
+        """Where x_t, the conditions and the network of this rank are."""
+        return self.predictor.device
 
     @property
     def factor(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from swinmpi.config import Config
 from swinmpi.parallel.calls import Calls
-from swinmpi.parallel.device import planned_device, settled_precision
+from swinmpi.parallel.device import settled
 from swinmpi.sampling.distribution import (
     Distribution,
     calls_of,
@@ -86,9 +86,7 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale,
                          facts.width * model.scale)
     num_positions = grid.num_positions if steps else 1
-    device = planned_device(config.parallel.device)
-    config = config.replaced(parallel={
-        "device": device, "precision": settled_precision(config.parallel.precision, device)})
+    config = config.replaced(parallel=settled(config.parallel))
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
 
@@ -114,7 +112,8 @@ def describe(plan: SamplingPlan) -> str:
              f"checkpoint  {request.checkpoint}: {model.family}, scale {model.scale}",
              f"per image   {describe_work(plan)}",
              f"ranks       {plan.distribution.num_ranks}, {plan.distribution.reason}",
-             f"device      {plan.config.parallel.device}, {plan.config.parallel.precision}, "
+             f"device      {plan.config.parallel.device}, {plan.config.parallel.precision}"
+             f"{', compiled' if plan.config.parallel.compile else ''}, "
              f"at least {memory_mib(plan):.0f} MiB a rank for images and features, "
              "the network's buffers not counted",
              *describe_step(plan)]

@@ -7,13 +7,19 @@ from torch import Tensor
 
 from swinmpi.errors import SwinmpiError
 from swinmpi.families.family import Family
-from swinmpi.models.diffuser import autocast
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import Computing
+from swinmpi.parallel.staging import wait_for
 from swinmpi.parallel.stopwatch import Stopwatch
+from swinmpi.sampling.on_device.network import Network
+from swinmpi.windows.tiles import Item
 
-Item = tuple[int, int]
-"""(image slot of the step, window position)."""
+Watch = Callable[[int, Sequence[Tensor], int], None]
+"""(windows of a call, what the network is told, t)."""
+
+
+def unwatched(size: int, batch: Sequence[Tensor], t: int) -> None:
+    """What happens before a call that nobody watches."""
 
 
 class Predictor:
@@ -21,29 +27,40 @@ class Predictor:
     size padded: a prediction then does not depend on how many windows a rank owns."""
 
     def __init__(self, family: Family, computing: Computing, stopwatch: Stopwatch):
-        self.family, self.stopwatch = family, stopwatch
-        self.device, self.precision = torch.device(computing.device), computing.precision
+        self.network, self.stopwatch = Network(family.predict, computing), stopwatch
+        self.device = self.network.device
         self.calls, self.limit = Calls(()), 0
         """Of the grid at work, and after running out of memory the size of all calls."""
+        self.watch: Watch = unwatched
+        """Is told of every call before it is made."""
+        self.waits = False
+        """Whether the time of the network is counted by the clock of a GPU, at the price of waiting
+        for every call."""
 
-    def __call__(self, items: Sequence[Item], t: int, inputs: Callable[[Item], tuple[Tensor, ...]],
+    def __call__(self, items: Sequence[Item], t: int,
+                 inputs: Callable[[Sequence[Item]], tuple[Tensor, ...]],
                  store: Callable[[Sequence[Item], Tensor], None],
                  before: Callable[[Sequence[Item]], None] = lambda part: None) -> None:
-        """Predict every item once, for each size of calls in their order.
+        """Predict every item once, for each size of calls in their order. Nothing waits for the
+        device, unless it `waits`.
 
-        inputs: what the U-Net is told, x_t (C, w, w) first. store: takes a micro-batch's
-        predictions, (m, C, w, w) float32 on the CPU. before: called with the items of a micro-batch
-        before its inputs are taken.
+        inputs: what the U-Net is told about the items of a call, (size, ...) each, x_t first; the
+        last item comes again until a call is full. store: takes the predictions of a micro-batch,
+        (m, C, w, w) float32 on the device, which hold until the next call. before: called with the
+        items of a micro-batch before its inputs are taken.
         """
         todo = list(self.parts(items))
         while todo:
             size, part = todo.pop(0)
             before(part)
             with self.stopwatch.of("windows"):
-                batch = self.batch([inputs(item) for item in part], size)
+                batch = inputs([*part, *[part[-1]] * (size - len(part))])
+            self.watch(size, batch, t)
             try:
                 with self.stopwatch.of("network"):
-                    predictions = self.evaluate(batch, t)[:len(part)].float().cpu()
+                    predictions = self.network(batch, t)[:len(part)].float()
+                    if self.waits:
+                        wait_for(self.device)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -68,23 +85,13 @@ class Predictor:
         """See `Calls.parts`."""
         return self.calls_now.parts(items, lambda item: item[1])
 
-    def batch(self, inputs: list[tuple[Tensor, ...]], size: int) -> list[Tensor]:
-        """Stacked, and filled up with the last one to `size`."""
-        inputs += [inputs[-1]] * (size - len(inputs))
-        return [torch.stack(parts).to(self.device) for parts in zip(*inputs, strict=True)]
-
-    def evaluate(self, batch: Sequence[Tensor], t: int) -> Tensor:
-        x_t, *told = batch
-        times = torch.full((len(x_t),), t, device=self.device)
-        with autocast(self.device, self.precision):
-            return self.family.predict(x_t, times, *told)
-
     def halve(self, size: int, error: RuntimeError) -> None:
         """Go on with calls of half that size; SwinmpiError where there is no half."""
         if size == 1:
             raise SwinmpiError("out of memory with one window at a time; use fewer ranks per node, "
                                "parallel.images_per_step=1, or parallel.exchange=torus") from error
         self.limit = size // 2
+        self.network.forget()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         print(f"swinmpi: out of memory: going on with micro-batches of {self.limit} windows; "

@@ -5,7 +5,7 @@ import os
 import sys
 
 from swinmpi.config import Config, dump_yaml
-from swinmpi.parallel.device import planned_device, settled_precision
+from swinmpi.parallel.device import planned_device, settled_compile, settled_precision
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
 from swinmpi.reports.revision import git_revision
@@ -26,7 +26,8 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     config = plan.config
     wraps = config.sampler.shift.border == "wrap" and config.model.joins_edges
     edges = {"edges": "joined"} if wraps and any(plan.grid.joins) else {}
-    return {**edges, "input": stack.identity(), "checkpoint": checkpoint_sha256,
+    compiled = {"compile": True} if config.parallel.compile else {}
+    return {**edges, **compiled, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
             **agreement(config), **deciding_settings(config),
             **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
@@ -52,6 +53,8 @@ def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: s
         deciding["micro_batch"] = "by windows"
     if config.model.joins_edges and config.sampler.shift.border == "wrap":
         deciding["edges"] = "joined"
+    if settled_compile(config.parallel.compile, device):
+        deciding["compile"] = True
     if request.no_data:
         deciding["no_data"] = sorted(request.no_data)
     return json.loads(json.dumps(deciding))

@@ -41,7 +41,8 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
     that cannot be read are left out and named in rank 0's report.
     """
     started, spent = time.perf_counter(), world.stopwatch.read()
-    device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node)
+    device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node,
+                             world)
     keep_freed_memory()
     family = family or load_model(plan)
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:

@@ -16,6 +16,7 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.device import Computing
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
+from swinmpi.parallel.staging import to_host
 from swinmpi.sampling.distribution import calls_of
 from swinmpi.sampling.exchange import Exchange, FinishedPart, Work, scaled
 from swinmpi.sampling.predictor import Predictor
@@ -154,15 +155,18 @@ class SuperResolver:
     def composed(self, lr: LrRows, rect: Rect, condition: Condition, samples: Sequence[Tensor],
                  num_seeds: int) -> Tensor:
         """Finished samples and, last, their base over a rectangle of the SR image,
-        (K + 1, C, h, w)."""
+        (K + 1, C, h, w) in host memory: here an image leaves the device, once."""
         config, joins = self.family.config, self.exchange_for(lr.height, lr.width).work.joins
-        parts = torch.empty(num_seeds + 1, config.channels, len(rect.rows), len(rect.cols))
+        device = self.predictor.device
+        parts = torch.empty(num_seeds + 1, config.channels, len(rect.rows), len(rect.cols),
+                            device=device)
         base = parts[-1].zero_()
         sr_size = (lr.height * config.scale, lr.width * config.scale)
         if self.family.starts_from_lr:
+            values = lr.values.to(device)
             for band in row_bands(rect, config.window_px or len(rect.rows)):
                 rows = slice(band.rows.start - rect.rows.start, band.rows.stop - rect.rows.start)
-                base[:, rows] = imresize_part(lr.values, (lr.top, 0), (lr.height, lr.width),
+                base[:, rows] = imresize_part(values, (lr.top, 0), (lr.height, lr.width),
                                               sr_size, (band.rows, band.cols), joins=joins)
         residual = condition.residual(rect)
         if residual is not None:
@@ -172,7 +176,7 @@ class SuperResolver:
         # In place: for large images every copy counts.
         for sample, x_0 in zip(parts, samples, strict=False):
             self.family.image(x_0, base, out=sample)
-        return parts
+        return to_host(parts)
 
 
 def make_resolver(config: Config, family: Family, device: str, group: Group) -> SuperResolver:
@@ -183,6 +187,7 @@ def make_resolver(config: Config, family: Family, device: str, group: Group) -> 
     parallel = config.parallel
     prepare(family.model, torch.device(device), parallel.channels_last, parallel.fused_attention)
     process = make_process(config.sampler, config.diffusion, config.model.window_px)
-    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache)
+    computing = Computing(device, parallel.precision, parallel.micro_batch, parallel.encoder_cache,
+                          parallel.compile)
     return SuperResolver(family, process, computing, EXCHANGES[parallel.exchange], group,
                          float(config.output.consistent or 0))

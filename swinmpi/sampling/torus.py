@@ -1,21 +1,22 @@
 """Exchange `torus`: no rank holds the image. Each keeps the windows that it owns and steps them by
 itself; between two steps only what the change of shift moves travels. The same bits as root.py."""
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 
-import torch
 from torch import Tensor
 
-from swinmpi.diffusion.noise import X_T_STEP, window_noise
+from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer, Underway
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
-from swinmpi.sampling.predictor import Item
+from swinmpi.sampling.on_device.finiteness import FiniteCheck
+from swinmpi.sampling.on_device.noise import Wanted, noise_source
 from swinmpi.sampling.process import Shift
 from swinmpi.windows.canvas import Canvas
-from swinmpi.windows.grid import WindowGrid, window_span
+from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.moves import Block, Moves, Rect, plan_moves
+from swinmpi.windows.tiles import Item, Tiled, of_slots, parted
 
 BAND_PIXELS = 1 << 18
 
@@ -29,7 +30,9 @@ class TorusExchange:
     def __init__(self, work: Work):
         self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
         self.ownership, self.stopwatch = work.ownership, work.group.stopwatch
-        self.channels = work.family.x_channels
+        self.channels, self.device = work.family.x_channels, work.device
+        self.source = noise_source(work)
+        self.check = FiniteCheck(self.process)
         self.all_channels = self.channels * (1 + self.process.sampler.num_kept)
         inside = [part_inside(rect, self.grid) for rect in self.ownership.at((0, 0))]
         self.held = [rect for rect in inside if rect.rows and rect.cols]
@@ -53,19 +56,28 @@ class TorusExchange:
     def start(self, stack_indices: Sequence[int], seed: int) -> None:
         self.stack_indices, self.seed = stack_indices, seed
         self.before = [(0, 0)] * len(stack_indices)
+        self.source.drop()
+        self.check.drop()
         self.images = [self.x_T(stack_index) for stack_index in stack_indices]
 
     def x_T(self, stack_index: int) -> list[Canvas]:
         """By own block; below it room for what is kept."""
         std = self.process.sampler.initial_std * self.process.noise_scale
-        canvases = [Canvas.over(block.canvas(self.grid), self.all_channels)
+        canvases = [Canvas.over(block.canvas(self.grid), self.all_channels, self.device)
                     for block in self.ownership.own]
         for block, canvas in zip(self.ownership.own, canvases, strict=True):
-            for row in block.rows:
-                rect = self.row_rect(row, block.cols, (0, 0))
-                x_T = std * self.noise(row, block.cols, stack_index, X_T_STEP, (0, 0))
+            for rows in self.bands(block):
+                rect = rows.rect(self.grid, (0, 0), self.group.rank)
+                x_T = std * self.noise(rows, stack_index, X_T_STEP, (0, 0))
                 canvas.view(rect.rows, rect.cols)[:self.channels] = x_T
         return canvases
+
+    def bands(self, block: Block) -> list[Block]:
+        """A block in parts that are stepped at a time: on a CPU a row of windows, as what is not in
+        its cache is not worth it."""
+        if self.device.type != "cpu":
+            return [block]
+        return [Block(range(row, row + 1), block.cols) for row in block.rows]
 
     def predict(self, number: int, t: int) -> list[list[Canvas]]:
         """By image and own block, on the frames of this evaluation.
@@ -76,12 +88,12 @@ class TorusExchange:
         plans = [self.ownership.moves(*shifts) for shifts in zip(self.before, after, strict=True)]
         underway = self.work.pieces.start(self.transfers(plans))
         with self.stopwatch.of("windows"):
-            waiting = [self.ownership.waiting_for_others(plan, shift)
-                       for plan, shift in zip(plans, after, strict=True)]
+            waiting = [self.ownership.waiting_for_others(*shifts)
+                       for shifts in zip(self.before, after, strict=True)]
             live = [(slot, position) for slot, shift in enumerate(after)
                     for position in self.ownership.live(shift)]
             items = sorted(live, key=lambda item: (item[1] in waiting[item[0]], item))
-            outputs = [[Canvas.over(block.rect(self.grid, shift, 0), self.channels)
+            outputs = [[Canvas.over(block.rect(self.grid, shift, 0), self.channels, self.device)
                         for block in self.ownership.own] for shift in after]
         with self.stopwatch.of("encoder"):
             for slot, condition in enumerate(self.conditions):
@@ -94,43 +106,48 @@ class TorusExchange:
     def evaluate(self, items: Sequence[Item], t: int, shifts: Sequence[Shift],
                  outputs: Sequence[list[Canvas]], arrivals: "Arrivals") -> None:
         """Fill `outputs` with the network's answers to windows (slot, position)."""
-        states, answers = ([self.ownership.by_position(canvases) for canvases in which]
-                           for which in (self.images, outputs))
+        blocks, grid = self.ownership.own, self.grid
+        states = [Tiled(grid, blocks, [Canvas(canvas.values[:self.channels], canvas.top,
+                                              canvas.left) for canvas in canvases])
+                  for canvases in self.images]
+        answers = [Tiled(grid, blocks, canvases) for canvases in outputs]
 
-        def inputs(item: Item) -> tuple[Tensor, ...]:
-            slot, position = item
-            span = window_span(self.grid, shifts[slot], position)
-            x_t = states[slot][position].view(*span)[:self.channels]
-            return x_t, *self.conditions[slot].inputs(shifts[slot], position)
+        def tell(slot: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
+            return (states[slot].cut(shifts[slot], positions),
+                    *self.conditions[slot].inputs(shifts[slot], positions))
 
         def store(part: Sequence[Item], predictions: Tensor) -> None:
-            for (slot, position), prediction in zip(part, predictions, strict=True):
-                span = window_span(self.grid, shifts[slot], position)
-                answers[slot][position].view(*span).copy_(prediction)
+            of_images = parted(tuple(part), self.device)
+            for slot, positions, where in of_images:
+                own = predictions if len(of_images) == 1 else predictions.index_select(0, where)
+                answers[slot].put(shifts[slot], positions, own)
 
-        self.work.predictor(items, t, inputs, store, arrivals.before)
+        self.work.predictor(items, t, lambda part: of_slots(part, self.device, tell), store,
+                            arrivals.before)
         arrivals.complete()
 
     def advance(self, number: int, output: list[list[Canvas]]) -> None:
         for slot, canvases in enumerate(output):
             for block, canvas, answer in zip(self.ownership.own, self.images[slot], canvases,
                                              strict=True):
-                for row in block.rows:
-                    self.advance_row(number, slot, row, block.cols, canvas, answer)
+                for band in self.bands(block):
+                    self.advance_band(number, slot, band, canvas, answer)
+        with self.stopwatch.of("step"):
+            self.check.ask(number)
 
-    def advance_row(self, number: int, slot: int, row: int, cols: range, canvas: Canvas,
-                    answer: Canvas) -> None:
-        """One row of windows at a time: what is not in the cache is not worth it."""
+    def advance_band(self, number: int, slot: int, band: Block, canvas: Canvas,
+                     answer: Canvas) -> None:
+        """Some rows of windows."""
         sampler, shift = self.process.sampler, self.before[slot]
         stack_index = self.stack_indices[slot]
-        rect, noise = self.row_rect(row, cols, shift), None
+        rect, noise = band.rect(self.grid, shift, self.group.rank), None
         if sampler.needs_noise(number):
-            noise = self.noise(row, cols, stack_index, number, shift)[None]
+            noise = self.noise(band, stack_index, number, shift)[None]
         with self.stopwatch.of("step"):
             x_t, *kept = canvas.view(rect.rows, rect.cols)[None].split(self.channels, dim=1)
             following, keeping = sampler.step(number, x_t, answer.view(rect.rows, rect.cols)[None],
                                               noise, kept)
-            self.process.check_finite(following, stack_index, number)
+            self.check.look(stack_index, following, x_t)
             x_t.copy_(following)
             for room, tensor in zip(kept, keeping, strict=False):
                 room.copy_(tensor)
@@ -138,6 +155,7 @@ class TorusExchange:
     def finish(self) -> list[list[Tensor]]:
         self.work.pieces.run(
             self.transfers([self.ownership.moves(shift, (0, 0)) for shift in self.before]))
+        self.check.read()
         images, self.images = self.images, []
         return [self.own_rects(canvases) for canvases in images]
 
@@ -179,22 +197,28 @@ class TorusExchange:
         self.work.pieces.run([Transfer(moves, sources, targets, channels)])
         return list(targets.values())
 
-    def row_rect(self, row: int, cols: range, shift: Shift) -> Rect:
-        """What a run of windows in one row shows."""
-        return Block(range(row, row + 1), cols).rect(self.grid, shift, self.group.rank)
-
-    def noise(self, row: int, cols: range, stack_index: int, number: int, shift: Shift) -> Tensor:
-        """N(0, 1) of a row of windows, (C, w, len(cols) * w); zero where nothing is true."""
-        side = self.grid.window_px
+    def noise(self, band: Block, stack_index: int, number: int, shift: Shift) -> Tensor:
+        """N(0, 1) of some rows of windows, (C, h, w); zero where nothing is true."""
+        wanted = self.wanted(band, stack_index, number, shift)
+        drawn, following = self.source.windows(wanted), number + 1
+        if (following < self.process.num_evaluations
+                and self.process.sampler.needs_noise(following)):
+            after = self.process.shift_at(self.seed, stack_index, following)
+            self.source.soon(self.wanted(band, stack_index, following, after))
         with self.stopwatch.of("noise"):
-            drawn = torch.zeros(self.channels, side, len(cols) * side)
-            live = self.ownership.live(shift)
-            for k, col in enumerate(cols):
-                if (position := row * self.grid.cols + col) in live:
-                    drawn[:, :, k * side:(k + 1) * side] = window_noise(
-                        self.seed, stack_index, number, position, (self.channels, side, side),
-                        self.process.coherence)
-        return drawn
+            side = self.grid.window_px
+            noise = drawn.new_zeros(self.channels, len(band.rows) * side, len(band.cols) * side)
+            if wanted.keys:
+                flat = Canvas(noise, band.rows.start * side, band.cols.start * side)
+                Tiled(self.grid, [band], [flat]).put(
+                    (0, 0), [position for _, position in wanted.keys], drawn)
+        return noise
+
+    def wanted(self, band: Block, stack_index: int, number: int, shift: Shift) -> Wanted:
+        live = self.ownership.live(shift)
+        positions = [row * self.grid.cols + col for row in band.rows for col in band.cols]
+        return Wanted(self.seed, number, tuple((stack_index, position) for position in positions
+                                               if position in live))
 
     def transfers(self, plans: Sequence[Moves]) -> list[Transfer]:
         """What moves on the canvases of all images."""
@@ -206,7 +230,7 @@ class TorusExchange:
 class Arrivals:
     """Sees to it that pieces have arrived before the first window that needs them is cut."""
 
-    def __init__(self, underway: Underway, waiting: Sequence[set[int]]):
+    def __init__(self, underway: Underway, waiting: Sequence[Collection[int]]):
         self.underway, self.waiting, self.is_complete = underway, waiting, False
 
     def before(self, part: Sequence[Item]) -> None:

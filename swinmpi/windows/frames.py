@@ -23,14 +23,6 @@ def patchify(x: Tensor, window: int) -> Tensor:
     return tiles.permute(0, 2, 4, 1, 3, 5).reshape(num_images, -1, channels, window, window)
 
 
-def unpatchify(windows: Tensor, rows: int, cols: int) -> Tensor:
-    """(N, rows*cols, C, w, w) -> (N, C, rows*w, cols*w): the inverse of `patchify`."""
-    num_images, _, channels, window, _ = windows.shape
-    tiles = windows.reshape(num_images, rows, cols, channels, window, window).permute(
-        0, 3, 1, 4, 2, 5)
-    return tiles.reshape(num_images, channels, rows * window, cols * window)
-
-
 def to_frame(image: Tensor, grid: WindowGrid, shift: tuple[int, int]) -> Tensor:
     """(..., height_px, width_px) -> (..., frame_height_px, frame_width_px): moved by shift,
     filled at the border."""
@@ -58,17 +50,17 @@ def cut_at(image: Tensor, origin_y: int, origin_x: int, window_px: int,
     height, width = image.shape[-2:]
     if 0 <= origin_y <= height - window_px and 0 <= origin_x <= width - window_px:
         return image[..., origin_y:origin_y + window_px, origin_x:origin_x + window_px]
-    rows = source_index(origin_y, window_px, height, window_px, border).to(image.device)
-    cols = source_index(origin_x, window_px, width, window_px, border).to(image.device)
+    rows = source_index(origin_y, window_px, height, window_px, border, image.device)
+    cols = source_index(origin_x, window_px, width, window_px, border, image.device)
     return image[..., rows[:, None], cols]
 
 
 def extend(image: Tensor, grid: WindowGrid, corner: tuple[int, int]) -> Tensor:
     """The frame of shift `corner`, not wrapped round; only the pixels around the image are
     picked one by one."""
-    for dim, index, start in (-2, frame_rows(grid, corner[0]), corner[0]), (
-            -1, frame_cols(grid, corner[1]), corner[1]):
-        index = index.to(image.device)
+    device = image.device
+    for dim, index, start in (-2, frame_rows(grid, corner[0], device), corner[0]), (
+            -1, frame_cols(grid, corner[1], device), corner[1]):
         before, after = index[:start], index[start + image.shape[dim]:]
         image = torch.cat((image.index_select(dim, before), image, image.index_select(dim, after)),
                           dim)

@@ -73,20 +73,20 @@ class WindowGrid:
         return whole_windows(size_px + room_px, self.window_px)
 
 
-def frame_rows(grid: WindowGrid, dy: int) -> Tensor:
+def frame_rows(grid: WindowGrid, dy: int, device: torch.device | None = None) -> Tensor:
     """Image row shown in each frame row: frame[..., j, :] = image[..., frame_rows[j], :].
 
     int64 (frame_height_px,), kept between calls: do not write to it. ValueError when reflect
     has no room for dy.
     """
     return source_index(-check_shift(grid, dy), grid.frame_height_px, grid.height_px,
-                        grid.window_px, grid.border)
+                        grid.window_px, grid.border, device)
 
 
-def frame_cols(grid: WindowGrid, dx: int) -> Tensor:
+def frame_cols(grid: WindowGrid, dx: int, device: torch.device | None = None) -> Tensor:
     """Image column shown in each frame column: int64 (frame_width_px,); see `frame_rows`."""
     return source_index(-check_shift(grid, dx), grid.frame_width_px, grid.width_px, grid.window_px,
-                        grid.border)
+                        grid.border, device)
 
 
 def true_rows(grid: WindowGrid, dy: int) -> Tensor:
@@ -116,12 +116,6 @@ def window_origin(grid: WindowGrid, shift: tuple[int, int], position: int) -> tu
     return row * grid.window_px - shift[0], col * grid.window_px - shift[1]
 
 
-def window_span(grid: WindowGrid, shift: tuple[int, int], position: int) -> tuple[range, range]:
-    """Image coordinates of the rows and columns of a window position."""
-    y, x = window_origin(grid, shift, position)
-    return range(y, y + grid.window_px), range(x, x + grid.window_px)
-
-
 def row_and_col(grid: WindowGrid, position: int) -> tuple[int, int]:
     """Row and column of a window position in the grid; IndexError when the grid has
     no such position."""
@@ -134,10 +128,11 @@ def row_and_col(grid: WindowGrid, position: int) -> tuple[int, int]:
 @lru_cache(maxsize=512)
 # a kept index made in inference mode could not serve a later backward pass
 @torch.inference_mode(False)
-def source_index(start: int, count: int, size_px: int, window_px: int, border: Border) -> Tensor:
+def source_index(start: int, count: int, size_px: int, window_px: int, border: Border,
+                 device: torch.device | None = None) -> Tensor:
     """int64 (count,) in 0..size_px-1: the image index shown at coordinates
-    start..start+count-1 of one axis."""
-    at = canvas_coordinate(start, count, size_px, window_px, border)
+    start..start+count-1 of one axis. device: of the index, the CPU if None."""
+    at = canvas_coordinate(start, count, size_px, window_px, border).to(device)
     if size_px == 1:
         return torch.zeros_like(at)
     at = at.remainder(2 * (size_px - 1))

@@ -31,7 +31,7 @@ def message(*overrides: str, files=()) -> str:
     ("sampler.steps=0", ["sampler.steps", "greater than 0"]),
     ("parallel.threads=0", ["parallel.threads", "at least 1"]),
     ("parallel.threads=[1]", ["parallel.threads", "expected integer or 'auto'", "[1]"]),
-    ("parallel.precision=fp8", ["parallel.precision", "'fp32', 'bf16' or 'fp16'"]),
+    ("parallel.precision=fp8", ["parallel.precision", "'auto', 'fp32', 'tf32', 'bf16' or 'fp16'"]),
     ("model.family=foo", ["model", "'aligned', 'thesis'"]),
     ("sampler.steps", ["expected section.key=value"]),
     ("steps=3", ["expected section.key=value"]),

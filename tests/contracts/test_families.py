@@ -142,10 +142,11 @@ def test_a_window_is_told_in_training_what_it_is_told_in_sampling(family, monkey
     in_sampling = []
     for condition, windows in zip(conditions, batch.windows, strict=True):
         condition.prepare(windows[0].shift, [window.position for window in windows], lambda: None)
-        in_sampling += [condition.inputs(window.shift, window.position) for window in windows]
+        in_sampling.append(condition.inputs(windows[0].shift,
+                                            [window.position for window in windows]))
     assert len(in_training) == len(in_sampling[0])
     for place, whole in enumerate(in_training):
-        torch.testing.assert_close(torch.stack([one[place] for one in in_sampling]), whole, rtol=0,
+        torch.testing.assert_close(torch.cat([one[place] for one in in_sampling]), whole, rtol=0,
                                    atol=1e-5)
 
 

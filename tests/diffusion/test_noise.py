@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinmpi.diffusion.noise import X_T_STEP, random_shift, window_noise
+from swinmpi.diffusion.noise import X_T_STEP, random_shift
+from tests.support.windows import window_noise
 
 SHAPE = (3, 8, 8)
 PINNED_FIRST = [0.0599110, 0.0155596, -1.1644385, -0.1326471]

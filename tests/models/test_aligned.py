@@ -118,7 +118,7 @@ def test_the_encoder_in_blocks_is_the_encoder(sizes, scale):
         assert torch.allclose(features, whole[0], atol=1e-5) and residual.equal(features[-3:])
         assert torch.allclose(condition.global_vector, whole_vector[0], atol=1e-5)
         for position in ownership.positions:
-            seen = condition.inputs((4, 1), position)[0]
+            seen = condition.inputs((4, 1), [position])[0][0]
             origin = window_origin(ownership.grid, (4, 1), position)
             cut = cut_at(features, *origin, ownership.grid.window_px, ownership.grid.border)
             assert seen.equal(cut), "also what is mirrored outside"

@@ -48,9 +48,10 @@ def computed(calls, positions) -> int:
     (AlignedModel(), "cpu", 1, 1), (AlignedModel(), "cpu", 36, 4), (AlignedModel(), "cpu", 121, 8),
     (AlignedModel(), "cpu", 25, "4+2"), (ThesisModel(), "cpu", 4, 1), (ThesisModel(), "cpu", 16, 1),
     (ThesisModel(), "cpu", 64, 4), (ThesisModel(), "cpu", 256, 8), (ThesisModel(), "cuda", 1, 1),
-    (ThesisModel(), "cuda", 4, 4), (ThesisModel(), "cuda", 16, 16), (AlignedModel(), "cuda", 36,
-                                                                    "32+4"),
-    (AlignedModel(), "cuda", 484, 64)])
+    (ThesisModel(), "cuda", 4, 4), (ThesisModel(), "cuda", 16, 16),
+    (AlignedModel(), "cuda", 36, 36), (AlignedModel(), "cuda", 100, "64+32+8"),
+    (AlignedModel(), "cuda", 484, 121), (AlignedModel(), "cuda", 1936, 484),
+    (AlignedModel(), "cuda", 9216, 512)])
 def test_micro_batches_follow_from_the_windows_of_an_image(model, device, windows, told):
     assert calls_of("auto", model, grid_of(windows), device).told == told
     assert calls_of(3, model, grid_of(windows), device).told == 3

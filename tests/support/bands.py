@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinmpi.diffusion.process import q_sample, target
+from swinmpi.families.beneath import surrounded
 from swinmpi.families.family import (
     Batch,
     Drawing,
@@ -29,8 +30,6 @@ from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.diffuser import Diffuser
 from swinmpi.parallel.ownership import Ownership
-from swinmpi.windows.frames import cut_at
-from swinmpi.windows.grid import window_origin
 from swinmpi.windows.moves import Rect
 
 
@@ -103,14 +102,14 @@ class BandsCondition:
     def __init__(self, family: Bands, lr: Tensor, encoding: Encoding):
         self.grid = encoding.ownership.grid
         size = [side * family.config.scale for side in lr.shape[-2:]]
-        self.under = haar(imresize_tensor(lr[None], size=size))[0]
+        self.tiled = surrounded(haar(imresize_tensor(lr[None].to(encoding.device), size=size))[0],
+                                self.grid)
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Nothing to do."""
 
-    def inputs(self, shift: Shift, position: int) -> tuple[Tensor, ...]:
-        y, x = window_origin(self.grid, shift, position)
-        return (cut_at(self.under, y, x, self.grid.window_px, self.grid.border),)
+    def inputs(self, shift: Shift, positions: Sequence[int]) -> tuple[Tensor, ...]:
+        return (self.tiled.cut(shift, positions),)
 
     def residual(self, rect: Rect) -> None:
         """Nothing is added."""

@@ -9,11 +9,13 @@ from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
 from swinmpi.parallel.root import plan_step
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
+from swinmpi.sampling.on_device.noise import Wanted, noise_source
 from swinmpi.sampling.process import Shift
-from swinmpi.sampling.root import frame_noise, grown
-from swinmpi.windows.frames import from_frame, to_frame, unpatchify
+from swinmpi.sampling.root import framed, grown
+from swinmpi.windows.frames import from_frame, to_frame
 from swinmpi.windows.grid import WindowGrid, live_positions, row_and_col
 from swinmpi.windows.moves import Rect, ownership_order
+from tests.support.windows import unpatchify
 
 
 class EverywhereExchange:
@@ -26,6 +28,7 @@ class EverywhereExchange:
         whole = Rect(0, range(self.grid.height_px), range(self.grid.width_px))
         self.rects = [whole] if self.group.is_root else []
         self.conditions: list[Condition] = []
+        self.source = noise_source(work)
 
     @staticmethod
     def received_pixels(grid: WindowGrid, num_ranks: int,
@@ -48,9 +51,9 @@ class EverywhereExchange:
         self.x_t = std * torch.stack([self.noise(i, X_T_STEP, (0, 0)) for i in stack_indices])
 
     def noise(self, stack_index: int, number: int, shift: Shift) -> Tensor:
-        channels = self.work.family.x_channels
-        return frame_noise(self.seed, stack_index, number, channels, self.grid, shift,
-                           self.process.coherence)
+        keys = tuple((stack_index, position) for position in live_positions(self.grid, shift))
+        wanted = Wanted(self.seed, number, keys)
+        return framed(self.source.windows(wanted), wanted, self.grid, [shift])[0]
 
     def predict(self, number: int, t: int) -> Tensor:
         shifts = [self.process.shift_at(self.seed, i, number) for i in self.stack_indices]
@@ -64,10 +67,14 @@ class EverywhereExchange:
                               lambda slot=slot: self.x_t[slot])
         own = torch.zeros(len(mine), len(frames[0]), side, side)
 
-        def inputs(item):
-            slot, (row, col) = item[0], row_and_col(self.grid, item[1])
-            window = frames[slot][:, row * side:(row + 1) * side, col * side:(col + 1) * side]
-            return window, *self.conditions[slot].inputs(shifts[slot], item[1])
+        def inputs(items):
+            windows, told = [], []
+            for slot, position in items:
+                row, col = row_and_col(self.grid, position)
+                windows.append(frames[slot][:, row * side:(row + 1) * side,
+                                            col * side:(col + 1) * side])
+                told.append(self.conditions[slot].inputs(shifts[slot], [position]))
+            return torch.stack(windows), *map(torch.cat, zip(*told, strict=True))
 
         def store(items, answer):
             for item, one in zip(items, answer, strict=True):

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinmpi.windows.frames import from_frame, patchify, unpatchify
+from swinmpi.windows.frames import from_frame, patchify
 from swinmpi.windows.grid import (
     WindowGrid,
     frame_cols,
@@ -14,6 +14,7 @@ from swinmpi.windows.grid import (
     window_origin,
 )
 from swinmpi.windows.masks import border_distance_at, gaussian_masks
+from tests.support.windows import unpatchify
 
 property_test = settings(max_examples=60, deadline=None)
 

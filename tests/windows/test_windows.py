@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinmpi.windows.frames import cut_at, from_frame, patchify, to_frame, unpatchify
+from swinmpi.windows.frames import cut_at, from_frame, patchify, to_frame
 from swinmpi.windows.grid import (
     WindowGrid,
     frame_cols,
@@ -16,6 +16,7 @@ from swinmpi.windows.grid import (
     window_origin,
 )
 from swinmpi.windows.shift import circular_shift, crop_shift, default_max_shift, uncrop_shift
+from tests.support.windows import unpatchify
 
 SIZES = st.one_of(st.integers(1, 5), st.integers(1, 40))
 property_test = settings(max_examples=60, deadline=None)

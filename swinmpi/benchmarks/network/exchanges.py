@@ -209,11 +209,11 @@ def exchange_alone(resolver: SuperResolver, size_px: int, make: Alone) -> float:
 
 def root_alone(group: Group, ownership: Ownership, channels: int, before: Shift,
                after: Shift) -> Callable[[], object]:
-    grid, collectives = ownership.grid, RootCollectives(group)
+    grid, collectives = ownership.grid, RootCollectives(group, torch.device("cpu"))
     plan = plan_step(ownership_order(grid), group.size, [live_positions(grid, after)])
-    frames = np.zeros((1, channels, grid.frame_height_px, grid.frame_width_px), np.float32)
+    frames = torch.zeros(1, channels, grid.frame_height_px, grid.frame_width_px)
     num_own = plan.counts[group.rank]
-    own = np.zeros((num_own, channels, grid.window_px, grid.window_px), np.float32)
+    own = torch.zeros(num_own, channels, grid.window_px, grid.window_px)
 
     def call() -> None:
         collectives.broadcast(frames, frames.shape)

@@ -13,6 +13,7 @@ from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.comm import Group, Node
 from swinmpi.parallel.device import choose_device, choose_threads
 from swinmpi.parallel.launch import allowed_cpus, cores_of
+from swinmpi.parallel.staging import wait_for
 from swinmpi.reports.timing import about
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.superresolve import SuperResolver, make_resolver
@@ -75,7 +76,7 @@ def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
 
 def measure(plan: SamplingPlan, family: Family, size: int) -> Costs:
     """In about a second; a large network by one window instead of a micro-batch of `size`."""
-    config = plan.config.replaced(parallel={"exchange": "root"})
+    config = plan.config.replaced(parallel={"exchange": "root", "compile": False})
     device = choose_device(config.parallel.device, 0)
     threads = torch.get_num_threads()
     torch.set_num_threads(choose_threads(config.parallel.threads, node_of(plan)))
@@ -99,19 +100,23 @@ def once(resolver: SuperResolver, plan: SamplingPlan, size: int) -> Costs:
     exchange = resolver.exchange_for(height, width)
     grid = exchange.work.grid
     resolver.predictor.calls = Calls((size,) * grid.num_positions)
-    x_t = torch.zeros(family.x_channels, grid.frame_height_px, grid.frame_width_px)
+    device = resolver.predictor.device
+    x_t = torch.zeros(family.x_channels, grid.frame_height_px, grid.frame_width_px, device=device)
+    wait_for(device)
     began = time.perf_counter()
     condition, = resolver.conditions([lr], exchange, exchange.room_for_residuals(1))
+    wait_for(device)
     encoded = time.perf_counter()
     encoder = (encoded - began) / (height * width)
     if not family.takes_steps:
         return Costs(encoder, 0.0, 0.0)
     condition.prepare((0, 0), [0], lambda: x_t[:, :grid.height_px, :grid.width_px])
+    wait_for(device)
     told = time.perf_counter()
-    window = x_t[:, :grid.window_px, :grid.window_px]
+    window = x_t[None, :, :grid.window_px, :grid.window_px].expand(size, -1, -1, -1)
     resolver.predictor([(0, 0)] * size, 0,
-                       lambda item: (window, *condition.inputs((0, 0), item[1])),
-                       lambda items, answer: None)
+                       lambda items: (window, *condition.inputs((0, 0), [at for _, at in items])),
+                       lambda items, answer: wait_for(device))
     return Costs(encoder, told - encoded, time.perf_counter() - told)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 
 import numpy as np
+import torch
 
 from swinmpi.errors import StackError
 from swinmpi.parallel import relay as relay_module
@@ -64,21 +65,20 @@ def raiser(error):
 def exchanges_windows(group):
     """Windows of several images and shifts, fewer than ranks too; the prediction is a known
     function of frame and item."""
-    exchange = RootCollectives(group)
+    exchange = RootCollectives(group, torch.device("cpu"))
     for num_positions, live in ((6, [range(6)]), (6, [[0, 1, 2, 4], [1, 2, 3, 4, 5]]), (2, [[1]]),
                                 (1, [[0], [0], [0]])):
         plan = plan_step(range(num_positions), group.size, live)
         shape = (len(live), 3, 8, 12)
-        frames = np.random.default_rng(len(live)).standard_normal(shape, np.float32)
+        frames = torch.randn(shape, generator=torch.Generator().manual_seed(len(live)))
         received = exchange.broadcast(frames if group.is_root else None, shape)
-        own = np.stack(
+        own = torch.stack(
             [received[slot, :, :4, :4] * position for slot, position in plan.own(group.rank)]
-            or [np.empty((3, 4, 4), np.float32)])[:plan.counts[group.rank]]
-        gathered = exchange.gather(own.astype(np.float32), plan)
+            or [torch.empty(3, 4, 4)])[:plan.counts[group.rank]]
+        gathered = exchange.gather(own, plan)
         if group.is_root:
             for window, (slot, position) in zip(gathered, plan.items, strict=True):
-                np.testing.assert_array_equal(window,
-                                              frames[slot, :, :4, :4] * np.float32(position))
+                assert torch.equal(window, frames[slot, :, :4, :4] * position), (slot, position)
 
 
 def relays_parts(world):

@@ -1,0 +1,1 @@
+"""What keeps a rank's device busy: noise drawn ahead, questions answered later."""
