@@ -25,11 +25,6 @@ class Summary:
     high: float
     images: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval says that the mean is not 0 by chance."""
-        return self.low > 0 or self.high < 0
-
 
 def summary_of(values: Sequence[float]) -> Summary:
     """Of those that are not NaN."""
