@@ -50,9 +50,9 @@ OTHERS = {
                                 "sampler.method=dpmpp_2m", "sampler.steps=4")),
     "holes": ("holes", "aligned", ()),
     "as the network made it": ("tall", "aligned", ("output.consistent=false",)),
-    "half consistent": ("holes", "aligned", ("output.consistent=0.5",)),
-    "coherent": ("three", "aligned", ("sampler.coherence=2.5", "sampler.method=ddpm",
-                                      "sampler.shift.pattern=random")),
+    "coherent, half consistent": ("holes", "aligned",
+                                  ("sampler.coherence=2.5", "sampler.method=ddpm",
+                                   "sampler.shift.pattern=random", "output.consistent=0.5")),
     "thesis, consistent": ("narrow", "rrdb", ("output.consistent=true",)),
     "thesis": ("narrow", "rrdb", ()),
     "thesis, in groups": ("narrow", "rrdb",
@@ -67,7 +67,7 @@ OTHERS = {
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
              "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
-             "half consistent", "thesis, consistent", "coherent"]
+             "coherent, half consistent", "thesis, consistent"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 

@@ -376,7 +376,7 @@ def test_writing_changes_no_metadata(tmp_path, stack):
             place = slice(dataset.id.get_offset(), dataset.id.get_offset() + dataset.nbytes)
             assert differs[place].any() or dataset.name.endswith("seam_score")
             differs[place] = False
-    assert len(datasets) == 6 and not differs.any()
+    assert len(datasets) == 7 and not differs.any()
 
 
 @pytest.mark.parametrize("lines", [["3"], ["opened", "0", "6"]])
