@@ -54,10 +54,11 @@ class ErrorBars:
 
 
 def decided_by(config: Config) -> dict:
-    """The settings that a factor holds for, as JSON has them."""
+    """The settings that a factor holds for, as JSON has them. `output.consistent` is settled."""
     sampler = config.sampler.model_dump(exclude={"seed"})
     return json.loads(json.dumps({"sampler": sampler, "window_px": config.model.window_px,
-                                  "variance": config.diffusion.variance}))
+                                  "variance": config.diffusion.variance,
+                                  "consistent": float(config.output.consistent or 0)}))
 
 
 def error_bars_in(header: Mapping, config: Config) -> ErrorBars | None:
