@@ -11,13 +11,13 @@ from swinmpi.families.family import Condition
 from swinmpi.parallel.root import RootCollectives, StepPlan, plan_step
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
 from swinmpi.sampling.on_device.finiteness import FiniteCheck
-from swinmpi.sampling.on_device.noise import Wanted, noise_source
+from swinmpi.sampling.on_device.noise import NoiseSource, Wanted, noise_source
 from swinmpi.sampling.process import Shift
 from swinmpi.windows.frames import from_frame, to_frame
 from swinmpi.windows.grid import WindowGrid, live_positions, source_index
 from swinmpi.windows.moves import Rect, ownership_order
 from swinmpi.windows.shift import crop_shift, uncrop_shift
-from swinmpi.windows.tiles import Item, of_slots, places, tiles
+from swinmpi.windows.tiles import Item, index_of, of_slots, places, tiles
 
 KEPT_PLANS = 64
 
@@ -72,18 +72,16 @@ class RootExchange:
             plan = step_plan(grid, self.group.size, live_at)
             frames = None
             if self.x_t is not None:
-                frames = torch.stack([self.frame_of(x, shift)
-                                      for x, shift in zip(self.x_t, shifts, strict=True)])
+                frames = together([self.frame_of(x, shift)
+                                   for x, shift in zip(self.x_t, shifts, strict=True)])
         shape = (len(shifts), self.channels, grid.frame_height_px, grid.frame_width_px)
         frames = self.collectives.broadcast(frames, shape)
-        answers = self.evaluate(frames, plan.own(self.group.rank), t, shifts)
-        if self.group.size > 1:
-            answers = self.gathered(answers, plan)
-        if answers is None:
+        own = self.evaluate(frames, plan.own(self.group.rank), t, shifts)
+        windows = self.collectives.gather(own, plan)
+        if windows is None:
             return None
         with self.stopwatch.of("windows"):
-            return torch.stack([self.image_of(frame, shift)
-                                for frame, shift in zip(answers, shifts, strict=True)])
+            return self.assemble(windows, plan.items, shifts)
 
     def advance(self, number: int, output: Tensor | None) -> None:
         if self.x_t is None:
@@ -115,12 +113,11 @@ class RootExchange:
     def noise(self, number: int) -> Tensor:
         """N(0, 1), (N, C, height, width), keyed by the windows of the evaluation's frame."""
         wanted, shifts = self.wanted(number)
-        drawn, following = self.source.windows(wanted), number + 1
+        images, following = framed(self.source, wanted, self.grid, shifts), number + 1
         if (following < self.process.num_evaluations
                 and self.process.sampler.needs_noise(following)):
             self.source.soon(self.wanted(following)[0])
-        with self.stopwatch.of("noise"):
-            return framed(drawn, wanted, self.grid, shifts)
+        return images
 
     def wanted(self, number: int) -> tuple[Wanted, list[Shift]]:
         """The noise of an evaluation's frames, and their shifts."""
@@ -132,39 +129,36 @@ class RootExchange:
 
     def evaluate(self, frames: Tensor, own: Sequence[Item], t: int,
                  shifts: Sequence[Shift]) -> Tensor:
-        """The network on windows (slot, position) of `frames`: frames that show its answers there,
-        and zero elsewhere."""
+        """The network on windows (slot, position): (len(own), C, w, w) float32."""
         seen = [shift if self.process.rolls else (-shift[0], -shift[1]) for shift in shifts]
         side, cols, device = self.grid.window_px, self.grid.cols, self.device
         with self.stopwatch.of("encoder"):
             for slot, condition in enumerate(self.conditions):
                 mine = [position for at, position in own if at == slot]
                 condition.prepare(seen[slot], mine, self.state_of(frames[slot], shifts[slot]))
-        answers = torch.zeros_like(frames)
-        x_t, answered = tiles(frames, side), tiles(answers, side)
+        answers = frames.new_empty(len(own), self.channels, side, side)
+        cut, place = tiles(frames, side), {item: at for at, item in enumerate(own)}
 
         def inputs(items: Sequence[Item]) -> tuple[Tensor, ...]:
             told = of_slots(items, device, lambda slot, positions: self.conditions[slot].inputs(
                 seen[slot], positions))
-            return places(tuple(items), cols, device).take(x_t), *told
+            return places(tuple(items), cols, device).take(cut), *told
 
         def store(items: Sequence[Item], answer: Tensor) -> None:
-            places(tuple(items), cols, device).put(answered, answer)
+            answers.index_copy_(0, index_of(tuple(place[item] for item in items), device), answer)
 
         self.work.predictor(own, t, inputs, store)
         return answers
 
-    def gathered(self, answers: Tensor, plan: StepPlan) -> Tensor | None:
-        """On root the frames with the answers of all ranks. Collective."""
-        side, own = self.grid.window_px, plan.own(self.group.rank)
-        windows = answers.new_empty(0, self.channels, side, side)
-        if own:
-            windows = places(own, self.grid.cols, self.device).take(tiles(answers, side))
-        windows = self.collectives.gather(windows, plan)
-        if windows is None:
-            return None
-        places(plan.items, self.grid.cols, self.device).put(tiles(answers, side), windows)
-        return answers
+    def assemble(self, windows: Tensor, items: tuple[Item, ...],
+                 shifts: Sequence[Shift]) -> Tensor:
+        """Windows (len(items), C, w, w) of (slot, position) -> images (N, C, height, width)."""
+        grid = self.grid
+        frames = windows.new_zeros(len(shifts), self.channels, grid.frame_height_px,
+                                   grid.frame_width_px)
+        places(items, grid.cols, self.device).put(tiles(frames, grid.window_px), windows)
+        return together([self.image_of(frame, shift)
+                         for frame, shift in zip(frames, shifts, strict=True)])
 
     def state_of(self, frame: Tensor, shift: Shift) -> Callable[[], Tensor]:
         """What gives the whole x_t out of its frame."""
@@ -195,15 +189,24 @@ def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...]) -> St
                      [live_positions(grid, shift) for shift in shifts])
 
 
-def framed(drawn: Tensor, wanted: Wanted, grid: WindowGrid, shifts: Sequence[Shift]) -> Tensor:
+def framed(source: NoiseSource, wanted: Wanted, grid: WindowGrid,
+           shifts: Sequence[Shift]) -> Tensor:
     """Noise of the live windows of frames on their images, (N, C, height, width)."""
-    frames = drawn.new_zeros(len(shifts), drawn.shape[1], grid.frame_height_px, grid.frame_width_px)
     counts = [len(live_positions(grid, shift)) for shift in shifts]
     slots = [slot for slot, count in enumerate(counts) for _ in range(count)]
     items = tuple((slot, position) for slot, (_, position) in zip(slots, wanted.keys, strict=True))
-    places(items, grid.cols, drawn.device).put(tiles(frames, grid.window_px), drawn)
-    return torch.stack([from_frame(frame, grid, shift)
-                        for frame, shift in zip(frames, shifts, strict=True)])
+    drawn = source.windows(wanted)
+    with source.stopwatch.of("noise"):
+        frames = drawn.new_zeros(len(shifts), drawn.shape[1], grid.frame_height_px,
+                                 grid.frame_width_px)
+        places(items, grid.cols, drawn.device).put(tiles(frames, grid.window_px), drawn)
+        return together([from_frame(frame, grid, shift)
+                         for frame, shift in zip(frames, shifts, strict=True)])
+
+
+def together(images: Sequence[Tensor]) -> Tensor:
+    """(N, C, h, w); one image is not copied."""
+    return images[0][None] if len(images) == 1 else torch.stack(images)
 
 
 def grown(image: Tensor, reach_px: int, grid: WindowGrid) -> Tensor:

@@ -53,7 +53,7 @@ class EverywhereExchange:
     def noise(self, stack_index: int, number: int, shift: Shift) -> Tensor:
         keys = tuple((stack_index, position) for position in live_positions(self.grid, shift))
         wanted = Wanted(self.seed, number, keys)
-        return framed(self.source.windows(wanted), wanted, self.grid, [shift])[0]
+        return framed(self.source, wanted, self.grid, [shift])[0]
 
     def predict(self, number: int, t: int) -> Tensor:
         shifts = [self.process.shift_at(self.seed, i, number) for i in self.stack_indices]
