@@ -5,12 +5,13 @@ import os
 import socket
 import time
 import uuid
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event, Thread
 
 from swinmpi.errors import OutputError
-from swinmpi.storage.files import Sink, as_output_error, system_reason
+from swinmpi.interruption import uninterrupted
+from swinmpi.storage.files import Sink, as_output_error, remove, system_reason
 
 BEAT_S, PATIENCE_S, RIVAL_S, LOOK_S = 2.0, 10.0, 1.0, 0.1
 
@@ -38,6 +39,22 @@ def open_locked(path: Path, create: bool = False) -> Sink | None:
         if is_open_as(sink, path):
             return sink
         sink.close()  # it was renamed or removed between opening and locking: look again
+
+
+@uninterrupted
+def begin(path: Path, stack: ExitStack) -> Sink:
+    """`path`, new or left by a killed run, open and locked until `stack` ends, and removed when the
+    block of that fails: from its first instant on, so that Ctrl-C leaves nothing behind.
+
+    OutputError as `open_locked`.
+    """
+    def remove_what_failed(kind, error: BaseException | None, trace) -> None:
+        if error is not None:
+            error.left = remove(path)
+
+    sink = stack.enter_context(open_locked(path, create=True))
+    stack.push(remove_what_failed)
+    return sink
 
 
 def check_unlocked(path: Path) -> None:

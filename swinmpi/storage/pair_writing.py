@@ -1,6 +1,6 @@
 """How the file of training pairs, see pairs.py, is written, and a stack of LR images alone."""
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import h5py
@@ -17,7 +17,7 @@ from swinmpi.storage.files import (
     remove,
     system_reason,
 )
-from swinmpi.storage.locking import open_locked
+from swinmpi.storage.locking import begin, open_locked
 from swinmpi.storage.pairs import DATASETS, DEGRADATIONS, SPLITS
 
 PLACE = {"other kind": "would be an HDF5 file under the name of another format; name it .h5",
@@ -54,17 +54,13 @@ class PairWriter:
 
     def __enter__(self) -> "PairWriter":
         make_folder_of(self.path)
-        with self.writing():
-            self.sink = open_locked(self.partial, create=True)
-            try:
-                with discarding(self.partial):
-                    self.sink.truncate(0)  # what a killed run may have left
-                    # Uncached: a full disk shows at once, not at the end.
-                    self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
-                    self.file.attrs.update(self.attributes)
-            except BaseException:
-                self.sink.close()
-                raise
+        with self.writing(), ExitStack() as stack:
+            self.sink = begin(self.partial, stack)
+            self.sink.truncate(0)  # what a killed run may have left
+            # Uncached: a full disk shows at once, not at the end.
+            self.file = h5py.File(self.sink, "w", rdcc_nbytes=0)
+            self.file.attrs.update(self.attributes)
+            stack.pop_all()  # the rest is for __exit__
         return self
 
     def __exit__(self, kind, error: BaseException | None, trace) -> None:

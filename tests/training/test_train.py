@@ -402,6 +402,7 @@ def test_without_a_validation_split(tmp_path):
 def test_a_run_is_not_overwritten(pairs, tmp_path, capsys):
     run(pairs, tmp_path / "run", "train.updates=1")
     before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    capsys.readouterr()
     assert "go on with --resume" in complaint(capsys,
                                               *as_arguments(settings(pairs, tmp_path / "run")))
     assert (tmp_path / "run" / "log.jsonl").read_bytes() == before

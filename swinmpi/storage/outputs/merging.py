@@ -4,7 +4,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from swinmpi.storage.files import (
     Sink,
     as_output_error,
     beside,
-    discarding,
     make_folder_of,
     put_in_place,
 )
 from swinmpi.storage.layout import Arrangement
-from swinmpi.storage.locking import open_locked
+from swinmpi.storage.locking import begin
 from swinmpi.storage.metadata.said import is_no_variable
 from swinmpi.storage.outputs.carrying import ALONG, DATA, LIBRARY, LINKED, STRUCTURE
 from swinmpi.storage.outputs.packing import (
@@ -106,7 +105,8 @@ def merge_files(shards: Sequence[ShardFile], path: Path, provenance: Mapping[str
     make_folder_of(path)
     unfinished, unharmed = beside(path, ".packing"), "the shards are as they were, start again"
     with (as_output_error(path, "cannot be merged ({reason})", unharmed, DAMAGE),
-          open_locked(unfinished, create=True) as sink, discarding(unfinished)):
+          ExitStack() as stack):
+        sink = begin(unfinished, stack)
         sink.truncate(0)
         with h5py.File(sink, "w", libver=LIBRARY) as merged:
             with_images = [shard for shard in shards if shard.images]

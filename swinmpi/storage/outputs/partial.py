@@ -2,6 +2,7 @@
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,12 @@ from swinmpi.storage.address import DAMAGE, reason_of
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
-    discarding,
     existing_folder,
     put_in_place,
     system_reason,
 )
 from swinmpi.storage.layout import scaled_shape
-from swinmpi.storage.locking import open_locked, raise_busy
+from swinmpi.storage.locking import begin, open_locked, raise_busy
 from swinmpi.storage.outputs.carrying import (
     DATA,
     LIBRARY,
@@ -114,22 +114,19 @@ def create_partial(partial: Path, stack: Stack, scale: int, pixels: Mapping[str,
     """
     check_room(partial, stack, scale, pixels)
     new = partial.with_name(partial.name + ".new")
-    sink = open_locked(new, create=True)
-    try:
-        with discarding(new):
-            if partial.exists():  # another run was faster
-                raise_busy(partial)
-            sink.truncate(0)
-            with h5py.File(sink, "w", libver=LIBRARY) as file:
-                allocate(file, stack, scale, pixels, figures, of_pixels)
-                for name, value in attributes.items():
-                    file.attrs[name] = value
-            sink.sync()
-            put_in_place(new, partial)
-            return sink
-    except BaseException:
-        sink.close()
-        raise
+    with ExitStack() as opened:
+        sink = begin(new, opened)
+        if partial.exists():  # another run was faster
+            raise_busy(partial)
+        sink.truncate(0)
+        with h5py.File(sink, "w", libver=LIBRARY) as file:
+            allocate(file, stack, scale, pixels, figures, of_pixels)
+            for name, value in attributes.items():
+                file.attrs[name] = value
+        sink.sync()
+        put_in_place(new, partial)
+        opened.pop_all()
+        return sink
 
 
 def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
