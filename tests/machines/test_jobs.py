@@ -3,6 +3,7 @@ files; container, module."""
 import importlib
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.support.training import as_arguments
 ROOT = Path(__file__).parents[2]
 JOBS, DEFINITION, MODULE = (ROOT / "jobs", ROOT / "containers" / "swinmpi.def",
                             ROOT / "containers" / "modulefile")
+FINISHED = runpy.run_path(str(JOBS / "finished.py"))
 SCRIPTS = sorted(JOBS.glob("*.slurm"))
 SHELL = [*SCRIPTS, *JOBS.glob("*.sh"), *(ROOT / "tests" / "slurm").glob("*.sh"),
          ROOT / ".ci" / "run"]
@@ -190,11 +192,25 @@ def test_ranks_are_left_alone_where_others_may_be():
 
 
 def judged(*arguments, job: str = "7", array: str = "7") -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of finished.py."""
-    ended = subprocess.run([sys.executable, JOBS / "finished.py", *map(str, arguments)],
-                           capture_output=True, text=True,
-                           env=outside_slurm({"SLURM_JOB_ID": job, "SLURM_ARRAY_JOB_ID": array}))
-    return ended.returncode, ended.stdout.strip(), ended.stderr.strip()
+    """Exit code, stdout and stderr that finished.py has, asked in this process."""
+    command, *rest = map(str, arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_JOB_ID", job)
+        patch.setenv("SLURM_ARRAY_JOB_ID", array)
+        count, told = FINISHED["main"](command, rest)
+    return int(told is not None), str(count), told or ""
+
+
+def test_the_program_that_judges_tells_by_its_exit_code(tmp_path):
+    output = tmp_path / "out.h5"
+    for done in ("not there, or not the output of a job", ""):
+        ended = subprocess.run(
+            [sys.executable, JOBS / "finished.py", "sample", "in.h5", "--output", output],
+            capture_output=True, text=True, env=outside_slurm({"SLURM_JOB_ID": "7"}))
+        told = f"{output}: {done}\n" if done else ""
+        assert ((ended.returncode, ended.stdout, ended.stderr)
+                == (int(bool(done)), "0\n" if done else "1\n", told))
+        write_output(output, [1])
 
 
 def write_output(path: Path, done: list[int], job: str = "7") -> None:
