@@ -10,8 +10,8 @@ import numpy as np
 
 from swinmpi.config import Config
 from swinmpi.evaluation.evaluate import Request as EvaluationRequest
+from swinmpi.evaluation.evaluate import measure
 from swinmpi.evaluation.evaluate import plan as plan_evaluation
-from swinmpi.evaluation.evaluate import run as run_evaluation
 from swinmpi.evaluation.report import Evaluation, plain
 from swinmpi.experiments.data import prepared, test_stack
 from swinmpi.experiments.definition import Settings
@@ -179,7 +179,7 @@ def judge(run: ArmRun, job: Job, test: Path, told: Mapping) -> None:
     request = EvaluationRequest(str(run.output / "sr.h5"), f"{test}::/hr", run.output,
                                 f"{test}::/lr", job.plan.request.lpips_backbone,
                                 inception=job.plan.request.inception)
-    evaluation = run_evaluation(plan_evaluation(request, FIGURES_AND_EDGE))
+    evaluation, _ = measure(plan_evaluation(request, FIGURES_AND_EDGE))
     result = {"arm": run.arm.name, "seed": run.seed, **told, "test": test.name,
               "figures": by_version(evaluation), "remarks": list(evaluation.remarks),
               "mean": plain(evaluation.mean),
