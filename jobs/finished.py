@@ -82,10 +82,7 @@ def of_stack(output: Path) -> tuple[int, str | None]:
     """An output gets its name when it is complete, and tells which job made it: an OUT.partial
     beside it was only not removed any more."""
     partial = output.with_name(output.name + ".partial")
-    try:
-        maker = entry(output, "process/job_id").decode()
-    except (OSError, KeyError):
-        maker = None
+    maker = maker_of(output, "process/job_id")
     if maker is not None and maker == os.environ.get("SLURM_JOB_ID"):
         return images_done(output), None
     if partial.exists():
@@ -96,13 +93,18 @@ def of_stack(output: Path) -> tuple[int, str | None]:
 
 def of_merging(output: Path) -> tuple[int, str | None]:
     """A merged output tells which array put it together."""
-    try:
-        maker = entry(output, "process/merge/array_job_id").decode()
-    except (OSError, KeyError):
-        maker = None
+    maker = maker_of(output, "process/merge/array_job_id")
     if maker is not None and maker == os.environ.get("SLURM_ARRAY_JOB_ID"):
         return images_done(output), None
     return 0, f"{output}: not put together by this array"
+
+
+def maker_of(output: Path, name: str) -> str | None:
+    """The job that an output names; None where there is none, or a list of them."""
+    try:
+        return entry(output, name).decode()
+    except (OSError, KeyError, AttributeError):
+        return None
 
 
 def images_done(path: Path) -> int:
