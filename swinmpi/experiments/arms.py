@@ -16,7 +16,7 @@ from swinmpi.evaluation.report import Evaluation, plain
 from swinmpi.experiments.data import prepared, test_stack
 from swinmpi.experiments.definition import Settings
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
-from swinmpi.experiments.plan import ArmRun, ExperimentPlan, checkpoint_of
+from swinmpi.experiments.plan import ArmRun, ExperimentPlan, checkpoint_of, logged
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.parallel.worker import Worker
@@ -91,8 +91,8 @@ def train(config: Config, job: Job, share: float) -> tuple[Path, dict]:
     """Train for the budget, from where it was stopped. Collective. share: of the seconds."""
     world, folder, seconds = job.world, Path(config.train.output), job.plan.budget.seconds
     if seconds is not None:
-        config = config.replaced(
-            train={"updates": updates_within(share * seconds, config, job)})
+        config = logged(config.replaced(
+            train={"updates": updates_within(share * seconds, config, job)}))
     run_plan = world.on_root(lambda: plan_training(config, world.size, resume=True))
     run_training(run_plan, job.worker, lambda: job.stop.is_set)
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from swinmpi.cli.experiment import main
+from swinmpi.training.log import read_records
 from tests.support.experiments import TINY, write_experiment
 
 RUN = ("-m", "swinmpi.cli.experiment")
@@ -129,6 +130,9 @@ def test_seconds_are_a_budget_too(alone, tmp_path):
     first, second = json.loads((tmp_path / "run" / "report.json").read_text())["arms"]
     assert first["training"]["updates"] > 0 and second["training"]["updates"] > 0
     assert first["pretraining"]["updates"] > 0 and second["pretraining"] is None
+    for log in (tmp_path / "run" / "trainings").glob("*/log.jsonl"):
+        logged = [one["update"] for one in read_records(log) if "seconds" in one]
+        assert len(logged) >= min(logged[-1], 100), "a curve has enough points to be one"
     for folder in (tmp_path / "run" / "trainings").glob("*.budget.json"):
         kept = json.loads(folder.read_text())
         assert kept["updates"] == max(1, round(kept["seconds"] * kept["per_second"]))
