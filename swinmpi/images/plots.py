@@ -10,6 +10,8 @@ from swinmpi.images.contact_sheet import HAIRLINE
 
 COLOURS = ["#2f6fde", "#e0712b", "#2f9e63", "#8a5cc7", "#7a7f8a"]
 LINE_STYLES = ["-", "--", ":", "-."]  # one after the other, when all colours are taken
+MARKERS = "os^D"  # likewise, of lines that are one point
+MOST_INSIDE = 6  # names in a legend that do not yet hide what is drawn
 SMOOTHED_PARTS = 40
 
 SpeedUps = Mapping[str, Sequence[tuple[int, float, float, float]]]
@@ -114,16 +116,19 @@ def smoothed(points: Sequence[tuple]) -> list[tuple]:
 
 def draw_curve(axes, points: Sequence[tuple], label: str, number: int) -> None:
     """The line with this number among those of a panel."""
+    turn = number // len(COLOURS) % len(LINE_STYLES)
+    marker = MARKERS[turn] if len(points) == 1 else "." if len(points) < 40 else None
     axes.plot(*zip(*points, strict=True), label=label, color=colour(number),
-              linestyle=LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)],
-              linewidth=1.6, marker="." if len(points) < 40 else None)
+              linestyle=LINE_STYLES[turn] if len(points) > 1 else "none",
+              linewidth=1.6, marker=marker)
 
 
 def finish_curves(axes, over: str) -> None:
     axes.set_xlabel(over)
     axes.grid(color=HAIRLINE, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    many = len(axes.get_lines()) > MOST_INSIDE
+    axes.legend(frameon=False, **(dict(loc="center left", bbox_to_anchor=(1, 0.5)) if many else {}))
 
 
 def draw_speed_ups(axes, speed_ups: SpeedUps) -> None:
