@@ -95,6 +95,7 @@ def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
     check_shift(config)
+    check_regression(config)
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")
@@ -114,6 +115,16 @@ def check_consistent(config: Config) -> None:
     if config.output.regression and not model.regresses:
         raise ConfigError("output.regression: expected a model of family aligned, "
                           f"whose encoder regresses, got {model.family}; set it to false")
+
+
+def check_regression(config: Config) -> None:
+    """ConfigError where there should be no diffusion, but nothing makes an image without."""
+    model = config.model
+    regresses = model.regresses or config.train.target == "encoder"
+    if not config.sampler.diffuses and not (model.learns and regresses):
+        raise ConfigError("sampler.method: for regression (--preset regression) expected a model "
+                          "of family aligned, whose encoder regresses, or an encoder trained "
+                          f"alone, got {model.family}; use another preset or method")
 
 
 def check_edge(config: Config) -> None:

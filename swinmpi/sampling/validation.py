@@ -46,7 +46,8 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
     check_stack(request)
     config = resolved(request, given)
     if request.keeps_regression:
-        config = config.replaced(output={"regression": config.model.regresses})
+        config = config.replaced(output={"regression": config.model.regresses
+                                         and config.sampler.diffuses})
     request = replace(with_output(request, config), no_data=config.data.no_data_values)
     check_destination(request)
     check_fit(request, config)
