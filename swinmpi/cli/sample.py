@@ -147,8 +147,13 @@ def conclude(options: Namespace, plan, report) -> None:
     written = [request.output]
     if not options.inputs and options.shard is None:
         from swinmpi.evaluation.demo import PICTURE, REPORT, present
-        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
-        written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
+        picture = plan.config.output.picture
+        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report), picture))
+        written += [request.output.with_name(name) for name in [PICTURE] * picture + [REPORT]]
+    else:
+        from swinmpi.sampling.looks.picture import draw_pictures
+        made = report.num_images + len(report.failed)
+        written += draw_pictures([plan], resumed=made < plan.stack.num_images)
     print(f"written: {', '.join(map(str, written))}", flush=True)
     if request.ensemble > 1:
         from swinmpi.sampling.request import output_plan
@@ -169,7 +174,9 @@ def conclude_many(plan, report, failed: Sequence[str]) -> None:
     output = plan.request.output
     if report.share:
         print_table(report)
-    print(f"written: {SwinmpiError(str(output))}", flush=True)
+    from swinmpi.sampling.looks.picture import draw_pictures
+    written = [output, *draw_pictures(plan.plans, resumed=False)]
+    print(f"written: {SwinmpiError(', '.join(map(str, written)))}", flush=True)
     if failed:
         raise SomeImagesFailed(f"{output}: written, but {len(failed)} could not be made: "
                                f"{named(failed)}")
@@ -201,6 +208,18 @@ def show_plan(options: Namespace) -> None:
     plan = plan_of(options, launcher_size() or 1)
     from swinmpi.sampling.rehearsal.dry_run import dry_run, dry_run_many
     print(dry_run_many(plan) if is_of_many(plan) else dry_run(plan))
+    for line in describe_looks(options, plan):
+        print(line)
+
+
+def describe_looks(options: Namespace, plan) -> list[str]:
+    """Lines on the pictures that will be drawn."""
+    if not options.inputs and options.shard is None:
+        from swinmpi.evaluation.demo import PICTURE
+        picture = plan.config.output.picture
+        return [f"picture     {plan.request.output.with_name(PICTURE)}"] if picture else []
+    from swinmpi.sampling.looks.picture import describe_pictures
+    return describe_pictures(plan.plans if is_of_many(plan) else [plan])
 
 
 if __name__ == "__main__":

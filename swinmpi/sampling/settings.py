@@ -95,7 +95,6 @@ def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
     check_shift(config)
-    check_regression(config)
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")
@@ -117,11 +116,12 @@ def check_consistent(config: Config) -> None:
                           f"whose encoder regresses, got {model.family}; set it to false")
 
 
-def check_regression(config: Config) -> None:
-    """ConfigError where there should be no diffusion, but nothing makes an image without."""
+def check_regression(config: Config, is_diffuser: bool) -> None:
+    """ConfigError where there should be no diffusion, but nothing makes an image without.
+    is_diffuser: what the checkpoint holds, else an encoder alone."""
     model = config.model
-    regresses = model.regresses or config.train.target == "encoder"
-    if not config.sampler.diffuses and not (model.learns and regresses):
+    regresses = model.regresses if is_diffuser else model.learns
+    if not (config.sampler.diffuses or regresses):
         raise ConfigError("sampler.method: for regression (--preset regression) expected a model "
                           "of family aligned, whose encoder regresses, or an encoder trained "
                           f"alone, got {model.family}; use another preset or method")

@@ -16,6 +16,7 @@ from swinmpi.sampling.request import (
 )
 from swinmpi.sampling.settings import (
     check_consistent,
+    check_regression,
     check_settings,
     is_only_shrunk,
     resolve_config,
@@ -60,6 +61,7 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
     check_consistent(config)
+    check_regression(config, takes_steps(header))
     if config.output.consistent is True and not is_only_shrunk(header):
         warnings.warn("output.consistent: the network was trained on LR images that were not only "
                       "shrunk by bicubic imresize; where such images are noisy or blurred, so will "
