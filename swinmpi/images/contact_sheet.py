@@ -61,16 +61,25 @@ def closeup_row(lr: np.ndarray, versions: Sequence[np.ndarray],
     All uint8; versions: the same image at HR size, (H, W) or (H, W, C). The part is framed in the
     whole image, which is the version `guide`; it lies where that has most detail.
     """
-    whole = versions[guide]
-    height, width = whole.shape[:2]
-    side = min(CLOSEUP_PX, height, width)
-    top, left = busiest_square(whole, side)
-    tiles = [overview(whole, top, left, side)]
-    for image in [lr, *versions]:
-        down, across = image.shape[0] / height, image.shape[1] / width
-        rows = slice(round(top * down), round((top + side) * down))
-        tiles.append(image[rows, round(left * across):round((left + side) * across)])
-    return tiles
+    square = closeup_square(versions[guide])
+    size = versions[guide].shape[:2]
+    return [overview(versions[guide], *square),
+            *(cut_closeup(image, size, square) for image in [lr, *versions])]
+
+
+def closeup_square(image: np.ndarray) -> tuple[int, int, int]:
+    """(top, left, side) of the part with most detail."""
+    side = min(CLOSEUP_PX, *image.shape[:2])
+    return *busiest_square(image, side), side
+
+
+def cut_closeup(image: np.ndarray, size: tuple[int, int],
+                square: tuple[int, int, int]) -> np.ndarray:
+    """The part `square`, which counts in an image of `size`, of one that may be smaller."""
+    top, left, side = square
+    down, across = (own / whole for own, whole in zip(image.shape[:2], size, strict=True))
+    rows = slice(round(top * down), round((top + side) * down))
+    return image[rows, round(left * across):round((left + side) * across)]
 
 
 def closeup_sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str],
