@@ -4,9 +4,8 @@ from argparse import ArgumentParser, Namespace
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag
-from swinmpi.sampling.looks.asked import MOST_COMBINATIONS, plan_asked
-from swinmpi.sampling.request import SampleRequest
-from swinmpi.sampling.validation import GivenSettings
+
+MOST_COMBINATIONS = 24
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -17,15 +16,16 @@ def add_options(parser: ArgumentParser) -> None:
                       "sweep.png, sweep.md and sweep.csv in the folder --output")
     made.add_argument("--reference", metavar="HR", help="with --sweep: the true HR stack")
     made.add_argument("--most-combinations", type=int, metavar="N",
-                      help=f"with --sweep: so many, not {MOST_COMBINATIONS} at most")
+                      default=MOST_COMBINATIONS, help="with --sweep: more than 24")
 
 
 def check_options(options: Namespace) -> None:
     """ConfigError for what means nothing without --sweep, or cannot be meant with it."""
     if not options.sweep:
-        for name, value in (("--reference", options.reference),
-                            ("--most-combinations", options.most_combinations)):
-            if value is not None:
+        for name, is_given in (("--reference", options.reference is not None),
+                               ("--most-combinations",
+                                options.most_combinations != MOST_COMBINATIONS)):
+            if is_given:
                 raise ConfigError(f"{name}: expected --sweep beside it, got it alone; leave it "
                                   "out, or compare with swinmpi-evaluate")
     elif len(options.inputs) > 1:
@@ -34,11 +34,11 @@ def check_options(options: Namespace) -> None:
         raise ConfigError("--output: expected a name, got none")
 
 
-def sweep_plan(options: Namespace, request: SampleRequest, given: GivenSettings, num_ranks: int):
-    """The SweepPlan of a command line, validated. On one process."""
-    most = options.most_combinations
-    asked = plan_asked(request, given, options.sweep, options.reference,
-                       MOST_COMBINATIONS if most is None else most)
+def sweep_plan(options: Namespace, request, given, num_ranks: int):
+    """The SweepPlan of a SampleRequest and GivenSettings, validated. On one process."""
+    from swinmpi.sampling.looks.asked import plan_asked
+    asked = plan_asked(request, given, options.sweep, options.most_combinations,
+                       options.reference)
     from swinmpi.sampling.looks.sweep import plan_sweep
     return plan_sweep(asked, num_ranks)
 

@@ -180,7 +180,7 @@ def test_one_stack_is_swept(inputs, tmp_path, capsys, others, told):
 
 
 def test_values_are_yaml():
-    assert combinations(["sampler.coherence=null,4", "output.value_range=[0,1],[0,2]"]) == [
+    assert combinations(["sampler.coherence=null,4", "output.value_range=[0,1],[0,2]"], 4) == [
         {"sampler.coherence": coherence, "output.value_range": span}
         for coherence in (None, 4) for span in ([0, 1], [0, 2])]
     with pytest.raises(ConfigError, match="at most 3"):

@@ -21,7 +21,7 @@ from swinmpi.storage.pictures.listing import are_many
 from swinmpi.storage.stack import Stack
 
 PICTURE, TABLE, CSV = "sweep.png", "sweep.md", "sweep.csv"
-MOST_COMBINATIONS, MOST_IMAGES = 24, 12
+MOST_IMAGES = 12
 OF_OUTPUT = ("output.consistent", "output.value_range")
 PLACE = {"no folder": "{folder} is no folder; choose another --output",
          "not writable": "the folder {folder} is not writable; choose another --output",
@@ -94,9 +94,8 @@ def parse_sweep(text: str) -> Swept:
     return Swept(key, tuple(values))
 
 
-def combinations(texts: Sequence[str], most: int = MOST_COMBINATIONS) -> list[dict[str, Any]]:
-    """All combinations, the last setting changing fastest. ConfigError, also for more than
-    `most`."""
+def combinations(texts: Sequence[str], most: int) -> list[dict[str, Any]]:
+    """All combinations, at most so many, the last setting changing fastest. ConfigError."""
     sweeps = [parse_sweep(text) for text in texts]
     keys = [one.key for one in sweeps]
     for key in keys:
@@ -112,7 +111,7 @@ def combinations(texts: Sequence[str], most: int = MOST_COMBINATIONS) -> list[di
 
 
 def plan_asked(request: SampleRequest, given: GivenSettings, texts: Sequence[str],
-               reference: str | None = None, most: int = MOST_COMBINATIONS) -> Sweep:
+               most: int, reference: str | None = None) -> Sweep:
     """Everything that can be validated without torch. On one process; nothing is written.
 
     request: `output` is the folder, None for the default. ConfigError, StackError,
