@@ -102,6 +102,8 @@ def test_a_dry_run_tells_all_of_it_and_writes_nothing(inputs, tmp_path, capsys):
     (("--sweep", "sampler.stepz=1,2"), "unknown key sampler.stepz; did you mean sampler.steps?"),
     (("--sweep", "sampler.steps=5,many"), "sampler.steps: expected"),
     (("--sweep", "sampler.steps=2,51"), "expected at most diffusion.steps = 50"),
+    (("--sweep", "sampler.steps=2020-01-01"), "sampler.steps: expected integer"),
+    (("--sweep", "sampler.noise_scale=.nan"), "sampler.noise_scale: expected"),
     (("--sweep", "sampler.steps=[1"), "got what is no YAML"),
     (("--sweep", "sampler.steps"), "expected section.key=value,value"),
     (("--sweep", "sampler.steps="), "got none"),
@@ -119,6 +121,7 @@ def test_a_dry_run_tells_all_of_it_and_writes_nothing(inputs, tmp_path, capsys):
     (("--sweep", "sampler.steps=2", "--shard", "1/2"), "--shard: expected none with --sweep"),
     (("--sweep", "sampler.steps=2", "--frames", "9"), "expected indices of 5 frames"),
     (("--sweep", "sampler.steps=2", "--reference", "absent.h5"), "absent.h5"),
+    (("--sweep", "sampler.steps=2,3", "--preset", "regression"), "which it does not change"),
     (("--reference", "hr.h5"), "--reference: expected --sweep beside it"),
     (("--most-combinations", "9"), "--most-combinations: expected --sweep beside it"),
 ])

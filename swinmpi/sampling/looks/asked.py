@@ -63,9 +63,14 @@ def short(key: str) -> str:
     return key.partition(".")[2]
 
 
+def as_json(value: Any) -> str:
+    """A value as `--set` takes it; what JSON does not have as text, which no setting is."""
+    return json.dumps(value, default=str)
+
+
 def as_yaml(value: Any) -> str:
-    """A value as `--set` takes it."""
-    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)
+    """The same for people."""
+    return value if isinstance(value, str) and value.isidentifier() else as_json(value)
 
 
 def parse_sweep(text: str) -> Swept:
@@ -119,12 +124,13 @@ def plan_asked(request: SampleRequest, given: GivenSettings, texts: Sequence[str
     """
     settings = combinations(texts, most)
     check_possible(request, given, settings[0])
-    folder = request.output or Path(f"{Path(request.stack.partition('::')[0]).stem}_sweep")
-    for name in (PICTURE, TABLE, CSV):
-        check_place(folder.absolute() / name, PLACE, request.overwrite)
-    check_by_trying(folder.absolute() / PICTURE)
     combined = [combined_with(given, one) for one in settings]
     configs = [told_of(request, one, settings[number]) for number, one in enumerate(combined)]
+    check_effect(configs, settings[0])
+    folder = request.output or Path(f"{Path(request.stack.partition('::')[0]).stem}_sweep")
+    for name in (PICTURE, TABLE, CSV):
+        check_place(folder / name, PLACE, request.overwrite)
+    check_by_trying(folder / PICTURE)
     begun = replace(request, output=temporary(folder, 0), overwrite=True, keeps_regression=False)
     first, config = validated(begun, combined[0])
     if first.view.frames is None:
@@ -159,9 +165,17 @@ def check_possible(request: SampleRequest, given: GivenSettings, settings: dict)
                           f"{request.checkpoint}, which has no such dial")
 
 
+def check_effect(configs: Sequence[Config], settings: dict) -> None:
+    """ConfigError where no combination draws samples, so that their settings do nothing."""
+    idle = [key for key in settings if key.startswith("sampler.") and key != "sampler.method"]
+    if idle and not any(config.sampler.diffuses for config in configs):
+        raise ConfigError(f"--sweep {idle[0]}: expected a sampler.method that takes steps, got "
+                          "regression, which it does not change; leave one of them out")
+
+
 def combined_with(given: GivenSettings, settings: dict[str, Any]) -> GivenSettings:
     return replace(given, overrides=[*given.overrides, *(
-        f"{key}={json.dumps(value, default=str)}" for key, value in settings.items())])
+        f"{key}={as_json(value)}" for key, value in settings.items())])
 
 
 def told_of(request: SampleRequest, given: GivenSettings, settings: dict[str, Any]) -> Config:
@@ -172,7 +186,7 @@ def told_of(request: SampleRequest, given: GivenSettings, settings: dict[str, An
         words = ", ".join(f"{key}={as_yaml(value)}" for key, value in settings.items())
         said = str(error)
         for key, value in settings.items():
-            said = said.removeprefix(f"--set {key}={json.dumps(value, default=str)}: ")
+            said = said.removeprefix(f"--set {key}={as_json(value)}: ")
         raise ConfigError(f"--sweep {words}: {said}") from None
 
 

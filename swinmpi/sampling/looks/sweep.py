@@ -230,7 +230,8 @@ def conclude(made: SweepPlan, looked: Mapping[int, Looked], seconds: Mapping[str
     write_atomically(asked.folder / PICTURE, as_png(sheet_of(made, list(looked.values()))))
     about = (title_of(made), f"{chosen_words(made.plans[0].request)} of "
              f"{made.plans[0].stack.address}", made.plans[0].distribution.num_ranks)
-    write_atomically(asked.folder / TABLE, as_markdown(rows, *about).encode())
+    page = as_markdown(rows, *about)
+    write_atomically(asked.folder / TABLE, page.encode(errors="backslashreplace"))
     write_atomically(asked.folder / CSV, as_csv(rows).encode())
     if failed:
         raise SomeImagesFailed(f"{asked.folder}: written, but images {listed(failed)} could not be "
