@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swinmpi.cli.sample import main
+from swinmpi.cli.sample import main, parser, plan_of
 from swinmpi.images.contact_sheet import (
     CLOSEUP_PX,
     GAP_PX,
@@ -15,7 +15,7 @@ from swinmpi.images.contact_sheet import (
     is_sheet,
     to_uint8,
 )
-from swinmpi.sampling.looks.picture import chosen, picture_of
+from swinmpi.sampling.looks.picture import chosen, draw_pictures, picture_of
 from swinmpi.storage.pictures.listing import files_below
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
@@ -160,3 +160,36 @@ def test_the_first_the_middle_and_the_worst_are_chosen():
     ("scan", "scan.png"), ("scan.H5", "scan.png")])
 def test_a_picture_is_named_after_its_output(tmp_path, output, expected):
     assert picture_of(tmp_path / output).name == expected
+
+
+def test_an_own_picture_is_drawn_anew_where_a_run_was_gone_on_with(checkpoint, tmp_path, capsys):
+    stack = write_stack(tmp_path / "lr.h5", smooth_stack(1, 24, 24))
+    command = arguments(stack, tmp_path / "sr.h5", checkpoint, DRAWN)
+    assert main(command) == 0
+    finished = tmp_path / "kept.h5"
+    (tmp_path / "sr.h5").rename(finished)
+    plan = plan_of(parser().parse_args(command), 1)
+    finished.rename(tmp_path / "sr.h5")
+    drawn = (tmp_path / "sr.png").read_bytes()
+    assert draw_pictures([plan], resumed=False) == []
+    assert "exists already and stays" in capsys.readouterr().err
+    assert draw_pictures([plan], resumed=True) == [tmp_path / "sr.png"]
+    assert (tmp_path / "sr.png").read_bytes() == drawn
+    (tmp_path / "sr.png").write_text("precious")
+    assert draw_pictures([plan], resumed=True) == []
+
+
+def test_pixels_that_are_not_trusted_are_red(checkpoint, tmp_path):
+    stack = write_stack(tmp_path / "lr.h5", smooth_stack(1, 24, 24))
+    command = arguments(stack, tmp_path / "sr.h5", checkpoint, DRAWN, "--overwrite")
+    assert main(command) == 0
+    with h5py.File(tmp_path / "sr.h5", "a") as file:
+        trusted = np.ones((1, 48, 48), np.uint8)
+        trusted[0, :, 24:] = 0
+        file["entry/data/sr_trust"] = trusted
+    assert draw_pictures([plan_of(parser().parse_args(command), 1)], resumed=False)
+    sheet = Image.open(tmp_path / "sr.png")
+    sr, marked = tile(sheet, 3).astype(int), tile(sheet, 4).astype(int)
+    half = TILE_PX // 2
+    assert np.array_equal(sr[:, :half], marked[:, :half])
+    assert (marked[:, half:, 0] - marked[:, half:, 1] == 90).all()

@@ -13,6 +13,7 @@ from swinmpi.images.imresize import imresize
 from swinmpi.storage.checkpoint import save_weights
 from tests.support.training import ALIGNED
 
+NO_PICTURE = ["--set", "output.picture=false"]
 FEW_STEPS = ["diffusion.steps=50", "sampler.steps=3"]
 
 
@@ -60,4 +61,4 @@ def arguments(stack: Path, output: Path, checkpoint: Path, *settings: str) -> li
     options = [word for setting in settings
                for word in ([setting] if setting.startswith("--") else ["--set", setting])]
     return [str(stack), "--output", str(output), "--checkpoint", str(checkpoint),
-            "--set", "output.picture=false", *options]
+            *NO_PICTURE, *options]
