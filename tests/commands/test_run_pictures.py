@@ -12,6 +12,8 @@ from swinmpi.images.contact_sheet import (
     TILE_PX,
     TITLE_LINE_PX,
     TITLE_PT,
+    closeup_square,
+    cut_closeup,
     is_sheet,
     to_uint8,
 )
@@ -75,11 +77,10 @@ def test_only_a_part_of_a_large_image_is_shown_in_full_resolution(tmp_path):
     sheet = Image.open(tmp_path / "sr.png")
     bicubic, sr = tile(sheet, 2), tile(sheet, 3)
     assert np.array_equal(bicubic, sr)
-    large = sr_of(tmp_path / "sr.h5")[0]
-    part = sr[::TILE_PX // CLOSEUP_PX, ::TILE_PX // CLOSEUP_PX, 0]
-    seen = np.lib.stride_tricks.sliding_window_view(large, part.shape)[
-        (2200 - 1024) // 2:(2200 + 1024) // 2:2]
-    assert (seen == part).all(axis=(2, 3)).any(), "it lies in the middle"
+    middle = sr_of(tmp_path / "sr.h5")[0, (2200 - 1024) // 2:(2200 + 1024) // 2]
+    part = cut_closeup(middle, middle.shape, closeup_square(middle))
+    assert part.shape == (CLOSEUP_PX, CLOSEUP_PX)
+    assert np.array_equal(sr[::TILE_PX // CLOSEUP_PX, ::TILE_PX // CLOSEUP_PX, 0], part)
 
 
 def test_a_picture_that_is_there_stays_unless_told_otherwise(checkpoint, tmp_path, capsys):
@@ -111,6 +112,20 @@ def test_an_input_is_never_drawn_over(checkpoint, tmp_path, capsys):
     before = stack.read_bytes()
     assert main(arguments(stack, tmp_path / "sr.h5", checkpoint, DRAWN, "--overwrite")) == 0
     assert "is a file of this run" in capsys.readouterr().err and stack.read_bytes() == before
+
+
+def test_a_picture_of_the_same_command_is_never_drawn_over(checkpoint, tmp_path, capsys):
+    """a.h5 has its picture where that of a_x2.png goes."""
+    (tmp_path / "in").mkdir()
+    write_stack(tmp_path / "in/a.h5", smooth_stack(1, 24, 24))
+    Image.fromarray(smooth_stack(1, 24, 28, 3, "uint8")[0]).save(tmp_path / "in/a_x2.png")
+    command = arguments(tmp_path / "in", tmp_path / "sr", checkpoint, DRAWN, "--overwrite")
+    for more in (["--dry-run"], []):
+        assert main([*command, *more]) == 0
+        told = capsys.readouterr()
+        assert "a_x2.png: is a file of this run" in told.out + told.err
+    assert Image.open(tmp_path / "sr/a_x2.png").size == (56, 48)
+    assert is_sheet(tmp_path / "sr/swinmpi.png") and not is_sheet(tmp_path / "sr/a_x2.png")
 
 
 def test_a_shard_has_none(checkpoint, tmp_path):

@@ -1,7 +1,7 @@
 """A picture of every run, beside its output: the first, the middle and the worst image."""
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from swinmpi.sampling.looks.finished import (
     seen_part,
 )
 from swinmpi.sampling.plan import SamplingPlan
-from swinmpi.sampling.request import KEPT_SUFFIXES
+from swinmpi.sampling.request import KEPT_SUFFIXES, SampleRequest
 from swinmpi.storage.files import tell, write_atomically
 from swinmpi.storage.pictures.listing import reason_of
 
@@ -52,57 +52,57 @@ def planned_pictures(plans: Iterable[SamplingPlan]) -> dict[Path, list[SamplingP
     return planned
 
 
-def describe_pictures(plans: Iterable[SamplingPlan]) -> list[str]:
+def describe_pictures(plans: Sequence[SamplingPlan]) -> list[str]:
     """A line of a dry run for each."""
-    return [f"picture     {path}" + (f": {kept}" if (kept := why_kept(path, runs, False)) else "")
-            for path, runs in planned_pictures(plans).items()]
+    files = files_of(plans)
+    return [f"picture     {path}" + (f": {kept}" if kept else "")
+            for path, runs in planned_pictures(plans).items()
+            for kept in [why_kept(path, runs[0].request, files, resumed=False)]]
 
 
-def draw_pictures(plans: Iterable[SamplingPlan], resumed: bool) -> list[Path]:
+def draw_pictures(plans: Sequence[SamplingPlan], resumed: bool) -> list[Path]:
     """Draw the pictures of finished runs; those that were written. One process.
 
     resumed: whether this job went on with what another began. A picture that cannot be drawn is no
     reason to fail: a line says why.
     """
-    written = []
+    written, files = [], files_of(plans)
     for path, runs in planned_pictures(plans).items():
         try:
-            kept = why_kept(path, runs, resumed)
-            if kept is None:
-                write_atomically(path, as_png(sheet_of(runs)))
-                written.append(path)
-            else:
+            kept = why_kept(path, runs[0].request, files, resumed)
+            if kept is not None:
                 tell(f"{path}: {kept}")
+                continue
+            with np.errstate(all="ignore"):
+                write_atomically(path, as_png(sheet_of(runs)))
+            written.append(path)
         except Exception as error:  # noqa: BLE001 - what was asked for is there
             tell(f"{path}: no picture is drawn ({reason_of(error)})")
     return written
 
 
-def why_kept(path: Path, runs: Sequence[SamplingPlan], resumed: bool) -> str | None:
-    """Why no picture is drawn over what is there; None where it may be."""
-    if not os.path.lexists(path):
-        return None
-    request = runs[0].request
-    if any(os.path.exists(name) and os.path.samefile(path, name) for name in files_of(runs)
-           if os.path.exists(path)):
+def why_kept(path: Path, request: SampleRequest, files: Collection[str],
+             resumed: bool) -> str | None:
+    """Why no picture is drawn over what is there; None where it may be. files: see `files_of`."""
+    if os.path.realpath(path) in files:
         return "is a file of this run, no picture is drawn"
     mine = is_sheet(path) and (resumed or request.pictures is not None)
-    if request.overwrite or mine:
+    if request.overwrite or mine or not os.path.lexists(path):
         return None
     return "exists already and stays, no picture is drawn without --overwrite"
 
 
-def files_of(runs: Sequence[SamplingPlan]) -> list[Path]:
-    """What the runs read and write."""
-    files = []
-    for one in runs:
+def files_of(plans: Iterable[SamplingPlan]) -> set[str]:
+    """Real paths of what runs read and write."""
+    files: set[Path] = set()
+    for one in plans:
         request = one.request
         if request.pictures is None:
-            files.append(Path(request.stack.partition("::")[0]))
+            files |= {Path(request.stack.partition("::")[0]), request.output}
         else:
             for picture in request.pictures.group.whole.pictures:
-                files += [picture.path, request.output / picture.target]
-    return files
+                files |= {picture.path, request.output / picture.target}
+    return set(map(os.path.realpath, files))
 
 
 def sheet_of(runs: Sequence[SamplingPlan]) -> Image.Image:

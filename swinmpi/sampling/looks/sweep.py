@@ -162,7 +162,7 @@ def clear(one: SamplingPlan) -> None:
 def look_at(looked: dict[int, Looked], one: SamplingPlan, label: str, asked: Sweep) -> None:
     """Add the images of a combination to what was seen of each. On one process."""
     scale = one.config.model.scale
-    with ExitStack() as opened:
+    with ExitStack() as opened, np.errstate(all="ignore"):
         finished = finished_stack(one.request, scale, opened)
         hr = None if asked.reference is None else opened.enter_context(
             Stack.open(asked.reference, view=one.request.view))
