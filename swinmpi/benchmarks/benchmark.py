@@ -239,6 +239,9 @@ def check(request: BenchmarkRequest, config: Config) -> None:
                                         and planned_device("auto") == "cpu"):
         raise ConfigError("parallel.device: expected a GPU for `gpu-check`, found none; set "
                           "parallel.device=cpu to ask the CPU the same, smaller")
+    if not config.sampler.diffuses:
+        raise ConfigError("sampler.method: expected a reverse process, whose steps are measured, "
+                          "got regression; use another preset or method")
     if request.what != "thesis":
         check_checkpoint(request.checkpoint, config)
     if parallel.ranks_per_image != "all":

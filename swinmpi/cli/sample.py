@@ -3,10 +3,11 @@ the shipped model."""
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from swinmpi.cli.options import make_parser, parse, run_command
+from swinmpi.cli.sweeping import add_options, check_options, sweep_on, sweep_plan
 from swinmpi.config import Config
 from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, MODELS, shipped
 from swinmpi.errors import ConfigError, SomeImagesFailed, SwinmpiError
@@ -60,6 +61,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     made.add_argument("--allow-external", action="store_true",
                       help="follow links into other HDF5 files")
+    add_options(made)
     return made
 
 
@@ -74,6 +76,9 @@ def shard(text: str) -> Shard:
 
 def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     """Validate on rank 0, sample on all ranks, print on rank 0. Collective."""
+    if options.sweep:
+        sweep_on(world, stop, world.on_root(lambda: plan_sweep_of(options, world.size)))
+        return
     plan = world.on_root(lambda: plan_of(options, world.size))
     if is_of_many(plan):
         from swinmpi.sampling.many import run_many
@@ -90,6 +95,7 @@ def plan_of(options: Namespace, num_ranks: int):
     """The plan of a command line, validated: a SamplingPlan, or a ManyPlan for pictures and several
     inputs. On one process."""
     from swinmpi.sampling.validation import validated
+    check_options(options)
     if writes_folder(options):
         from swinmpi.sampling.many import plan_many
         return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
@@ -98,6 +104,18 @@ def plan_of(options: Namespace, num_ranks: int):
         check_demo(config, request.checkpoint)
     from swinmpi.sampling.plan import plan
     return plan(request, config, num_ranks)
+
+
+def plan_sweep_of(options: Namespace, num_ranks: int):
+    """The plan of `--sweep`, validated. On one process."""
+    check_options(options)
+    request, given = request_of(options), settings_given(options)
+    if not options.inputs:
+        from swinmpi.evaluation.demo import HR
+        options.reference = options.reference or f"{shipped(DEMO_STACK)}::{HR}"
+        request = replace(request, output=Path(options.output or DEMO_FOLDER / "sweep"),
+                          overwrite=options.overwrite)
+    return sweep_plan(options, request, given, num_ranks)
 
 
 def writes_folder(options: Namespace) -> bool:
@@ -147,8 +165,13 @@ def conclude(options: Namespace, plan, report) -> None:
     written = [request.output]
     if not options.inputs and options.shard is None:
         from swinmpi.evaluation.demo import PICTURE, REPORT, present
-        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report)))
-        written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
+        picture = plan.config.output.picture
+        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report), picture))
+        written += [request.output.with_name(name) for name in [PICTURE] * picture + [REPORT]]
+    else:
+        from swinmpi.sampling.looks.picture import draw_pictures
+        made = report.num_images + len(report.failed)
+        written += draw_pictures([plan], resumed=made < plan.stack.num_images)
     print(f"written: {', '.join(map(str, written))}", flush=True)
     if request.ensemble > 1:
         from swinmpi.sampling.request import output_plan
@@ -169,7 +192,9 @@ def conclude_many(plan, report, failed: Sequence[str]) -> None:
     output = plan.request.output
     if report.share:
         print_table(report)
-    print(f"written: {SwinmpiError(str(output))}", flush=True)
+    from swinmpi.sampling.looks.picture import draw_pictures
+    written = [output, *draw_pictures(plan.plans, resumed=False)]
+    print(f"written: {SwinmpiError(', '.join(map(str, written)))}", flush=True)
     if failed:
         raise SomeImagesFailed(f"{output}: written, but {len(failed)} could not be made: "
                                f"{named(failed)}")
@@ -198,9 +223,27 @@ def raise_failed(request, report) -> None:
 
 
 def show_plan(options: Namespace) -> None:
-    plan = plan_of(options, launcher_size() or 1)
+    num_ranks = launcher_size() or 1
+    if options.sweep:
+        plan = plan_sweep_of(options, num_ranks)
+        from swinmpi.sampling.looks.sweep import describe
+        print(describe(plan))
+        return
+    plan = plan_of(options, num_ranks)
     from swinmpi.sampling.rehearsal.dry_run import dry_run, dry_run_many
     print(dry_run_many(plan) if is_of_many(plan) else dry_run(plan))
+    for line in describe_looks(options, plan):
+        print(line)
+
+
+def describe_looks(options: Namespace, plan) -> list[str]:
+    """Lines on the pictures that will be drawn."""
+    if not options.inputs and options.shard is None:
+        from swinmpi.evaluation.demo import PICTURE
+        picture = plan.config.output.picture
+        return [f"picture     {plan.request.output.with_name(PICTURE)}"] if picture else []
+    from swinmpi.sampling.looks.picture import describe_pictures
+    return describe_pictures(plan.plans if is_of_many(plan) else [plan])
 
 
 if __name__ == "__main__":

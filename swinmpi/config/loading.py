@@ -19,6 +19,7 @@ PRESETS: dict[str, dict] = {
     "faithful": {"sampler": {"method": "ddim", "steps": 5, "noise_scale": 0.3}},
     "balanced": {"sampler": {"method": "ddim", "steps": 10, "noise_scale": 1.0}},
     "detailed": {"sampler": {"method": "ddim", "steps": 25, "noise_scale": 1.0}},
+    "regression": {"sampler": {"method": "regression"}},
 }
 
 

@@ -73,8 +73,10 @@ class ShiftConfig(Section):
 class SamplerConfig(Section):
     """The dial between fidelity and detail."""
 
-    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun"] = Field(
-        "ddim", description="the reverse process; heun evaluates the network twice a step")
+    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun", "regression"] = Field(
+        "ddim", description="the reverse process; heun evaluates the network twice a step; "
+        "regression: none of it, the image that the encoder regresses is the result (family "
+        "aligned, and encoders trained alone)")
     steps: int = Field(10, gt=0, description="of the reverse process; more give more detail")
     eta: float = Field(0.0, ge=0, le=1, description="ddim only; 0: probability-flow ODE, 1: as "
                        "random as ddpm")
@@ -94,6 +96,11 @@ class SamplerConfig(Section):
     shift: ShiftConfig = Field(ShiftConfig(), description="how the window grid moves")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of x_T, the noise and random shifts; "
                       "member k of an ensemble is the run with seed + k")
+
+    @property
+    def diffuses(self) -> bool:
+        """Whether there is a reverse process at all."""
+        return self.method != "regression"
 
 
 class ParallelConfig(Section):
@@ -213,6 +220,9 @@ class OutputConfig(Section):
         "for LR images with noise; when absent true for diffusers of family aligned that were "
         "trained on LR images made by shrinking alone, unless sampler.shift.border is wrap, else "
         "false")
+    picture: bool = Field(True, description="draw OUT.png beside OUT.h5, for pictures "
+                          "OUT/swinmpi.png: the first, the middle and the worst image beside LR "
+                          "and bicubic; not of shards")
     members: bool = Field(False, description="of an ensemble, also keep every sample: `sr` is the "
                           "first, `member_1` to `member_K-1` are the others; for swinmpi-evaluate")
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[

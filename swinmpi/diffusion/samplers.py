@@ -63,7 +63,7 @@ class Sampler:
     @property
     def num_kept(self) -> int:
         """How many tensors like x_t are kept between evaluations, at most."""
-        return max(len(evaluation.keeps) for evaluation in self.evaluations)
+        return max((len(evaluation.keeps) for evaluation in self.evaluations), default=0)
 
     @property
     def initial_std(self) -> float:
@@ -211,8 +211,15 @@ def heun(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
     return made
 
 
+def regression(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
+               diffusion: DiffusionConfig) -> list[Evaluation]:
+    """Nothing is evaluated: what would be diffused is taken to be zero."""
+    return []
+
+
 Method = Callable[[Sequence[int], Sequence[float], SamplerConfig, DiffusionConfig],
                   list[Evaluation]]
 """(t of every step, abar at them and 1 at the end, settings) -> the evaluations."""
 
-METHODS: dict[str, Method] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun}
+METHODS: dict[str, Method] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun,
+                              "regression": regression}

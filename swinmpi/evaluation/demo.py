@@ -13,16 +13,17 @@ LR, HR = "/entry/data/lr", "/entry/reference/hr"
 PICTURE, REPORT = "contact_sheet.png", "report.json"
 
 
-def present(sr: Path, demo_stack: str, run: Mapping) -> str:
+def present(sr: Path, demo_stack: str, run: Mapping, picture: bool = True) -> str:
     """Compare the SR of the demo stack with its HR; returns the table. One process.
 
-    Picture and report, which also has the entries of `run`, are written beside `sr`. Eight images
-    are too few for the figures of all together.
+    A report, which also has the entries of `run`, and a picture, if it is wanted, are written
+    beside `sr`. Eight images are too few for the figures of all together.
     """
     folder = sr.parent
     request = Request(str(sr), f"{demo_stack}::{HR}", folder, f"{demo_stack}::{LR}")
     evaluation, rows = measure(plan(request, compared_figures()))
-    write_atomically(folder / PICTURE, as_png(evaluation, rows))
+    if picture:
+        write_atomically(folder / PICTURE, as_png(evaluation, rows))
     report = json.loads(as_json(evaluation)) | {"run": dict(run)}
     write_atomically(folder / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return as_text(evaluation)

@@ -22,7 +22,12 @@ from swinmpi.families.loading import check_size
 from swinmpi.images.frechet import load_inception
 from swinmpi.images.perceptual import load_lpips
 from swinmpi.parallel.shares import Shard
-from swinmpi.sampling.settings import check_consistent, resolve_config, takes_steps
+from swinmpi.sampling.settings import (
+    check_consistent,
+    check_regression,
+    resolve_config,
+    takes_steps,
+)
 from swinmpi.storage.header import read_header
 from swinmpi.training.prepare import PrepareRequest
 from swinmpi.training.prepare import plan as plan_preparing
@@ -247,6 +252,7 @@ def check_run(run: ArmRun, experiment: Experiment, num_ranks: int) -> None:
         check_encoder(config)
         check_drawing(config)
     check_consistent(sampled)
+    check_regression(sampled, train.target == "diffuser")
     if experiment.kind == "quality" and (data.scale, data.channels) != (model.scale,
                                                                         model.channels):
         raise ConfigError(f"data.scale, data.channels: expected {model.scale} and "

@@ -1,9 +1,12 @@
 """Contact sheets: rows of images beside each other, with their figures in small text under them."""
+import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from swinmpi.images.metrics import laplacian, luma
 
@@ -13,18 +16,19 @@ CLOSEUP_STEP_PX = 12
 PAPER, INK, GREY, HAIRLINE, MARK = "#ffffff", "#16181d", "#5b616e", "#d5d8de", "#ffcf33"
 MARGIN_PX, GAP_PX = 28, 12
 TITLE_PT, CAPTION_PT = 20, 15
-CAPTION_LINE_PX = 20
+CAPTION_LINE_PX, TITLE_LINE_PX = 20, 24
+OURS = "swinmpi", "contact sheet"  # a text in PNGs that are made to be looked at
 
 
 def contact_sheet(rows: Sequence[Sequence[np.ndarray]], column_titles: Sequence[str],
                   captions: Sequence[Sequence[str]], max_rows: int = 8,
-                  tile_px: int = TILE_PX) -> Image.Image:
+                  tile_px: int = TILE_PX, title: str = "") -> Image.Image:
     """One row per image, one column per version, figures in small text (several lines) under each.
 
     rows: tiles uint8, (H, W), (H, W, 1) or (H, W, 3), of any sizes; captions: one per tile. A tile
     smaller than `tile_px` is enlarged by a whole factor with nearest neighbour, a larger one
     shrunk, then all of a row get the height and width of its last tile. Rows beyond `max_rows` are
-    left out.
+    left out. Titles of columns may have several lines; `title` stands above all.
     """
     tiles = [fit_row(row, tile_px) for row in rows[:max_rows]]
     widths = [max(row[column].width for row in tiles) for column in range(len(column_titles))]
@@ -32,42 +36,55 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], column_titles: Sequence[
              for row in captions[:max_rows]]
     heights = [max(tile.height for tile in row) + CAPTION_LINE_PX * count + 8
                for row, count in zip(tiles, lines, strict=True)]
-    title_px = TITLE_PT + 16
+    head_px = MARGIN_PX + (TITLE_LINE_PX + GAP_PX if title else 0)
+    title_px = TITLE_PT + 16 + TITLE_LINE_PX * max(text.count("\n") for text in column_titles)
     size = (2 * MARGIN_PX + sum(widths) + GAP_PX * (len(widths) - 1),
-            2 * MARGIN_PX + title_px + sum(heights) + GAP_PX * (len(heights) - 1))
+            head_px + MARGIN_PX + title_px + sum(heights) + GAP_PX * (len(heights) - 1))
     sheet = Image.new("RGB", size, PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(column_titles):
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TITLE_PT)
+    draw.text((MARGIN_PX, MARGIN_PX), title, INK, font)
+    for column, text in enumerate(column_titles):
         left = MARGIN_PX + sum(widths[:column]) + GAP_PX * column
-        draw.text((left + widths[column] / 2, MARGIN_PX), title, INK,
-                  ImageFont.load_default(TITLE_PT), anchor="ma")
+        for number, line in enumerate(text.split("\n")):
+            draw.text((left + widths[column] / 2, head_px + TITLE_LINE_PX * number), line, INK,
+                      font, anchor="ma")
         for row in range(len(tiles)):
-            top = MARGIN_PX + title_px + sum(heights[:row]) + GAP_PX * row
+            top = head_px + title_px + sum(heights[:row]) + GAP_PX * row
             draw_tile(sheet, tiles[row][column], captions[row][column], (left, top), widths[column])
     return sheet
 
 
-def closeup_row(lr: np.ndarray, versions: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Tiles for one row of a contact sheet: the last version whole, then a part of LR and of each.
+def closeup_row(lr: np.ndarray, versions: Sequence[np.ndarray],
+                guide: int = -1) -> list[np.ndarray]:
+    """Tiles for one row of a contact sheet: one version whole, then a part of LR and of each.
 
     All uint8; versions: the same image at HR size, (H, W) or (H, W, C). The part is framed in the
-    whole image; it lies where the last version has most detail.
+    whole image, which is the version `guide`; it lies where that has most detail.
     """
-    whole = versions[-1]
-    height, width = whole.shape[:2]
-    side = min(CLOSEUP_PX, height, width)
-    top, left = busiest_square(whole, side)
-    tiles = [overview(whole, top, left, side)]
-    for image in [lr, *versions]:
-        down, across = image.shape[0] / height, image.shape[1] / width
-        rows = slice(round(top * down), round((top + side) * down))
-        tiles.append(image[rows, round(left * across):round((left + side) * across)])
-    return tiles
+    square = closeup_square(versions[guide])
+    size = versions[guide].shape[:2]
+    return [overview(versions[guide], *square),
+            *(cut_closeup(image, size, square) for image in [lr, *versions])]
+
+
+def closeup_square(image: np.ndarray) -> tuple[int, int, int]:
+    """(top, left, side) of the part with most detail."""
+    side = min(CLOSEUP_PX, *image.shape[:2])
+    return *busiest_square(image, side), side
+
+
+def cut_closeup(image: np.ndarray, size: tuple[int, int],
+                square: tuple[int, int, int]) -> np.ndarray:
+    """The part `square`, which counts in an image of `size`, of one that may be smaller."""
+    top, left, side = square
+    down, across = (own / whole for own, whole in zip(image.shape[:2], size, strict=True))
+    rows = slice(round(top * down), round((top + side) * down))
+    return image[rows, round(left * across):round((left + side) * across)]
 
 
 def closeup_sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str],
                   names: Sequence[str], captions: Sequence[Sequence[str]],
-                  lr_label: str = "LR") -> Image.Image:
+                  lr_label: str = "LR", title: str = "") -> Image.Image:
     """A contact sheet of versions of images side by side, a row of `closeup_row` for each image.
 
     labels: of the versions, the true image last; names: of the images; captions: for every image
@@ -75,7 +92,24 @@ def closeup_sheet(rows: Sequence[Sequence[np.ndarray]], labels: Sequence[str],
     """
     texts = [[name, "", *under, *[""] * (len(labels) - len(under))]
              for name, under in zip(names, captions, strict=True)]
-    return contact_sheet(rows, ["", lr_label, *labels], texts, max_rows=len(rows))
+    return contact_sheet(rows, ["", lr_label, *labels], texts, max_rows=len(rows), title=title)
+
+
+def as_png(sheet: Image.Image) -> bytes:
+    """A PNG file that `is_sheet` knows again."""
+    png, texts = io.BytesIO(), PngInfo()
+    texts.add_text(*OURS)
+    sheet.save(png, "PNG", pnginfo=texts)
+    return png.getvalue()
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is a PNG of `as_png`, by its first bytes; not where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return "\0".join(OURS).encode() in file.read(128)
+    except OSError:
+        return False
 
 
 def to_uint8(image: np.ndarray, low: float, high: float) -> np.ndarray:

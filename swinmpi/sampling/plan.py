@@ -66,6 +66,11 @@ class SamplingPlan:
     distribution: Distribution
 
     @property
+    def diffuses(self) -> bool:
+        """Whether the network is evaluated step by step; else the encoder's regression is all."""
+        return self.takes_steps and self.config.sampler.diffuses
+
+    @property
     def calls(self) -> Calls:
         """How many windows go to the network together."""
         parallel = self.config.parallel
@@ -124,7 +129,7 @@ def describe(plan: SamplingPlan) -> str:
 
 def describe_work(plan: SamplingPlan) -> str:
     """What is done to each image, in words."""
-    if plan.takes_steps:
+    if plan.diffuses:
         return describe_steps(plan.config, plan.grid)
     return "one pass of the encoder" if plan.config.model.learns else "enlarged, by no network"
 
@@ -143,8 +148,12 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     config, distribution = plan.config, plan.distribution
     images, ranks = distribution.images_per_step, len(distribution.groups[0])
     idle = describe_idle(distribution, plan.stack.num_images)
-    return [f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on the "
-            "ranks of a group",
+    shared = (f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on "
+              "the ranks of a group")
+    if not plan.diffuses:
+        return [shared, "sampler     none: the image that the encoder regresses"
+                + describe_agreement(config), *([idle] if idle else [])]
+    return [shared,
             f"step        {images} images, micro-batches of {plan.calls.told} windows, "
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
@@ -172,7 +181,8 @@ def describe_agreement(config: Config) -> str:
     weight = config.output.consistent
     if not weight:
         return ""
-    return ", samples shrink to the LR image" + ("" if weight == 1 else f", weight {weight:g}")
+    made = "samples shrink" if config.sampler.diffuses else "made to shrink"
+    return f", {made} to the LR image" + ("" if weight == 1 else f", weight {weight:g}")
 
 
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:

@@ -119,6 +119,10 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     if not 1 <= request.ensemble <= MOST_SAMPLES:
         raise ConfigError(f"--ensemble: expected 1 to {MOST_SAMPLES} samples, "
                           f"got {request.ensemble}")
+    if request.ensemble > 1 and not config.sampler.diffuses:
+        raise ConfigError("--ensemble: expected 1 with sampler.method regression (--preset "
+                          f"regression), which draws no samples, got {request.ensemble}; use "
+                          "another preset")
     if config.output.members and request.ensemble == 1:
         raise ConfigError("output.members: expected an ensemble of at least 2 samples to keep the "
                           "members of, got 1; give --ensemble K, or set it to false")

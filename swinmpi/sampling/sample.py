@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from swinmpi.config import ModelConfig
 from swinmpi.errors import StackError, Stopped
 from swinmpi.families.family import Family
 from swinmpi.families.loading import load_family
@@ -100,6 +101,12 @@ class GroupWork:
     stop: StopFlag
 
     @property
+    def model(self) -> ModelConfig:
+        """Without windows where nothing is made in them: there are no seams to be told of."""
+        model = self.plan.config.model
+        return model if self.plan.diffuses else model.model_copy(update={"window_px": None})
+
+    @property
     def group(self) -> Group:
         return self.resolver.group
 
@@ -122,7 +129,7 @@ class GroupWork:
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
             pixels, figures = from_network(part, lr[part.slot], results.value_range,
-                                           results.datasets, config.model,
+                                           results.datasets, self.model,
                                            error_bars=results.error_bars)
             sums[part.slot] += figures
             results.send([Part(good[part.slot], part.rows.start, part.cols.start, pixels)])

@@ -116,6 +116,17 @@ def check_consistent(config: Config) -> None:
                           f"whose encoder regresses, got {model.family}; set it to false")
 
 
+def check_regression(config: Config, is_diffuser: bool) -> None:
+    """ConfigError where there should be no diffusion, but nothing makes an image without.
+    is_diffuser: what the checkpoint holds, else an encoder alone."""
+    model = config.model
+    regresses = model.regresses if is_diffuser else model.learns
+    if not (config.sampler.diffuses or regresses):
+        raise ConfigError("sampler.method: for regression (--preset regression) expected a model "
+                          "of family aligned, whose encoder regresses, or an encoder trained "
+                          f"alone, got {model.family}; use another preset or method")
+
+
 def check_edge(config: Config) -> None:
     """ConfigError where windows cannot be moved as sampler.shift.edge says."""
     shift, model = config.sampler.shift, config.model

@@ -43,6 +43,7 @@ class SuperResolver:
         finished samples are made to shrink to the LR image."""
         self.family, self.process, self.computing, self.group = family, process, computing, group
         self.make_exchange, self.pieces = make_exchange, PieceExchange(group)
+        self.diffuses = family.takes_steps and process.num_evaluations > 0
         self.predictor = Predictor(family, computing, group.stopwatch)
         self.consistency = consistency
         self._exchange: tuple[tuple[int, int], Exchange] | None = None
@@ -102,7 +103,7 @@ class SuperResolver:
                 exchange.conditions = self.conditions(lr, exchange, residuals)
 
         samples = []
-        for seed in seeds if self.family.takes_steps else ():
+        for seed in seeds if self.diffuses else ():
             exchange.start(stack_indices, seed)
             reverse(self.process.sampler.timesteps, exchange, before, watch)
             samples.append(exchange.finish())
@@ -171,7 +172,7 @@ class SuperResolver:
         residual = condition.residual(rect)
         if residual is not None:
             base += residual
-        if not self.family.takes_steps:
+        if not self.diffuses:
             parts[:-1] = base
         # In place: for large images every copy counts.
         for sample, x_0 in zip(parts, samples, strict=False):

@@ -16,6 +16,7 @@ from swinmpi.sampling.request import (
 )
 from swinmpi.sampling.settings import (
     check_consistent,
+    check_regression,
     check_settings,
     is_only_shrunk,
     resolve_config,
@@ -46,7 +47,8 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
     check_stack(request)
     config = resolved(request, given)
     if request.keeps_regression:
-        config = config.replaced(output={"regression": config.model.regresses})
+        config = config.replaced(output={"regression": config.model.regresses
+                                         and config.sampler.diffuses})
     request = replace(with_output(request, config), no_data=config.data.no_data_values)
     check_destination(request)
     check_fit(request, config)
@@ -59,6 +61,7 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
     header = read_header(request.checkpoint)
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
     check_consistent(config)
+    check_regression(config, takes_steps(header))
     if config.output.consistent is True and not is_only_shrunk(header):
         warnings.warn("output.consistent: the network was trained on LR images that were not only "
                       "shrunk by bicubic imresize; where such images are noisy or blurred, so will "

@@ -46,6 +46,9 @@ def check_drawing(config: Config) -> None:
     settings, shift, model = config.train, config.sampler.shift, config.model
     check_shift(config)
     check_edge(config)
+    if settings.target == "diffuser" and not config.sampler.diffuses:
+        raise ConfigError("sampler.method: expected a reverse process to validate a diffuser with, "
+                          "got regression; set another method")
     if shift.edge != "roll" and settings.crop_px <= max_shift_of(shift, model.window_px):
         raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off crops of "
                           f"{settings.crop_px} px (train.crop_px); use roll")

@@ -376,7 +376,7 @@ def test_an_existing_output_is_refused_or_replaced(sample, tmp_path, capsys):
 def test_the_output_is_named_after_the_input(sample, tmp_path, checkpoint, name, output):
     stack = write_stack(tmp_path / name, smooth_stack(1, 20, 24), "entry/images")
     assert main([f"{stack}::/entry/images", "--checkpoint", str(checkpoint)]) == 0
-    assert names() == sorted([name, output])
+    assert names() == sorted([name, output, f"{Path(output).stem}.png"])
     assert main([str(stack), "--checkpoint", str(checkpoint)]) == 2
 
 

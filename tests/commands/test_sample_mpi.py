@@ -64,10 +64,11 @@ OTHERS = {
     "encoder alone": ("three", "encoder", ("output.regression=true",)),
     "rrdb alone": ("three", "rrdb alone", ()),
     "heun": ("three", "aligned", ("sampler.method=heun", "sampler.steps=4")),
+    "regression": ("holes", "aligned", ("--preset=regression",)),
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
              "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
-             "coherent, half consistent", "thesis, consistent"]
+             "coherent, half consistent", "thesis, consistent", "regression"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 

@@ -108,8 +108,8 @@ def test_pictures_and_stacks_are_inputs_up_to_output(cluster, inputs, tmp_path):
     cluster.submit(tmp_path, SAMPLE, "photos", "b.tif", inputs / "in.h5", "--output", "sr/", *model,
                    *as_arguments(SLOWLY)).wait().assert_completed()
     assert_wanted(tmp_path / "sr/in_x2.h5", inputs)
-    assert {path.name for path in (tmp_path / "sr").iterdir()} == {"a.png", "b.tif", "in_x2.h5",
-                                                                   "swinmpi.jsonl"}
+    assert {path.name for path in (tmp_path / "sr").iterdir()} == {
+        "a.png", "b.tif", "in_x2.h5", "in_x2.png", "swinmpi.jsonl", "swinmpi.png"}
 
 
 def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_path):

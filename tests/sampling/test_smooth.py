@@ -20,11 +20,12 @@ def gradients() -> np.ndarray:
 
 def step_at_borders(image: np.ndarray) -> float:
     """The highest step across a window border over the gradients beside it, of means along the
-    border, in grey levels."""
-    steps = []
+    border, in grey levels. Borders of windows that are shifted by a quarter are looked at too."""
+    steps, quarter = [], WINDOW_PX // 4
     for axis in (0, 1):
         gradient = np.diff(image.astype(np.float64).mean(axis=1 - axis), axis=0)
-        at = np.arange(WINDOW_PX, len(gradient), WINDOW_PX) - 1
+        at = np.concatenate([np.arange(first, len(gradient), WINDOW_PX) - 1
+                             for first in (WINDOW_PX, quarter, 3 * quarter)])
         steps.append(np.abs(gradient[at] - (gradient[at - 1] + gradient[at + 1]) / 2).max())
     return max(steps)
 
@@ -36,9 +37,16 @@ def test_the_measure_finds_a_step():
     assert step_at_borders(smooth) < 1e-6 and step_at_borders(image) > 0.5
 
 
+# Grey levels, docs/trust.md: with less noise than it was trained with the network makes a faint
+# pattern of 2 px of its own on smooth images, strongest at the borders of windows.
 @pytest.mark.slow
-def test_smooth_gradients_have_no_step_at_window_borders(tmp_path):
-    stack, output = write_stack(tmp_path / "lr.h5", gradients()), tmp_path / "out.h5"
-    assert main(arguments(stack, output, shipped(MODELS[DEMO_MODEL]),
-                          "output.value_range=[0, 255]")) == 0
-    assert max(step_at_borders(image) for image in sr_of(output)) < 0.5
+@pytest.mark.parametrize("preset,dtype,limit", [
+    ("regression", "float32", 0.1), ("regression", "uint16", 0.1), ("balanced", "float32", 0.5),
+    ("detailed", "float32", 0.5), ("faithful", "float32", 2.5)])
+def test_how_smooth_smooth_gradients_stay(tmp_path, preset, dtype, limit):
+    gain = 1 if dtype == "float32" else 256
+    images = np.round(gradients() * gain) if gain > 1 else gradients()
+    stack, output = write_stack(tmp_path / "lr.h5", images.astype(dtype)), tmp_path / "out.h5"
+    assert main(arguments(stack, output, shipped(MODELS[DEMO_MODEL]), f"--preset={preset}",
+                          f"output.value_range=[0, {255 * gain}]")) == 0
+    assert max(step_at_borders(image / gain) for image in sr_of(output)) < limit

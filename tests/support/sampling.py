@@ -13,6 +13,7 @@ from swinmpi.images.imresize import imresize
 from swinmpi.storage.checkpoint import save_weights
 from tests.support.training import ALIGNED
 
+NO_PICTURE = ["--set", "output.picture=false"]
 FEW_STEPS = ["diffusion.steps=50", "sampler.steps=3"]
 
 
@@ -56,7 +57,8 @@ def sr_of(path: Path, name: str = "sr") -> np.ndarray:
 
 def arguments(stack: Path, output: Path, checkpoint: Path, *settings: str) -> list[str]:
     """A command line of swinmpi-sample; settings are `section.key=value` or options such as
-    `--ensemble=2`."""
+    `--ensemble=2`. Without a picture, unless a setting asks for one."""
     options = [word for setting in settings
                for word in ([setting] if setting.startswith("--") else ["--set", setting])]
-    return [str(stack), "--output", str(output), "--checkpoint", str(checkpoint), *options]
+    return [str(stack), "--output", str(output), "--checkpoint", str(checkpoint),
+            *NO_PICTURE, *options]

@@ -57,7 +57,7 @@ def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
     images = math.ceil(plan.num_remaining / num_groups)
     sizes = plan.calls.all_sizes
     encoder = costs[sizes[0]].lr_pixel * images * stack.height * stack.width / ranks
-    if not plan.takes_steps:
+    if not plan.diffuses:
         return encoder
     full, rest = divmod(images, distribution.images_per_step)
     steps = [*[distribution.images_per_step] * full, rest]

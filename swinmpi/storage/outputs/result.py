@@ -55,6 +55,18 @@ def find_failed(stack: Stack) -> list[int]:
     return [index for index in range(stack.num_images) if not flags[stack.stack_index(index)]]
 
 
+def read_figures(stack: Stack) -> dict[str, np.ndarray]:
+    """The figures that a run kept of each of its images, by name; none when the stack is not our
+    output."""
+    per_image = ours(stack, PER_IMAGE)
+    if not isinstance(per_image, h5py.Group):
+        return {}
+    whole = replace(stack.arrangement, frames=None).num_images
+    indices = [stack.stack_index(index) for index in range(stack.num_images)]
+    return {name: item[:][indices] for name, item in per_image.items()
+            if isinstance(item, h5py.Dataset) and item.shape == (whole,) and name != "done"}
+
+
 def ours(stack: Stack, path: str) -> h5py.Group | h5py.Dataset | None:
     """What lies at `path` of the file itself, if the stack lies where our outputs have theirs."""
     is_ours = posixpath.dirname(stack.address.dataset) == DATA

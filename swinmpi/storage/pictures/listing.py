@@ -10,6 +10,7 @@ from typing import NamedTuple
 import h5py
 
 from swinmpi.errors import OutputError, StackError
+from swinmpi.images.contact_sheet import is_sheet
 from swinmpi.images.pictures import EXPECTED, SUFFIXES, Page, is_tiff, read_pages
 from swinmpi.storage.kinds import what_is
 from swinmpi.storage.pictures.journal import NAME
@@ -152,7 +153,8 @@ def files_below(folder: Path, skip: Path | None = None) -> Below:
     files = sorted(walk(folder, folder, [os.path.realpath(skip)] if skip else []))
     stems = {PurePosixPath(name).with_suffix("") for name in files
              if has_suffix(name, HDF5_SUFFIXES)}
-    results = {name for name in files if name.endswith("/") or is_result(name, stems)}
+    results = {name for name in files if name.endswith("/") or is_result(name, stems)
+               or (name.lower().endswith(".png") and is_sheet(folder / name))}
     return Below([name for name in files if name not in results and Path(name).name != NAME],
                  sorted(results))
 

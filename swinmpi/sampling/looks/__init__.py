@@ -1,0 +1,1 @@
+"""What is made to be looked at: a picture of every run, contact sheets of swept settings."""
