@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from swinmpi.images.likeness.usual import usual_in
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.failure import raised_by_all
 from swinmpi.parallel.relay import Ending, Part
@@ -42,10 +43,10 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. error_bars: of an
-    ensemble, where they are known. value_range and remaining
-    (image indices still to do) are the same on every rank. The file is open on rank 0, with
-    `output.backend: mpio` on all until `drain`.
+    datasets: names and dtypes of what is stored of every image. error_bars: of an ensemble, where
+    they are known. usual: the images that the checkpoint knows, if it tells. value_range and
+    remaining (image indices still to do) are the same on every rank. The file is open on rank 0,
+    with `output.backend: mpio` on all until `drain`.
     """
 
     def __init__(self, plan: SamplingPlan, world: World, stack: Stack | PictureStack):
@@ -53,7 +54,7 @@ class Results:
         self.plan, self.world, self.stack = plan, world, stack
         stored = output_plan(plan.request, plan.config)
         self.datasets = pixel_datasets(stored, stack.dtype)
-        self.error_bars = stored.error_bars
+        self.error_bars, self.usual = stored.error_bars, stored.usual
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
@@ -179,7 +180,8 @@ def settle(plan: SamplingPlan, stack: Stack | PictureStack,
     """The value range of a stack; a run that begins says as well how unlike the trained images it
     looks."""
     settled = settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
-    unlike = how_unlike(stack, read_header(plan.request.checkpoint)) if before is None else None
+    usual = usual_in(read_header(plan.request.checkpoint)) if before is None else None
+    unlike = how_unlike(stack, usual, settled.values)
     return replace(settled, remarks=(*settled.remarks, *filter(None, [unlike])))
 
 
