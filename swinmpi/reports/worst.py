@@ -39,8 +39,8 @@ def describe_unlike(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
     """A line on the images by name that are unlike those the checkpoint knows, in what, and what to
     do; none where all are like them, or where it does not tell.
 
-    >>> describe_unlike({"image 0": {"unlike_noise": 0.9}, "image 1": {"unlike_noise": 1.5}})[0][:75]
-    '1 of 2 images is unlike those that the checkpoint knows: image 1 (noisy); e'
+    >>> describe_unlike({"image 0": {"unlike_noise": 0.9}, "image 1": {"unlike_noise": 2}})[0][:73]
+    '1 of 2 images is unlike those that the checkpoint knows: image 1 (noisy);'
     """
     found: dict[str, dict[str, float]] = {}
     for image, own in figures.items():

@@ -8,6 +8,7 @@ from swinmpi.config import Config, dump_yaml
 from swinmpi.parallel.device import planned_device, settled_compile, settled_precision
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
+from swinmpi.reports.machine import made_on
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
@@ -69,6 +70,8 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "command": " ".join(sys.argv), "input": str(stack.address),
             "frames": request.view.frames, "checkpoint": str(request.checkpoint),
             "checkpoint_sha256": deciding["checkpoint"],
+            "input_identity": json.dumps(deciding["input"]),
+            "machine": made_on(config.parallel.device),
             "configuration": dump_yaml(config),
             "seed": config.sampler.seed, "ensemble": request.ensemble,
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
