@@ -4,6 +4,7 @@ import json
 import os
 import sys
 
+import swinmpi
 from swinmpi.config import Config, dump_yaml
 from swinmpi.parallel.device import planned_device, settled_compile, settled_precision
 from swinmpi.parallel.launch import library_version
@@ -66,7 +67,7 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
     request, config, distribution = plan.request, plan.config, plan.distribution
     failed = [
         f"{stack.stack_index(index)}: {reason}" for index, reason in sorted(report.failed.items())]
-    return {"git_revision": git_revision(),
+    return {"version": swinmpi.__version__, "git_revision": git_revision(),
             "command": " ".join(sys.argv), "input": str(stack.address),
             "frames": request.view.frames, "checkpoint": str(request.checkpoint),
             "checkpoint_sha256": deciding["checkpoint"],
