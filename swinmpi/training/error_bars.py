@@ -123,7 +123,9 @@ def describe(made: Calibrating) -> str:
     request = made.request
     return (f"{len(made.images.indices)} images of split {request.split} of {request.pairs}, "
             f"{request.samples} samples each, for {', '.join(made.runs)}; {request.checkpoint} "
-            f"with what is learned into {request.output}")
+            f"with what is learned into {request.output}"
+            + ("" if usual_in(read_header(request.checkpoint)) else
+               "; what the LR images of these pairs are like, too, as it does not tell of others"))
 
 
 def run(made: Calibrating, world: World, stop: StopFlag) -> list[dict]:
