@@ -3,7 +3,7 @@ and which are unlike those that the checkpoint knows."""
 import math
 from collections.abc import Mapping, Sequence
 
-from swinmpi.images.likeness.usual import ADVICE, IN_WORDS, KINDS
+from swinmpi.images.likeness.usual import KINDS, meanings
 
 MOST_NAMED = 3
 TOLD = (("lr_misfit", "LR misfit", "{:.2g}", " grey levels"), ("seam_score", "seams", "{:.2f}", ""))
@@ -50,10 +50,11 @@ def describe_unlike(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
     if not found:
         return []
     ranked = sorted(found, key=lambda image: -max(map(abs, found[image].values())))
-    named = [f"{image} ({', '.join(IN_WORDS[kind, far > 0] for kind, far in found[image].items())})"
+    told = {image: meanings(found[image]) for image in ranked}
+    named = [f"{image} ({', and '.join(words for words, _ in told[image])})"
              for image in ranked[:MOST_NAMED]]
     more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-    kinds = [kind for kind in KINDS if any(kind in own for own in found.values())]
+    advice = dict.fromkeys(what for image in ranked for _, what in told[image])
     return [f"{len(found)} of {len(figures)} images {'is' if len(found) == 1 else 'are'} unlike "
             f"those that the checkpoint knows: {', '.join(named)}{more}; "
-            f"{'; '.join(ADVICE[kind] for kind in kinds)}; or train on such images"]
+            f"{'; '.join(advice)}; or train on such images"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from swinmpi.errors import CheckpointError, ConfigError, StackError
-from swinmpi.images.likeness.usual import ADVICE, IN_WORDS, Usual
+from swinmpi.images.likeness.usual import Usual, meanings
 from swinmpi.sampling.request import is_calibration
 from swinmpi.storage.pictures.listing import named
 from swinmpi.storage.pictures.source import PictureStack, SameDepth
@@ -145,10 +145,10 @@ def how_unlike(stack: Stack | PictureStack, usual: Usual | None,
     found = usual.differences(looked_at)
     if not found:
         return None
-    words = ", ".join(IN_WORDS[kind, far > 0] for kind, far in found.items())
-    return (f"{stack.address}: its images look {words}: unlike the {usual.images} images of "
-            f"{usual.source} that the checkpoint knows; "
-            f"{'; '.join(ADVICE[kind] for kind in found)}; or train on such images")
+    words, advice = zip(*meanings(found), strict=True)
+    return (f"{stack.address}: its images look {', and '.join(words)}: unlike the {usual.images} "
+            f"images of {usual.source} that the checkpoint knows; {'; '.join(advice)}; or train on "
+            "such images")
 
 
 def statistics_in(image: np.ndarray, usual: Usual, values: ValueRange) -> dict[str, float]:

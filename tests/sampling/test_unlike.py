@@ -51,7 +51,7 @@ CHANGES = [(lambda images: images, None), (lambda images: blurred(images, 0.4), 
            (lambda images: noisy(images, 3), None), (lambda images: images // 2 + 20, None),
            (blurred, "blurred, or enlarged"), (lambda images: blurred(images, 6), "blurred"),
            (lambda images: images.repeat(2, 1).repeat(2, 2), "blurred, or enlarged"),
-           (noisy, "noisy"), (binary, "binary, or thresholded"),
+           (noisy, "noisy"), (binary, "binary, or of few values"),
            (lambda images: images // 64 * 64, "of few values"),
            (lambda images: images // 32 + 100, "contrast")]
 
@@ -125,7 +125,7 @@ def test_a_run_names_the_images(tmp_path, knowing, capsys, exchange):
                                  f"parallel.exchange={exchange}")) == 0
     (line,) = [one for one in capsys.readouterr().out.splitlines() if "unlike" in one]
     assert line.startswith("1 of 4 images is unlike those that the checkpoint knows: image 2 (")
-    assert "thresholded" in line
+    assert "binary, or of few values" in line and "noisy" not in line
     with h5py.File(tmp_path / "o.h5") as file:
         kept = np.array([file["entry/per_image"][name][:] for name in SCORES])
     wanted = np.array([[*scores_of(image).values()] for image in images]).T

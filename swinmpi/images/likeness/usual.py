@@ -18,7 +18,7 @@ QUANTILES = (0.005, 0.025, 0.5, 0.975, 0.995)
 BEYOND = 0.2
 FEWEST_TOGETHER = 5  # images that are compared together
 # A model trained on few kinds of images is taken to know others nearby: so far from the median.
-NEAR = {"two_valued": 0.2} | dict.fromkeys(
+NEAR = {"two_valued": 0.65} | dict.fromkeys(
     ("detail", "fineness", "noise", "contrast", "coarseness"), 1.5)
 BOTH_SIDES = ("detail", "fineness", "contrast")
 KINDS = {"spectrum": ("detail", "fineness"), "noise": ("noise",), "range": ("contrast",),
@@ -26,18 +26,18 @@ KINDS = {"spectrum": ("detail", "fineness"), "noise": ("noise",), "range": ("con
 SCORES = tuple(f"unlike_{kind}" for kind in KINDS)
 """Of an image, in OUT's /entry/per_image: 0 for the usual image, 1 and -1 at the limits; NaN where
 the image does not tell."""
-IN_WORDS = {
-    ("spectrum", False): "blurred, or enlarged before",
-    ("spectrum", True): "noisy, or coarser",
-    ("noise", True): "noisy", ("noise", False): "smoothed, or blurred",
-    ("range", False): "of less contrast", ("range", True): "of more contrast",
-    ("values", True): "of few values (binary, or thresholded)"}
-ADVICE = {
-    "spectrum": "take them as they were recorded, shrink them to what they resolve, or denoise "
-    "them",
-    "noise": "expect noise to be sharpened as well, or denoise them",
-    "range": "check output.value_range and their unit",
-    "values": "take them as they were before they were thresholded"}
+# (what such images are, what to do), by kind and whether they are above the limit.
+SMOOTH = ("blurred, or enlarged before", "take them as they were recorded, or shrink them to what "
+          "they resolve")
+SHARPENED = "expect noise to be sharpened as well, or denoise them"
+RANGE = "check output.value_range and their unit"
+MEANINGS = {
+    ("spectrum", False): SMOOTH, ("noise", False): SMOOTH, ("noise", True): ("noisy", SHARPENED),
+    ("spectrum", True): ("noisy, or coarser", SHARPENED),
+    ("range", False): ("of little contrast", RANGE),
+    ("range", True): ("of too much contrast", RANGE),
+    ("values", True): ("binary, or of few values",
+                       "take them as they were before they were thresholded")}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,17 @@ class Usual:
         far = {name: self.outside(name, value, together) for name, value in medians.items()}
         return {kind: most for kind, names in KINDS.items()
                 if abs(most := farthest([far[name] for name in names])) > 1
-                and (kind, most > 0) in IN_WORDS}
+                and (kind, most > 0) in MEANINGS}
+
+
+def meanings(found: Mapping[str, float]) -> list[tuple[str, str]]:
+    """What kinds that are so far outside mean, and what to do; what follows from another is left
+    out: few values leave edges, noise is fine detail as well."""
+    if "values" in found:
+        found = {"values": found["values"]}
+    elif found.get("noise", 0.0) * found.get("spectrum", 0.0) > 0:
+        found = {kind: far for kind, far in found.items() if kind != "spectrum"}
+    return [MEANINGS[kind, far > 0] for kind, far in found.items()]
 
 
 def farthest(values: Iterable[float]) -> float:
