@@ -19,6 +19,23 @@ def checkpoint(tmp_path_factory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("model") / "model.safetensors")
 
 
+@pytest.fixture(scope="module")
+def plain(checkpoint, tmp_path_factory) -> Path:
+    """A folder with out.h5 of in.h5."""
+    folder = tmp_path_factory.mktemp("plain")
+    write_stack(folder / "in.h5", smooth_stack(5, 20, 16, 3))
+    assert sample.main(arguments(folder / "in.h5", folder / "out.h5", checkpoint)) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(plain) -> None:
+    """The files of `plain`, here; what is recorded of them is that they lie here."""
+    for name in ("in.h5", "out.h5"):
+        shutil.copy(plain / name, name)
+    change_process(input="in.h5::/images")
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -29,6 +46,15 @@ def make(checkpoint: Path, *settings: str, images: np.ndarray | None = None) -> 
     images = smooth_stack(5, 20, 16, 3) if images is None else images
     write_stack(Path("in.h5"), images)
     assert sample.main(arguments(Path("in.h5"), Path("out.h5"), checkpoint, *settings)) == 0
+
+
+def change_process(**entries) -> None:
+    with h5py.File("out.h5", "r+") as file:
+        for path, value in entries.items():
+            name = f"entry/process/{path.replace('__', '/')}"
+            del file[name]
+            if value is not None:
+                file[name] = value
 
 
 def lines_of(capsys, code: int, *argv: str) -> list[str]:
@@ -75,8 +101,7 @@ def test_a_changed_value_is_found_and_told(checkpoint, capsys, name):
     assert len(lines_of(capsys, 1, "--images", "9")) == 6
 
 
-def test_which_images_is_told_and_always_the_same(checkpoint, capsys):
-    make(checkpoint)
+def test_which_images_is_told_and_always_the_same(copied, capsys):
     told = lines_of(capsys, 0, "--dry-run", "--images", "4")
     assert [line.split()[0] for line in told] == ["output", "made", "checkpoint", "made", "images"]
     assert told == lines_of(capsys, 0, "--dry-run", "--images", "4")
@@ -84,24 +109,13 @@ def test_which_images_is_told_and_always_the_same(checkpoint, capsys):
     assert lines_of(capsys, 0, "--dry-run", "--images", "1")[-1] == "images      0 of 5"
 
 
-def change_process(**entries) -> None:
-    with h5py.File("out.h5", "r+") as file:
-        for path, value in entries.items():
-            name = f"entry/process/{path.replace('__', '/')}"
-            del file[name]
-            if value is not None:
-                file[name] = value
-
-
-def test_another_machine_is_no_change_where_the_bytes_are_the_same(checkpoint, capsys):
-    make(checkpoint)
+def test_another_machine_is_no_change_where_the_bytes_are_the_same(copied, capsys):
     change_process(machine__torch="1.0")
     assert len(lines_of(capsys, 0)) == 3
 
 
 @pytest.mark.parametrize("off, code", [(3, 2), (9000, 1)])
-def test_on_another_machine_a_small_difference_decides_nothing(checkpoint, capsys, off, code):
-    make(checkpoint)
+def test_on_another_machine_a_small_difference_decides_nothing(copied, capsys, off, code):
     change_process(machine__torch="1.0")
     with h5py.File("out.h5", "r+") as file:
         pixel = file["entry/data/sr"]
@@ -110,8 +124,7 @@ def test_on_another_machine_a_small_difference_decides_nothing(checkpoint, capsy
     assert ("torch was 1.0, here it is" in lines[0]) == (code == 2)
 
 
-def test_an_output_that_tells_less_is_verified_all_the_same(checkpoint, capsys):
-    make(checkpoint)
+def test_an_output_that_tells_less_is_verified_all_the_same(copied, capsys):
     change_process(machine=None, input_identity=None)
     assert "the same" in lines_of(capsys, 0)[0]
     assert "does not tell which machine" in lines_of(capsys, 0, "--dry-run")[3]
@@ -141,6 +154,40 @@ def unknown_setting():
     change_process(configuration=text, version="9.9")
 
 
+@pytest.mark.parametrize("entries", [
+    {"ensemble": "many"}, {"ensemble": -3}, {"value_range": [1.0]}, {"configuration": "sampler: 3"},
+    {"configuration": "[]"}, {"input_identity": "{"}, {"checkpoint": 5, "checkpoint_sha256": 5},
+    {"value_range": [5.0, 1.0]}])
+def test_what_an_output_says_is_not_believed_blindly(copied, capsys, entries):
+    change_process(**entries)
+    assert len(lines_of(capsys, 2)) == 1
+
+
+def test_a_tomogram(checkpoint, capsys):
+    """Darks and flats are left out, or enlarged without the network."""
+    write_stack(Path("in.h5"), smooth_stack(6, 20, 16, 1))
+    with h5py.File("in.h5", "r+") as file:
+        detector = file.create_group("entry/instrument/detector")
+        detector["data"], detector["image_key"] = file["images"][()], [2, 1, 0, 0, 0, 1]
+        del file["images"]
+        for group, kind in (("entry", "NXentry"), ("entry/instrument", "NXinstrument"),
+                            ("entry/instrument/detector", "NXdetector")):
+            file[group].attrs["NX_class"] = kind
+        file["entry/definition"] = "NXtomo"
+    for calibration, total in (("skip", 3), ("bicubic", 6)):
+        assert sample.main(["in.h5", "--output", "out.h5", "--checkpoint", str(checkpoint), "--set",
+                            f"data.calibration={calibration}", "--overwrite"]) == 0
+        assert len(lines_of(capsys, 0, "--frames", "0:")) == total
+
+
+@pytest.mark.parametrize("name", ["sr_mean", "regression"])
+def test_another_data_set_of_the_file_means_all_of_it(checkpoint, capsys, name):
+    make(checkpoint, "--ensemble=2", "output.regression=true")
+    capsys.readouterr()
+    assert verify.main([f"out.h5::/entry/data/{name}"]) == 0
+    assert "(sr, regression, sr_mean, sr_spread)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("change, argv, said", [
     (gone, (), "name it with --input"), (other_input, (), "holds other images"),
     (other_size, (), "name what it was made of with --input"),
@@ -151,8 +198,7 @@ def unknown_setting():
     (lambda: None, ("--images", "0"), "at least 1"),
     (lambda: None, ("--frames", "7"), "indices of 5 frames"),
     (lambda: None, ("--input", "missing.h5"), "missing.h5")])
-def test_what_cannot_be_compared_is_one_line(checkpoint, capsys, change, argv, said):
-    make(checkpoint)
+def test_what_cannot_be_compared_is_one_line(copied, capsys, change, argv, said):
     change()
     (line,) = lines_of(capsys, 2, *argv)
     assert said in line

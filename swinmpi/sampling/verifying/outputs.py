@@ -9,10 +9,9 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.pictures import read_page
-from swinmpi.parallel.shares import Shard
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.plan import plan as plan_sampling
-from swinmpi.sampling.request import PictureJob, SampleRequest, open_stack
+from swinmpi.sampling.request import PictureJob, SampleRequest, open_stack, output_plan
 from swinmpi.sampling.verifying.compared import UNKNOWN, Verdict
 from swinmpi.sampling.verifying.recorded import (
     Asked,
@@ -26,6 +25,8 @@ from swinmpi.sampling.verifying.recorded import (
 from swinmpi.sampling.verifying.remake import Remaking
 from swinmpi.storage.layout import in_letters, to_chw
 from swinmpi.storage.metadata.frames import View
+from swinmpi.storage.outputs.carrying import DATA
+from swinmpi.storage.outputs.output import pixel_datasets
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.pictures.journal import NAME, Memory, read_memory
 from swinmpi.storage.pictures.listing import find_files, look_at, reason_of
@@ -93,38 +94,38 @@ def find_remakings(asked: Asked, num_ranks: int) -> Found:
 
 def of_file(asked: Asked, num_ranks: int) -> Found:
     """Of one HDF5 file."""
-    output = str(asked.output)
-    inspect_stacks([output])
-    with Stack.open(output) as sr:
-        process = read_process(sr)
-        if not process:
-            raise StackError(f"{output}: expected an output of swinmpi-sample, which tells how it "
-                             "was made, got a stack that does not")
-        making = making_of(process, asked)
-    request = request_of(making, asked)
-    config = making.config
-    view = View(config.data.axes if sees(output, config.data.axes) else None,
-                calibration=config.data.calibration)
+    inspect_stacks([str(asked.output)])
+    with Stack.open(str(asked.output)) as sr:
+        process, output = read_process(sr), f"{sr.address.path}::{DATA}/sr"
+    if not process:
+        raise StackError(f"{asked.output}: expected an output of swinmpi-sample, which tells how "
+                         "it was made, got a stack that does not")
+    making = making_of(process, asked)
+    request, data = request_of(making, asked), making.config.data
     inspect_stacks([request.stack], asked.allow_external, request.view)
-    sampling = plan_sampling(request, config, num_ranks)
+    sampling = plan_sampling(request, making.config, num_ranks)
+    view = View(data.axes if sees(output, data.axes) else None, calibration=data.calibration)
     with Stack.open(output, view=view) as sr, open_stack(request) as lr:
         making.check_input(lr.identity(), request.stack)
-        scale = config.model.scale
-        wanted = lr.num_images, lr.channels, lr.height * scale, lr.width * scale
-        came = sr.num_images, sr.channels, sr.height, sr.width
-        if wanted != came:
-            raise StackError(f"{request.stack}: gives {wanted[0]} images of {wanted[2]} x "
-                             f"{wanted[3]} px, {output} has {came[0]} of {came[2]} x {came[3]}; "
-                             "name what it was made of with --input")
+        check_size(sr, lr, making.config.model.scale)
         failed = find_failed(sr)
         made = [index for index in range(sr.num_images) if index not in failed]
         chosen = images_to_make(asked, made, sr.num_images, marks_of(sr.address.path))
         names = tuple(name for name in beside(sampling) if find_sibling(sr, name))
         unknown = tuple(Verdict(lr.short_name_of(index), UNKNOWN, "was given up by the run: there "
                                 "is nothing to compare") for index in chosen if index in failed)
-    wanted_images = tuple(index for index in chosen if index not in failed)
-    stored = StoredStack(output, view, names)
-    return Found((remaking(sampling, wanted_images, stored, making),), unknown)
+    images = tuple(index for index in chosen if index not in failed)
+    return Found((remaking(sampling, images, StoredStack(output, view, names), making),), unknown)
+
+
+def check_size(sr: Stack, lr: Stack | PictureStack, scale: int) -> None:
+    """StackError unless the one can be made of the other."""
+    wanted = lr.num_images, lr.channels, lr.height * scale, lr.width * scale
+    came = sr.num_images, sr.channels, sr.height, sr.width
+    if wanted != came:
+        told = ["{} images of {} channels, {} x {} px".format(*facts) for facts in (wanted, came)]
+        raise StackError(f"{lr.address}: gives {told[0]}, but {sr.address.path} has {told[1]}; "
+                         "name what it was made of with --input")
 
 
 def sees(address: str, axes: str | None) -> bool:
@@ -138,19 +139,17 @@ def sees(address: str, axes: str | None) -> bool:
 
 def beside(sampling: SamplingPlan) -> list[str]:
     """The data sets of a run, but for `sr`."""
-    from swinmpi.sampling.request import output_plan
-    from swinmpi.storage.outputs.output import pixel_datasets
     plan = output_plan(sampling.request, sampling.config)
     return [name for name in pixel_datasets(plan, sampling.stack.dtype) if name != "sr"]
 
 
 def request_of(making: Making, asked: Asked) -> SampleRequest:
     """What the run was asked for."""
-    config, shard = making.config, making.process.get("shard")
-    part = Shard(int(shard["number"]), int(shard["of"])) if isinstance(shard, Mapping) else None
+    config = making.config
     view = View(config.data.axes, making.frames, config.data.calibration)
     return SampleRequest(find_input(making.process, asked), None, making.checkpoint,
-                         making.ensemble, allow_external=asked.allow_external, shard=part,
+                         making.ensemble, allow_external=asked.allow_external,
+                         shard=making.shard,
                          no_data=config.data.no_data_values, view=view)
 
 

@@ -10,6 +10,8 @@ from swinmpi.config import Config, load_config
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.demo import MODELS, shipped
 from swinmpi.errors import CheckpointError, ConfigError, StackError
+from swinmpi.parallel.shares import Shard
+from swinmpi.sampling.request import MOST_SAMPLES
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.metadata.frames import chosen
 
@@ -32,28 +34,23 @@ class Asked:
 @dataclass(frozen=True)
 class Making:
     """How a run made its images. config: with the value range that it used; checkpoint: the file
-    of the weights that it used; machine: what else decides the last bits, by name, empty where the
-    output does not tell."""
+    of the weights that it used; ensemble: samples; frames, shard: of the input, None for all;
+    machine: what else decides the last bits, by name, empty where the output does not tell; input:
+    what the images were, as JSON, None where it does not tell."""
 
     process: Mapping[str, Any]
     config: Config
     checkpoint: Path
+    ensemble: int
+    frames: str | None
+    shard: Shard | None
     machine: Mapping[str, Any]
-
-    @property
-    def ensemble(self) -> int:
-        return int(one_of(self.process.get("ensemble", 1)))
-
-    @property
-    def frames(self) -> str | None:
-        told = one_of(self.process.get("frames"))
-        return None if told is None else str(told)
+    input: Any
 
     def check_input(self, identity: Any, address: str) -> None:
         """StackError where the output tells that it was made of other images."""
-        told = one_of(self.process.get("input_identity"))
         now = json.loads(json.dumps(identity))
-        if isinstance(told, str) and without_part(json.loads(told)) != without_part(now):
+        if self.input is not None and without_part(self.input) != without_part(now):
             raise StackError(f"{address}: holds other images, or is seen in another way, than when "
                              "the output was made of it; name what it was made of with --input")
 
@@ -70,7 +67,13 @@ def making_of(process: Mapping[str, Any], asked: Asked) -> Making:
     try:
         low, high = map(float, process["value_range"])
         settings = parse_yaml(one_of(process["configuration"]))
-        wanted = str(one_of(process["checkpoint_sha256"]))
+        wanted, count = str(one_of(process["checkpoint_sha256"])), process.get("ensemble", 1)
+        shard = process.get("shard")
+        shard = None if shard is None else Shard(int(shard["number"]), int(shard["of"]))
+        identity = json.loads(one_of(process.get("input_identity", "null")))
+        frames = one_of(process.get("frames"))
+        if not (type(count) is int and 1 <= count <= MOST_SAMPLES):
+            raise ValueError("no number of samples")
         if not isinstance(settings, dict):
             raise TypeError("no sections")
     except (KeyError, TypeError, ValueError, YAMLError):
@@ -86,7 +89,8 @@ def making_of(process: Mapping[str, Any], asked: Asked) -> Making:
     machine = dict(told) if isinstance(told, Mapping) else {}
     if type(threads := machine.get("threads")) is int and threads > 0:
         config = config.replaced(parallel={"threads": threads})
-    return Making(process, config, find_checkpoint(process, wanted, asked), machine)
+    return Making(process, config, find_checkpoint(process, wanted, asked), count,
+                  None if frames is None else str(frames), shard, machine, identity)
 
 
 def find_checkpoint(process: Mapping[str, Any], wanted: str, asked: Asked) -> Path:
