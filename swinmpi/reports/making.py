@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swinmpi.errors import StackError
+from swinmpi.errors import StackError, SwinmpiError
 from swinmpi.storage.outputs.result import read_process
 from swinmpi.storage.pictures.journal import NAME, read_memory
 from swinmpi.storage.probe import inspect_stacks
@@ -65,7 +65,8 @@ def as_text(making: Making) -> str:
     entries = dict(making.process)
     settings = entries.pop("configuration", None)
     lines = [f"{name:<20}{value}" for name, value in flat(entries)]
-    return "\n".join([*lines, *(["", str(settings).rstrip()] if settings else [])])
+    lines += ["", *str(settings).rstrip().splitlines()] if settings else []
+    return "\n".join(str(SwinmpiError(line)) for line in lines)  # whatever a hostile file says
 
 
 def as_json(making: Making) -> str:

@@ -135,11 +135,12 @@ def trained_range(header: Mapping, checkpoint: Path) -> TrainedRange | None:
                               "train it again, or copy it again") from None
 
 
-def how_unlike(stack: Stack | PictureStack, usual: Usual | None,
-               values: ValueRange) -> str | None:
+def how_unlike(stack: Stack | PictureStack, usual: Usual | None, values: ValueRange,
+               fewest: int = 1) -> str | None:
     """In what some images of a stack, together, are unlike those that a model was trained on, and
-    what to do; None where they are like them, or where the checkpoint does not tell."""
-    if usual is None:
+    what to do; None where they are like them, where the checkpoint does not tell, or where there
+    are fewer than `fewest`."""
+    if usual is None or stack.num_images < fewest:
         return None
     looked_at = [statistics_in(image, usual, values) for image in some_images(stack)]
     found = usual.differences(looked_at)

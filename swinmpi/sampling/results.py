@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from swinmpi.images.likeness.usual import usual_in
+from swinmpi.images.likeness.usual import FEWEST_TOGETHER, usual_in
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.failure import raised_by_all
 from swinmpi.parallel.relay import Ending, Part
@@ -69,7 +69,7 @@ class Results:
         with self.world.stopwatch.of("storage"):
             if request.pictures is not None:
                 return self._open_pictures()
-            settled, self.fingerprint = identify(self.plan, stack)
+            settled, self.fingerprint = identify(self.plan, stack, FEWEST_TOGETHER)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=settled.is_measured)
@@ -80,7 +80,7 @@ class Results:
         request, config, job = self.plan.request, self.plan.config, self.plan.request.pictures
         self.output = PictureStore(request.output, self.stack, config.model.scale, job.settings,
                                    request.overwrite)
-        settled = settle(self.plan, self.stack, self.output.range_before())
+        settled = settle(self.plan, self.stack, self.output.range_before(), FEWEST_TOGETHER)
         if settled.is_measured:
             self.output.keep_range(settled.values)
         self._tell(settled)
@@ -175,13 +175,13 @@ def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
                                        deciding, request.overwrite)
 
 
-def settle(plan: SamplingPlan, stack: Stack | PictureStack,
-           before: ValueRange | None) -> SettledRange:
+def settle(plan: SamplingPlan, stack: Stack | PictureStack, before: ValueRange | None,
+           fewest: int = 1) -> SettledRange:
     """The value range of a stack; a run that begins says as well how unlike the trained images it
-    looks."""
+    looks, where it has `fewest` of them: few are told one by one in the end."""
     settled = settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
     usual = usual_in(read_header(plan.request.checkpoint)) if before is None else None
-    unlike = how_unlike(stack, usual, settled.values)
+    unlike = how_unlike(stack, usual, settled.values, fewest)
     return replace(settled, remarks=(*settled.remarks, *filter(None, [unlike])))
 
 
@@ -192,10 +192,10 @@ def trained_of(plan: SamplingPlan) -> TrainedRange | None:
     return trained_range(read_header(plan.request.checkpoint), plan.request.checkpoint)
 
 
-def identify(plan: SamplingPlan, stack: Stack) -> tuple[SettledRange, dict]:
-    """(the value range, the fingerprint) of a run."""
+def identify(plan: SamplingPlan, stack: Stack, fewest: int = 1) -> tuple[SettledRange, dict]:
+    """(the value range, the fingerprint) of a run. fewest: see `settle`."""
     request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
     # To measure it is to read the whole stack: not once more after every interruption.
     before = measured_before(request.output, stack.identity(), checkpoint)
-    settled = settle(plan, stack, before)
+    settled = settle(plan, stack, before, fewest)
     return settled, fingerprint(plan, stack, checkpoint, settled.values)

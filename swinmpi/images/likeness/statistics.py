@@ -11,7 +11,11 @@ BLOCK_PX = 4  # of details: so small that some lie on nothing but noise
 QUIETEST = 0.2  # so many blocks of an image are taken to show nothing but noise
 LEAST = 2.0**-20  # of -1..1
 ENDS = (0.02, 0.98)
-STATISTICS = ("detail", "fineness", "noise", "contrast", "coarseness", "two_valued")
+STATISTICS = ("detail", "fineness", "noise", "contrast", "beyond", "coarseness", "two_valued")
+"""log2 of the energy of the finest diagonal detail over that of twice its size, and over the
+variance; of the deviation of that detail where there is least of it; of the width of the values
+over that of -1..1, and how far they lie outside of it; log2 of the usual gap between neighbouring
+values; the share of pixels close to the ends of the values."""
 
 
 def statistics_of(read_rows: Callable[[range], np.ndarray], size: tuple[int, int],
@@ -57,6 +61,7 @@ def of_crop(crop: np.ndarray) -> Mapping[str, float]:
     return {"detail": log2(mean_square(details)) - log2(mean_square(coarser)),
             "fineness": log2(mean_square(details)) - log2(float(numbers.var())),
             "noise": log2(quiet_square(crop)) / 2, "contrast": log2(width / 2),
+            "beyond": float(max(ends[1] - 1, -1 - ends[0], 0.0)),
             "coarseness": log2(float(np.median(np.diff(np.unique(numbers)))) / 2),
             "two_valued": float(np.mean((numbers <= ends[0] + near) | (numbers >= ends[1] - near)))}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from swinmpi.errors import SwinmpiError
 from swinmpi.images.likeness.statistics import STATISTICS, median, statistics_of
 
 HEADER_KEY = "lr_images"
@@ -18,10 +19,10 @@ QUANTILES = (0.005, 0.025, 0.5, 0.975, 0.995)
 BEYOND = 0.2
 FEWEST_TOGETHER = 5  # images that are compared together
 # A model trained on few kinds of images is taken to know others nearby: so far from the median.
-NEAR = {"two_valued": 0.65} | dict.fromkeys(
+NEAR = {"two_valued": 0.65, "beyond": 0.25} | dict.fromkeys(
     ("detail", "fineness", "noise", "contrast", "coarseness"), 1.5)
 BOTH_SIDES = ("detail", "fineness", "contrast")
-KINDS = {"spectrum": ("detail", "fineness"), "noise": ("noise",), "range": ("contrast",),
+KINDS = {"spectrum": ("detail", "fineness"), "noise": ("noise",), "range": ("contrast", "beyond"),
          "values": ("coarseness", "two_valued")}
 SCORES = tuple(f"unlike_{kind}" for kind in KINDS)
 """Of an image, in OUT's /entry/per_image: 0 for the usual image, 1 and -1 at the limits; NaN where
@@ -35,7 +36,7 @@ MEANINGS = {
     ("spectrum", False): SMOOTH, ("noise", False): SMOOTH, ("noise", True): ("noisy", SHARPENED),
     ("spectrum", True): ("noisy, or coarser", SHARPENED),
     ("range", False): ("of little contrast", RANGE),
-    ("range", True): ("of too much contrast", RANGE),
+    ("range", True): ("of too much contrast, or beyond the value range", RANGE),
     ("values", True): ("binary, or of few values",
                        "take them as they were before they were thresholded")}
 
@@ -104,8 +105,9 @@ def usual_in(header: Mapping[str, Any]) -> Usual | None:
         quantiles = {name: tuple(map(float, told["quantiles"][name])) for name in STATISTICS}
         sound = all(len(one) == len(QUANTILES) and list(one) == sorted(one)
                     and all(map(math.isfinite, one)) for one in quantiles.values())
-        found = Usual(int(told["crop_px"]), int(told["images"]), str(told["source"]), quantiles)
-    except (KeyError, TypeError, ValueError):
+        source = str(SwinmpiError(str(told["source"])))  # as one line that can be printed
+        found = Usual(int(told["crop_px"]), int(told["images"]), source, quantiles)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return found if sound and found.crop_px > 0 else None
 

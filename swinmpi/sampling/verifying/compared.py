@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swinmpi.errors import SwinmpiError
+
 FAR = 0.01  # of the value range: more than another machine or library makes of it
 SAME, DIFFERS, UNKNOWN = "same", "differs", "unknown"
 
@@ -17,7 +19,7 @@ class Verdict:
     words: str
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.words}"
+        return str(SwinmpiError(f"{self.name}: {self.words}"))  # one line, whatever the names
 
 
 def verdict(name: str, stored: Mapping[str, np.ndarray], made: Mapping[str, np.ndarray],
