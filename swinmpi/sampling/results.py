@@ -57,9 +57,13 @@ class Results:
         self.error_bars, self.usual = stored.error_bars, stored.usual
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
-        self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
+        # On rank 0, by image made in this run; of others how unlike they are, alone.
+        self.figures: dict[str, Mapping[str, float]] = {}
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
+        if world.is_root and self.usual is not None:
+            self.figures |= {stack.short_name_of(index): scores
+                             for index, scores in self.output.scores_before().items()}
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
                                  world.is_root)

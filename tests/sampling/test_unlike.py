@@ -1,14 +1,20 @@
 """Images that are unlike those a model was trained on: a line on the stack, numbers and a line on
 every image, none for images like them."""
+import os
+import signal
+
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from scipy.ndimage import gaussian_filter
 
 from swinmpi.cli import sample
 from swinmpi.images.likeness.usual import SCORES, usual_in, usual_of
 from swinmpi.sampling.ranges import how_unlike
 from swinmpi.storage.checkpoint import load_weights, save_weights
+from swinmpi.storage.outputs.output import StackOutput
+from swinmpi.storage.pictures.store import PictureStore
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 from tests.support.sampling import arguments, write_checkpoint, write_stack
@@ -131,6 +137,29 @@ def test_a_run_names_the_images_once(tmp_path, knowing, capsys, exchange):
         kept = np.array([file["entry/per_image"][name][:] for name in SCORES])
     wanted = np.array([[*scores_of(image).values()] for image in images]).T
     np.testing.assert_allclose(kept, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("store", [StackOutput, PictureStore])
+def test_what_was_made_before_an_interruption_is_named_as_well(tmp_path, knowing, monkeypatch,
+                                                               capsys, store):
+    images, complete = binary(photographs(4)), store.complete
+    if store is StackOutput:
+        stack, output = write_stack(tmp_path / "in.h5", images), tmp_path / "o.h5"
+    else:
+        stack, output = tmp_path / "in.tif", tmp_path / "o"
+        tifffile.imwrite(stack, images, photometric="minisblack")
+
+    def complete_and_signal(*arguments):
+        complete(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    wanted = arguments(stack, output, knowing, "parallel.images_per_step=1")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "complete", complete_and_signal)
+        assert sample.main(wanted) == 75
+    capsys.readouterr()
+    assert sample.main(wanted) == 0
+    assert "4 of 4 images are unlike" in capsys.readouterr().out
 
 
 def test_an_older_checkpoint_keeps_its_output(tmp_path, capsys):

@@ -139,6 +139,13 @@ class StackOutput:
         """Image indices that are not done, ascending."""
         return np.flatnonzero(self._file[PER_IMAGE]["done"][:] == 0).tolist()
 
+    def scores_before(self) -> dict[int, dict[str, float]]:
+        """How unlike the images that are done are, by image index, as far as it is kept."""
+        per_image = self._file[PER_IMAGE]
+        kept = {name: per_image[name][:] for name in SCORES if name in per_image}
+        return {index: {name: float(values[index]) for name, values in kept.items()}
+                for index in np.flatnonzero(per_image["done"][:]).tolist() if kept}
+
     def write(self, image_index: int, arrays: Mapping[str, np.ndarray],
               figures: Mapping[str, float]) -> None:
         """Store a whole image and mark it done; see `write_part` and `complete`.
