@@ -43,7 +43,7 @@ def parser() -> ArgumentParser:
     which.add_argument("--frames", metavar="LIST",
                        help="these images of OUT, such as 4: or 0,10,-1")
     made.add_argument("--allow-external", action="store_true",
-                      help="follow links of the input into other HDF5 files")
+                      help="follow links into other HDF5 files, of a virtual OUT as well")
     made.add_argument("--dry-run", action="store_true",
                       help="validate everything, print the plan, do nothing")
     return made

@@ -233,6 +233,9 @@ def test_shards_and_what_is_merged_of_them(checkpoint, capsys):
     assert verify.main([parts[1]]) == 0
     assert merge.main([*parts, "--output", "out.h5"]) == 0
     assert len(lines_of(capsys, 0)) == 3
+    assert merge.main([*parts, "--output", "out.h5", "--virtual", "--overwrite"]) == 0
+    assert "--allow-external" in lines_of(capsys, 2)[0]
+    assert len(lines_of(capsys, 0, "--allow-external")) == 3
 
 
 def test_an_image_that_was_given_up_is_not_compared(checkpoint, capsys):

@@ -45,20 +45,23 @@ class Found:
 
 @dataclass(frozen=True)
 class StoredStack:
-    """The data sets of an output file, seen as its run saw its input; `names`: beside `sr`."""
+    """The data sets of an output file, seen as its run saw its input; `names`: beside `sr`;
+    allow_external: as of `Stack.open`."""
 
     address: str
     view: View
     names: tuple[str, ...]
+    allow_external: bool = False
 
     def read(self, image_index: int) -> Mapping[str, np.ndarray]:
         """See `Stored`."""
         images = {}
-        with Stack.open(self.address, view=self.view) as sr:
+        allowed = self.allow_external
+        with Stack.open(self.address, allowed, self.view) as sr:
             images["sr"] = to_chw(sr.read_stored(image_index), sr.layout)
             like = replace(self.view, axes=in_letters(sr.arrangement.layout))
             for name in self.names:
-                with Stack.open(find_sibling(sr, name), view=like) as beside:
+                with Stack.open(find_sibling(sr, name), allowed, like) as beside:
                     images[name] = to_chw(beside.read_stored(image_index), beside.layout)
         return images
 
@@ -94,18 +97,20 @@ def find_remakings(asked: Asked, num_ranks: int) -> Found:
 
 def of_file(asked: Asked, num_ranks: int) -> Found:
     """Of one HDF5 file."""
-    inspect_stacks([str(asked.output)])
-    with Stack.open(str(asked.output)) as sr:
+    allowed = asked.allow_external
+    inspect_stacks([str(asked.output)], allowed)
+    with Stack.open(str(asked.output), allowed) as sr:
         process, output = read_process(sr), f"{sr.address.path}::{DATA}/sr"
     if not process:
         raise StackError(f"{asked.output}: expected an output of swinmpi-sample, which tells how "
                          "it was made, got a stack that does not")
     making = making_of(process, asked)
     request, data = request_of(making, asked), making.config.data
-    inspect_stacks([request.stack], asked.allow_external, request.view)
+    inspect_stacks([request.stack], allowed, request.view)
     sampling = plan_sampling(request, making.config, num_ranks)
-    view = View(data.axes if sees(output, data.axes) else None, calibration=data.calibration)
-    with Stack.open(output, view=view) as sr, open_stack(request) as lr:
+    axes = data.axes if sees(output, allowed, data.axes) else None
+    view = View(axes, calibration=data.calibration)
+    with Stack.open(output, allowed, view) as sr, open_stack(request) as lr:
         making.check_input(lr.identity(), request.stack)
         check_size(sr, lr, making.config.model.scale)
         failed = find_failed(sr)
@@ -115,7 +120,8 @@ def of_file(asked: Asked, num_ranks: int) -> Found:
         unknown = tuple(Verdict(lr.short_name_of(index), UNKNOWN, "was given up by the run: there "
                                 "is nothing to compare") for index in chosen if index in failed)
     images = tuple(index for index in chosen if index not in failed)
-    return Found((remaking(sampling, images, StoredStack(output, view, names), making),), unknown)
+    stored = StoredStack(output, view, names, allowed)
+    return Found((remaking(sampling, images, stored, making),), unknown)
 
 
 def check_size(sr: Stack, lr: Stack | PictureStack, scale: int) -> None:
@@ -128,10 +134,10 @@ def check_size(sr: Stack, lr: Stack | PictureStack, scale: int) -> None:
                          "name what it was made of with --input")
 
 
-def sees(address: str, axes: str | None) -> bool:
+def sees(address: str, allow_external: bool, axes: str | None) -> bool:
     """Whether a stack can be seen with these axes, which those of its input need not fit."""
     try:
-        inspect_stacks([address], view=View(axes))
+        inspect_stacks([address], allow_external, View(axes))
     except StackError:
         return False
     return axes is not None
