@@ -8,7 +8,7 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+?)"', (here / "swinmpi" / "__init__.py").read_text()).group(
     1)
 commands = ["prepare", "train", "calibrate", "sample", "evaluate", "benchmark", "merge",
-            "experiment", "info"]
+            "experiment", "info", "verify"]
 
 setup(
     name="swinmpi",

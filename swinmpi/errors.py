@@ -50,6 +50,10 @@ class LaunchError(SwinmpiError):
     exit_code = 2
 
 
+class OutputDiffers(SwinmpiError):
+    """A verified output is not what it says it is."""
+
+
 class SomeImagesFailed(SwinmpiError):
     """The run is complete except for the images named in the message."""
 

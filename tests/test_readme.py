@@ -46,7 +46,7 @@ def test_every_file_referred_to_exists(page):
 
 @pytest.mark.parametrize("command",
                          ["prepare", "train", "calibrate", "sample", "evaluate", "benchmark",
-                          "merge", "experiment", "info"])
+                          "merge", "experiment", "info", "verify"])
 def test_help_ends_with_examples_that_parse(command):
     parser = importlib.import_module(f"swinmpi.cli.{command}").parser()
     lines = [line.split() for line in parser.epilog.partition("example:")[2].splitlines()

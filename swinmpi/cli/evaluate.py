@@ -14,11 +14,13 @@ from swinmpi.cli.options import (
     works_alone,
 )
 from swinmpi.cli.sample import print_table, raise_failed
+from swinmpi.demo import MODELS, shipped
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_size, start_mpi
 
 SPLITS = ("train", "validate", "test")
+KEPT, UNKEPT = "sr.h5", ".sr.h5"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
-    if options.checkpoint is not None and not options.dry_run:
+    if samples_first(options) and not options.dry_run:
         with start_mpi() as world, StopFlag() as stop:
             sample_first(world, stop, options)
     elif speaks_for_all() if options.dry_run else works_alone("evaluate"):
@@ -41,9 +43,12 @@ def evaluate_command(argv: Sequence[str] | None) -> None:
 
 def check_given(options: Namespace) -> None:
     """ConfigError where what is asked for does not go together."""
-    if bool(options.sr) == (options.checkpoint is not None):
-        raise ConfigError("expected either an SR stack, or --checkpoint FILE with --lr LR to "
-                          "sample first")
+    if not (options.sr or samples_first(options)):
+        raise ConfigError("expected an SR stack, or an LR stack with --model NAME or --checkpoint "
+                          "FILE to sample first, got none; name one")
+    if options.keep and not samples_first(options):
+        raise ConfigError("--keep: expected --model NAME or --checkpoint FILE, whose SR stack is "
+                          "kept, got neither; leave it out")
     if options.reference is None:
         needing = {"--split": options.split,
                    "--lpips-backbone": options.lpips_backbone, "--inception": options.inception}
@@ -53,23 +58,36 @@ def check_given(options: Namespace) -> None:
                                   "name it with --reference HR")
 
 
+def samples_first(options: Namespace) -> bool:
+    """Whether the SR stack is still to be made."""
+    return options.checkpoint is not None or options.model is not None
+
+
 def parser() -> ArgumentParser:
     made = make_parser("evaluate", __doc__.partition(": ")[2],
                        "swinmpi-evaluate sr.h5 --reference hr.h5 --lr lr.h5\n  "
                        "swinmpi-evaluate one.h5 other.h5 --reference hr.h5 --output both\n  "
                        "swinmpi-evaluate sr.h5 --lr lr.h5\n  "
-                       "mpirun -n 4 swinmpi-evaluate --checkpoint best.safetensors --lr lr.h5 "
-                       "--reference hr.h5", presets=True)
+                       "swinmpi-evaluate --model photos_x2 lr.h5 --reference hr.h5\n  "
+                       "mpirun -n 4 swinmpi-evaluate --checkpoint best.safetensors pairs.h5",
+                       presets=True)
     made.add_argument("sr", nargs="*", metavar="SR",
                       help="SR stack, file.h5 or file.h5::/path; several of the same images are "
-                      "compared with the first, image by image")
+                      "compared with the first, image by image; with --model or --checkpoint the "
+                      "LR stack to sample first, or a file of swinmpi-prepare, whose split test "
+                      "(without one, validate) is judged")
     made.add_argument("--reference", metavar="HR",
                       help="the true HR stack (without: consistency with --lr, seams, spectrum, "
                       "spread of an ensemble)")
     made.add_argument("--lr", metavar="LR",
                       help="the stack SR was made from (default: HR shrunk by SR's scale)")
-    made.add_argument("--checkpoint", type=Path, metavar="FILE",
-                      help="instead of SR: sample --lr first, into FOLDER/sr.h5")
+    model = made.add_mutually_exclusive_group()
+    model.add_argument("--checkpoint", type=Path, metavar="FILE",
+                       help="weights to judge: an SR stack is made with them first, and removed in "
+                       "the end (of --lr it is kept, in FOLDER/sr.h5)")
+    model.add_argument("--model", choices=sorted(MODELS), help="the same with a shipped model")
+    made.add_argument("--keep", action="store_true",
+                      help="keep the SR stack that is made first, as FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
                       help="for evaluate.json, evaluate.csv, evaluate.png and plots.png (default: "
                       "swinmpi-out)")
@@ -92,8 +110,8 @@ def parser() -> ArgumentParser:
 
 
 def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
-    """Sample `--lr` with `--checkpoint` into the folder, then evaluate on rank 0. Collective."""
-    request, config = world.on_root(lambda: prepare_sampling(options))
+    """Sample into the folder, then evaluate on rank 0. Collective."""
+    options, request, config = world.on_root(lambda: prepare_sampling(options))
     from swinmpi.sampling.plan import plan
     from swinmpi.sampling.sample import run
     report = run(world.on_root(lambda: plan(request, config, world.size)), world, stop)
@@ -101,28 +119,51 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
     def conclude() -> None:
         print_table(report)
         evaluate_and_print(options, [str(request.output)])
+        if request.output.name == UNKEPT:
+            request.output.unlink()
         raise_failed(request, report)
 
     world.on_root(conclude)
 
 
 def prepare_sampling(options: Namespace):
-    """(request, configuration) of the sampling, validated with the reference. On one process."""
-    if options.sr or options.lr is None:
-        raise ConfigError("--checkpoint: expected --lr LR to sample, and no SR stack beside it")
+    """(options with what of them a file of pairs decides, request and configuration of the
+    sampling), validated with the reference. On one process."""
+    options = with_source(options)
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
     from swinmpi.storage.metadata.frames import View
     check_given(options)
-    request = SampleRequest(options.lr, options.output / "sr.h5", options.checkpoint,
-                            overwrite=options.overwrite, keeps_regression=True,
-                            view=View(frames=frames_of(options)))
+    weights = options.checkpoint or shipped(MODELS[options.model])
+    request = SampleRequest(options.lr, options.output / (KEPT if options.keep else UNKEPT),
+                            weights, overwrite=options.overwrite or not options.keep,
+                            keeps_regression=True, view=View(frames=frames_of(options)))
     given = GivenSettings(options.config, options.overrides, options.preset)
     request, config = validated(request, given)
     if options.reference is not None:
         check_reference(request, config, options.reference)
     check_answer(options)
-    return request, config
+    return options, request, config
+
+
+def with_source(options: Namespace) -> Namespace:
+    """The options with the LR stack to sample; of a file of pairs also with HR and split. On one
+    process; ConfigError, StackError."""
+    from swinmpi.evaluation.splits import split_to_judge
+    from swinmpi.storage.pairs import holds_pairs
+    given = [*options.sr, *filter(None, [options.lr])]
+    if len(given) != 1:
+        raise ConfigError("expected one LR stack to sample first, got "
+                          f"{', '.join(given) or 'none'}; name it as INPUT")
+    (source,) = given
+    if not options.sr:
+        return Namespace(**vars(options) | {"keep": True})
+    if not (Path(source).is_file() and holds_pairs(source)):
+        return Namespace(**vars(options) | {"lr": source})
+    reference = options.reference or f"{source}::/hr"
+    return Namespace(**vars(options) | {
+        "lr": f"{source}::/lr", "reference": reference,
+        "split": options.split or split_to_judge(source)})
 
 
 def frames_of(options: Namespace) -> str | None:
@@ -158,7 +199,7 @@ def evaluate_and_print(options: Namespace, sr: Sequence[str]) -> None:
 
 def show_plan(options: Namespace) -> None:
     """What the command would do. On one process."""
-    if options.checkpoint is None:
+    if not samples_first(options):
         # Imported here: torch takes seconds to import; --help must not.
         from swinmpi.evaluation.evaluate import describe, plan, rehearse
         made = plan(request_for(options, options.sr))
@@ -167,7 +208,8 @@ def show_plan(options: Namespace) -> None:
         return
     from swinmpi.sampling.plan import plan as plan_sampling
     from swinmpi.sampling.rehearsal.dry_run import dry_run
-    print(dry_run(plan_sampling(*prepare_sampling(options), launcher_size() or 1)))
+    _, request, config = prepare_sampling(options)
+    print(dry_run(plan_sampling(request, config, launcher_size() or 1)))
 
 
 def request_for(options: Namespace, sr: Sequence[str]):

@@ -209,8 +209,9 @@ def tell_shard(request) -> None:
 
 def print_table(report) -> None:
     from swinmpi.reports.timing import as_table
-    from swinmpi.reports.worst import describe_images
-    print("\n".join([as_table(report), *describe_images(report.figures)]), flush=True)
+    from swinmpi.reports.worst import describe_images, describe_unlike
+    print("\n".join([as_table(report), *describe_images(report.figures),
+                     *describe_unlike(report.figures)]), flush=True)
 
 
 def raise_failed(request, report) -> None:

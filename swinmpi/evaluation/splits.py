@@ -67,6 +67,17 @@ def judged(reference: str, split: str | None, frames: str | None = None) -> Judg
     return Judged(split, indices, len(splits))
 
 
+def split_to_judge(path: str) -> str:
+    """Of a file of pairs: `test`, without one `validate`; StackError where there is neither."""
+    there = splits_in(path)
+    for split in ("test", "validate"):
+        if (there == SPLITS[split]).any():
+            return split
+    raise StackError(f"{path}: expected images of split test or validate, which no network was "
+                     "trained on, got none; name others with --split, or prepare some with "
+                     "data.test_share")
+
+
 def with_trained(images: Judged, hr: Stack) -> Judged:
     """The same, and how many of the images that `hr` shows are there to be trained on."""
     if not holds_pairs(hr.address.path):

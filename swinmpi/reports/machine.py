@@ -21,6 +21,15 @@ def machine_facts(world: World, threads: int, device: str) -> dict[str, object]:
             "system": platform.platform(), "mpi": " ".join((library_version() or "no MPI").split())}
 
 
+def made_on(device: str) -> dict[str, object]:
+    """What decides the last bits of a result beside the program, its input and settings, by name.
+
+    device: `cpu`, `cuda` or `cuda:i`.
+    """
+    facts = {"torch": torch.__version__, "cpu": cpu_model(), "threads": torch.get_num_threads()}
+    return facts if device == "cpu" else {**facts, "gpu": torch.cuda.get_device_name(device)}
+
+
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name as the system gives it."""
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []

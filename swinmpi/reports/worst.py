@@ -1,7 +1,9 @@
-"""What a run tells of its images in the end: their LR misfit and seam score, and the worst by
-name."""
+"""What a run tells of its images in the end: their LR misfit and seam score, the worst by name,
+and which are unlike those that the checkpoint knows."""
 import math
 from collections.abc import Mapping, Sequence
+
+from swinmpi.images.likeness.usual import KINDS, meanings
 
 MOST_NAMED = 3
 TOLD = (("lr_misfit", "LR misfit", "{:.2g}", " grey levels"), ("seam_score", "seams", "{:.2f}", ""))
@@ -31,3 +33,28 @@ def worst(values: Mapping[str, float], style: str) -> str:
     ranked: Sequence[str] = sorted(values, key=lambda image: -values[image])[:MOST_NAMED]
     named = ", ".join(f"{image} ({style.format(values[image])})" for image in ranked)
     return f", most in {named}"
+
+
+def describe_unlike(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line on the images by name that are unlike those the checkpoint knows, in what, and what to
+    do; none where all are like them, or where it does not tell.
+
+    >>> describe_unlike({"image 0": {"unlike_noise": 0.9}, "image 1": {"unlike_noise": 2}})[0][:73]
+    '1 of 2 images is unlike those that the checkpoint knows: image 1 (noisy);'
+    """
+    found: dict[str, dict[str, float]] = {}
+    for image, own in figures.items():
+        far = {kind: own.get(f"unlike_{kind}", math.nan) for kind in KINDS}
+        if outside := {kind: value for kind, value in far.items() if abs(value) > 1}:
+            found[image] = outside
+    if not found:
+        return []
+    ranked = sorted(found, key=lambda image: -max(map(abs, found[image].values())))
+    told = {image: meanings(found[image]) for image in ranked}
+    named = [f"{image} ({', and '.join(words for words, _ in told[image])})"
+             for image in ranked[:MOST_NAMED]]
+    more = f" and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+    advice = dict.fromkeys(what for image in ranked for _, what in told[image])
+    return [f"{len(found)} of {len(figures)} images {'is' if len(found) == 1 else 'are'} unlike "
+            f"those that the checkpoint knows: {', '.join(named)}{more}; "
+            f"{'; '.join(advice)}; or train on such images"]

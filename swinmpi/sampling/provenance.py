@@ -4,10 +4,12 @@ import json
 import os
 import sys
 
+import swinmpi
 from swinmpi.config import Config, dump_yaml
 from swinmpi.parallel.device import planned_device, settled_compile, settled_precision
 from swinmpi.parallel.launch import library_version
 from swinmpi.parallel.shares import Shard
+from swinmpi.reports.machine import made_on
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
@@ -65,10 +67,12 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
     request, config, distribution = plan.request, plan.config, plan.distribution
     failed = [
         f"{stack.stack_index(index)}: {reason}" for index, reason in sorted(report.failed.items())]
-    return {"git_revision": git_revision(),
+    return {"version": swinmpi.__version__, "git_revision": git_revision(),
             "command": " ".join(sys.argv), "input": str(stack.address),
             "frames": request.view.frames, "checkpoint": str(request.checkpoint),
             "checkpoint_sha256": deciding["checkpoint"],
+            "input_identity": json.dumps(deciding["input"]),
+            "machine": made_on(config.parallel.device),
             "configuration": dump_yaml(config),
             "seed": config.sampler.seed, "ensemble": request.ensemble,
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,

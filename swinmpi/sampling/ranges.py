@@ -1,5 +1,5 @@
 """Which raw values a run maps to -1..1: as set, as the checkpoint was trained, or as measured; and
-whether its images are as sharp and as noisy as those that the checkpoint knows."""
+whether its images are like those that the checkpoint knows."""
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from swinmpi.errors import CheckpointError, ConfigError, StackError
-from swinmpi.images.detail import fine_detail
+from swinmpi.images.likeness.usual import Usual, meanings
 from swinmpi.sampling.request import is_calibration
 from swinmpi.storage.pictures.listing import named
 from swinmpi.storage.pictures.source import PictureStack, SameDepth
@@ -17,9 +17,6 @@ from swinmpi.storage.values import HIGH_QUANTILE, LOW_QUANTILE, Survey, ValueRan
 # In widths of the trained range: how far beyond it is far, and how little of it.
 FAR_BEYOND, FAR_WITHIN = 0.5, 0.1
 SPAN_PIXELS = 1 << 14  # looked at in one image, for the width of its own range
-# Of log2, see `fine_detail`: so far outside of the trained images is far; a model trained on few
-# kinds of images is taken to know others nearby.
-FAR, NARROWEST = 0.5, 3.0
 LOOKED_AT = 8  # images, evenly over the stack
 
 
@@ -138,27 +135,33 @@ def trained_range(header: Mapping, checkpoint: Path) -> TrainedRange | None:
                               "train it again, or copy it again") from None
 
 
-def how_unlike(stack: Stack | PictureStack, header: Mapping) -> str | None:
-    """How far the fine detail of a stack is from what a model was trained on, and what to do; None
-    where it is near, or where the checkpoint's header does not tell."""
-    trained = header.get("fine_detail")
-    known = isinstance(trained, list) and len(trained) == 2 and all(
-        isinstance(value, int | float) for value in trained)
-    if not known:
+def how_unlike(stack: Stack | PictureStack, usual: Usual | None, values: ValueRange,
+               fewest: int = 1) -> str | None:
+    """In what some images of a stack, together, are unlike those that a model was trained on, and
+    what to do; None where they are like them, where the checkpoint does not tell, or where there
+    are fewer than `fewest`."""
+    if usual is None or stack.num_images < fewest:
         return None
-    found = [value for value in map(fine_detail, some_images(stack)) if np.isfinite(value)]
+    looked_at = [statistics_in(image, usual, values) for image in some_images(stack)]
+    found = usual.differences(looked_at)
     if not found:
         return None
-    (low, high), own = trained, float(np.median(found))
-    margin = max(FAR, (NARROWEST - (high - low)) / 2)
-    if low - margin <= own <= high + margin:
-        return None
-    what, advice = (("blurred, or were enlarged before", "take them as they were recorded, shrink "
-                     "them to what they resolve") if own < low else
-                    ("noisy, or coarser", "expect noise to be sharpened as well, denoise them"))
-    return (f"{stack.address}: its images look {what}: the energy of their finest detail is "
-            f"{2**own:.2g} of that of twice its size, {2**low:.2g} to {2**high:.2g} in the images "
-            f"that the checkpoint was trained on; {advice}, or train on such images")
+    words, advice = zip(*meanings(found), strict=True)
+    return (f"{stack.address}: its images look {', and '.join(words)}: unlike the {usual.images} "
+            f"images of {usual.source} that the checkpoint knows; {'; '.join(advice)}; or train on "
+            "such images")
+
+
+def statistics_in(image: np.ndarray, usual: Usual, values: ValueRange) -> dict[str, float]:
+    """Of a whole image (C, h, w) in raw values."""
+    return usual.statistics(lambda rows: in_unit(image[:, rows.start:rows.stop], values),
+                            image.shape[1:])
+
+
+def in_unit(raw: np.ndarray, values: ValueRange) -> np.ndarray:
+    """Raw values as -1..1, what is no number NaN."""
+    numbers = values.no_data.hide(raw)
+    return np.where(np.isfinite(numbers), values.to_unit(numbers), np.float32(np.nan))
 
 
 def some_images(stack: Stack | PictureStack) -> Iterator[np.ndarray]:

@@ -8,10 +8,12 @@ from typing import Any
 
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError, StackError
+from swinmpi.images.likeness.usual import usual_in
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
 from swinmpi.storage.error_bars import error_bars_of
 from swinmpi.storage.files import check_by_trying
+from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.outputs.partial import check_room
@@ -163,4 +165,5 @@ def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
                       error_bars=error_bars_of(request.checkpoint, request.ensemble, config),
-                      samples=request.ensemble)
+                      samples=request.ensemble,
+                      usual=usual_in(read_header(request.checkpoint)))

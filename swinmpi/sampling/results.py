@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from swinmpi.images.likeness.usual import FEWEST_TOGETHER, usual_in
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.failure import raised_by_all
 from swinmpi.parallel.relay import Ending, Part
@@ -42,10 +43,10 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. error_bars: of an
-    ensemble, where they are known. value_range and remaining
-    (image indices still to do) are the same on every rank. The file is open on rank 0, with
-    `output.backend: mpio` on all until `drain`.
+    datasets: names and dtypes of what is stored of every image. error_bars: of an ensemble, where
+    they are known. usual: the images that the checkpoint knows, if it tells. value_range and
+    remaining (image indices still to do) are the same on every rank. The file is open on rank 0,
+    with `output.backend: mpio` on all until `drain`.
     """
 
     def __init__(self, plan: SamplingPlan, world: World, stack: Stack | PictureStack):
@@ -53,12 +54,16 @@ class Results:
         self.plan, self.world, self.stack = plan, world, stack
         stored = output_plan(plan.request, plan.config)
         self.datasets = pixel_datasets(stored, stack.dtype)
-        self.error_bars = stored.error_bars
+        self.error_bars, self.usual = stored.error_bars, stored.usual
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
-        self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
+        # On rank 0, by image made in this run; of others how unlike they are, alone.
+        self.figures: dict[str, Mapping[str, float]] = {}
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
+        if world.is_root and self.usual is not None:
+            self.figures |= {stack.short_name_of(index): scores
+                             for index, scores in self.output.scores_before().items()}
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
                                  world.is_root)
@@ -68,7 +73,7 @@ class Results:
         with self.world.stopwatch.of("storage"):
             if request.pictures is not None:
                 return self._open_pictures()
-            settled, self.fingerprint = identify(self.plan, stack)
+            settled, self.fingerprint = identify(self.plan, stack, FEWEST_TOGETHER)
             self.output = StackOutput.open(request.output, stack, output_plan(request, config),
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=settled.is_measured)
@@ -79,7 +84,7 @@ class Results:
         request, config, job = self.plan.request, self.plan.config, self.plan.request.pictures
         self.output = PictureStore(request.output, self.stack, config.model.scale, job.settings,
                                    request.overwrite)
-        settled = settle(self.plan, self.stack, self.output.range_before())
+        settled = settle(self.plan, self.stack, self.output.range_before(), FEWEST_TOGETHER)
         if settled.is_measured:
             self.output.keep_range(settled.values)
         self._tell(settled)
@@ -174,12 +179,13 @@ def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
                                        deciding, request.overwrite)
 
 
-def settle(plan: SamplingPlan, stack: Stack | PictureStack,
-           before: ValueRange | None) -> SettledRange:
+def settle(plan: SamplingPlan, stack: Stack | PictureStack, before: ValueRange | None,
+           fewest: int = 1) -> SettledRange:
     """The value range of a stack; a run that begins says as well how unlike the trained images it
-    looks."""
+    looks, where it has `fewest` of them: few are told one by one in the end."""
     settled = settle_range(plan.config.output.value_range, stack, trained_of(plan), before)
-    unlike = how_unlike(stack, read_header(plan.request.checkpoint)) if before is None else None
+    usual = usual_in(read_header(plan.request.checkpoint)) if before is None else None
+    unlike = how_unlike(stack, usual, settled.values, fewest)
     return replace(settled, remarks=(*settled.remarks, *filter(None, [unlike])))
 
 
@@ -190,10 +196,10 @@ def trained_of(plan: SamplingPlan) -> TrainedRange | None:
     return trained_range(read_header(plan.request.checkpoint), plan.request.checkpoint)
 
 
-def identify(plan: SamplingPlan, stack: Stack) -> tuple[SettledRange, dict]:
-    """(the value range, the fingerprint) of a run."""
+def identify(plan: SamplingPlan, stack: Stack, fewest: int = 1) -> tuple[SettledRange, dict]:
+    """(the value range, the fingerprint) of a run. fewest: see `settle`."""
     request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
     # To measure it is to read the whole stack: not once more after every interruption.
     before = measured_before(request.output, stack.identity(), checkpoint)
-    settled = settle(plan, stack, before)
+    settled = settle(plan, stack, before, fewest)
     return settled, fingerprint(plan, stack, checkpoint, settled.values)

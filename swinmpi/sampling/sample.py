@@ -26,6 +26,7 @@ from swinmpi.sampling.distribution import Distribution, describe_idle
 from swinmpi.sampling.pixels import from_network, to_network, without_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work
 from swinmpi.sampling.process import Abandoned
+from swinmpi.sampling.ranges import in_unit
 from swinmpi.sampling.request import is_calibration, open_stack
 from swinmpi.sampling.results import Results
 from swinmpi.sampling.superresolve import SuperResolver, make_resolver
@@ -126,6 +127,8 @@ class GroupWork:
         config, results = self.plan.config, self.results
         stack_indices = [self.stack.stack_index(shard_index) for shard_index in good]
         seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
+        likeness = {shard_index: self.likeness(shard_index, image)
+                    for shard_index, image in zip(good, lr, strict=True) if self.group.is_root}
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
             pixels, figures = from_network(part, lr[part.slot], results.value_range,
@@ -136,7 +139,8 @@ class GroupWork:
         everybodys = self.group.gather_arrays(sums[None], [1] * self.group.size)
         if everybodys is not None:
             for shard_index, total in zip(good, everybodys.sum(axis=0), strict=True):
-                results.complete(shard_index, finish_sums(total, results.value_range.span))
+                results.complete(shard_index, finish_sums(total, results.value_range.span)
+                                 | likeness[shard_index])
 
     def enlarge(self, shard_indices: Sequence[int]) -> None:
         """Darks and flats of a tomogram, dealt to the ranks of the group; without the network."""
@@ -196,6 +200,21 @@ class GroupWork:
             # Which rows a rank needs of an image depends on how many are made together.
             return self.read_own_rows(good)
         return good, lr
+
+    def likeness(self, shard_index: int, lr: LrRows) -> dict[str, float]:
+        """How far an image is from those that the checkpoint knows, as far as it tells. On the root
+        of the group, which reads what it does not hold of it."""
+        values, usual = self.results.value_range, self.results.usual
+        if usual is None:
+            return {}
+
+        def read_rows(rows: range) -> np.ndarray:
+            top, inside = lr.top, slice(rows.start - lr.top, rows.stop - lr.top)
+            holds = top <= rows.start and rows.stop <= top + lr.raw.shape[1]
+            raw = lr.raw[:, inside] if holds else self.read(shard_index, rows)
+            return in_unit(raw, values)
+
+        return usual.scores(usual.statistics(read_rows, (lr.height, lr.width)))
 
     def read(self, shard_index: int, rows: range) -> np.ndarray:
         """(C, len(rows), w) raw values; StackError where they cannot be read."""

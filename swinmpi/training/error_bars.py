@@ -22,6 +22,7 @@ from swinmpi.images.ensembles import (
     widened,
     widening,
 )
+from swinmpi.images.likeness.usual import usual_in
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.sampling.plan import plan as plan_sampling
@@ -35,7 +36,9 @@ from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.result import read_process
+from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack
+from swinmpi.training.preparation.values import usual_of_pairs
 
 DEFAULT = "default"
 FEWEST_IMAGES = 4
@@ -120,7 +123,9 @@ def describe(made: Calibrating) -> str:
     request = made.request
     return (f"{len(made.images.indices)} images of split {request.split} of {request.pairs}, "
             f"{request.samples} samples each, for {', '.join(made.runs)}; {request.checkpoint} "
-            f"with what is learned into {request.output}")
+            f"with what is learned into {request.output}"
+            + ("" if usual_in(read_header(request.checkpoint)) else
+               "; what the LR images of these pairs are like, too, as it does not tell of others"))
 
 
 def run(made: Calibrating, world: World, stop: StopFlag) -> list[dict]:
@@ -207,9 +212,23 @@ def write(request: Request, entries: Sequence[dict]) -> None:
     kept = [one for one in (before if isinstance(before, list) else ())
             if isinstance(one, dict)
             and one.get("settings") not in [entry["settings"] for entry in entries]]
-    save_weights(request.output, tensors, header | {HEADER_KEY: [*kept, *entries]})
+    save_weights(request.output, tensors,
+                 header | usual_by_pairs(request, header) | {HEADER_KEY: [*kept, *entries]})
     for preset in request.presets:
         sampled_file(request, preset).unlink(missing_ok=True)
+
+
+def usual_by_pairs(request: Request, header: dict) -> dict:
+    """What the LR images of the pairs are like, for a checkpoint that does not tell; where a
+    network was trained on pairs of theirs as well, they are among those looked at."""
+    if usual_in(header) is not None:
+        return {}
+    trained = header.get("train")
+    crop_px = trained.get("crop_px") if isinstance(trained, dict) else None
+    with PairReader(request.pairs) as pairs:
+        whole_px = min(pairs.hr.shape[1:3])
+        return usual_of_pairs(pairs, crop_px if isinstance(crop_px, int) else whole_px,
+                              range(pairs.num_images), request.pairs)
 
 
 def as_text(entries: Sequence[dict]) -> str:

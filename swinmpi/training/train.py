@@ -33,7 +33,7 @@ from swinmpi.training.fitting import values_of
 from swinmpi.training.log import Averages, Log
 from swinmpi.training.objective import make_training_module
 from swinmpi.training.plan import TrainingPlan
-from swinmpi.training.preparation.values import detail_of
+from swinmpi.training.preparation.values import usual_of_pairs
 from swinmpi.training.setup import (
     OPTIMIZERS,
     check_same_run,
@@ -61,7 +61,8 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
-            trainer.values = values_of(pairs) | detail_of(pairs)
+            trainer.values = values_of(pairs) | usual_of_pairs(
+                pairs, config.train.crop_px, pairs.train_indices, f"split train of {pairs.path}")
             log = Log(folder.root, config.train.batch_images)
             worker.on_root(log.start, trainer.update)
             with batches(trainer, pairs) as source:

@@ -45,6 +45,8 @@ def test_the_copy_tells_how_it_was_learned_and_the_rest_is_as_before(learned):
     before, after = (read_header(learned / f"{name}.safetensors")
                      for name in ("raw", "raw-calibrated"))
     (entry,) = after.pop("error_bars")
+    usual = after.pop("lr_images")
+    assert (usual["images"], usual["crop_px"]) == (10, 16) and usual["source"].endswith("pairs.h5")
     assert after == before
     assert (entry["preset"], entry["samples"], entry["images"]) == ("balanced", 4, 8)
     assert "split validate" in entry["source"] and entry["settings"]["sampler"]["steps"] == 2

@@ -213,7 +213,7 @@ def test_bad_input_is_one_line(stacks, tmp_path, capsys):
     assert "expected an HDF5 file" in complaint(capsys, sr, "--reference", str(text))
     assert "/nowhere" in complaint(capsys, sr, "--reference", f"{hr}::/nowhere")
     assert "unknown key" in complaint(capsys, sr, "--reference", hr, "--set", "sampler.stepz=3")
-    assert "expected either an SR stack, or" in complaint(capsys, "--reference", hr)
+    assert "expected an SR stack, or" in complaint(capsys, "--reference", hr)
     assert main([sr, "--reference", hr, "--output", str(text / "below")]) == 2
     assert "cannot make this folder" in capsys.readouterr().err
 

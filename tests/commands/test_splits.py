@@ -10,6 +10,7 @@ from PIL import Image
 
 from swinmpi.cli.evaluate import main as evaluate
 from swinmpi.cli.prepare import main
+from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack
 from tests.support.sampling import smooth_stack, write_checkpoint, write_stack
@@ -241,3 +242,54 @@ def test_a_dry_run_names_what_is_too_small_to_resize(tmp_path, capsys):
     write_pictures(tmp_path / "in", ["b.png"], 20, 44)
     assert prepare(tmp_path / "in", "--output", tmp_path / "pairs.h5", *WHOLE, "--dry-run") == 0
     assert "b.png: 44 x 20 px is smaller than 32 px" in capsys.readouterr().out
+
+
+def judged_model(*arguments) -> tuple[int, dict]:
+    code = evaluate([*map(str, arguments), "--output", "model", "--overwrite"])
+    report = Path("model/evaluate.json")
+    return code, json.loads(report.read_text()) if report.exists() else {}
+
+
+def test_a_model_is_judged_on_pairs_by_its_name_alone(judging):
+    """As of the SR stack that it makes, which goes unless it is to be kept."""
+    code, report = judged_model("--checkpoint", judging.checkpoint, "pairs.h5")
+    wanted = judging.judge("--checkpoint", judging.checkpoint, "--split", "test")[1]
+    assert code == 0 and report["images"] == wanted["images"] and report["split"] == "test"
+    assert report["made_by"]["sr"]["checkpoint_sha256"] == file_sha256(judging.checkpoint)
+    names = {"evaluate.csv", "evaluate.json", "evaluate.png", "plots.png"}
+    assert {path.name for path in Path("model").iterdir()} == names
+    assert judged_model("--checkpoint", judging.checkpoint, "pairs.h5", "--split", "validate",
+                        "--keep")[1]["split"] == "validate"
+    assert {path.name for path in Path("model").iterdir()} == names | {"sr.h5"}
+    assert Stack.open("model/sr.h5").num_images == 1
+
+
+def test_a_shipped_model_is_judged_on_a_stack(judging, capsys):
+    code, report = judged_model("--model", "bicubic_x2", "pairs.h5::/lr", "--reference",
+                                "pairs.h5::/hr")
+    assert code == 0 and len(report["images"]) == 10 and not Path("model/.sr.h5").exists()
+    assert report["mean"]["sr"]["psnr"] == pytest.approx(report["mean"]["bicubic"]["psnr"], abs=.2)
+    assert judged_model("--model", "bicubic_x2", "pairs.h5", "--dry-run")[0] == 0
+    assert "3 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["--model", "bicubic_x2"], "expected one LR stack to sample first, got none"),
+    (["--model", "bicubic_x2", "pairs.h5", "in"], "got pairs.h5, in"),
+    (["--model", "bicubic_x2", "pairs.h5", "--lr", "pairs.h5::/lr"], "expected one LR stack"),
+    (["--model", "bicubic_x3", "pairs.h5"], "name the HR stack that belongs to it"),
+    (["--model", "bicubic_x2", "absent.h5"], "absent.h5"),
+    (["pairs.h5::/hr", "--keep"], "--keep: expected --model")])
+def test_a_model_that_cannot_be_judged_is_one_line(judging, capsys, arguments, said):
+    capsys.readouterr()
+    assert judged_model(*arguments)[0] == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not Path("model").exists()
+
+
+def test_pairs_without_images_to_judge(judging, capsys):
+    assert prepare("in", "--output", "all.h5", *WHOLE, "--set", "data.validate_share=0") == 0
+    capsys.readouterr()
+    assert judged_model("--model", "bicubic_x2", "all.h5")[0] == 2
+    assert "name others with --split" in capsys.readouterr().err
+    assert judged_model("--model", "bicubic_x2", "all.h5", "--split", "train")[0] == 0

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 
 from swinmpi.cli import evaluate, prepare, sample, train
+from swinmpi.images.likeness.usual import usual_in
 from swinmpi.storage.checkpoint import load_weights, save_weights
 from swinmpi.storage.pairs import PairReader
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
@@ -118,8 +119,7 @@ def test_the_range_goes_from_the_pairs_into_the_checkpoint(tmp_path):
         wanted = [*pairs.value_range]
     _, header = load_weights(tmp_path / "run" / "best.safetensors")
     assert header["value_range"] == wanted and header["value_dtype"] == "uint16"
-    low, high = header["fine_detail"]
-    assert -20 <= low <= high <= 20
+    assert usual_in(header).crop_px == 16 and usual_in(header).images == 14
 
 
 @pytest.mark.parametrize("factor, offset, used, said", [

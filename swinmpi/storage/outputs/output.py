@@ -19,6 +19,7 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError
 from swinmpi.images.figures import stored_names
+from swinmpi.images.likeness.usual import SCORES, Usual
 from swinmpi.interruption import uninterrupted
 from swinmpi.storage.address import DAMAGE
 from swinmpi.storage.error_bars import ErrorBars
@@ -76,6 +77,12 @@ class OutputPlan:
     kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
     error_bars: ErrorBars | None = None  # sr_std, a calibrated spread, in its place
     samples: int = 1  # of an ensemble
+    usual: Usual | None = None  # how far every image is from those the checkpoint knows
+
+    @property
+    def per_image(self) -> tuple[str, ...]:
+        """Names of the numbers that are kept of every image."""
+        return (*self.figures, *(SCORES if self.usual else ()))
 
     @property
     def attributes(self) -> dict[str, Mapping[str, Any]]:
@@ -120,17 +127,24 @@ class StackOutput:
         description = describe(stack, plan.scale, pixels, fingerprint)
         with as_output_error(partial, "cannot write here ({reason})", "choose another --output",
                              reason=system_reason):
-            sink = resume_partial(partial, description, plan.figures, overwrite)
+            sink = resume_partial(partial, description, plan.per_image, overwrite)
             if sink is None:
                 begun = {"fingerprint": json.dumps(description),
                          "range_is_measured": range_is_measured}
-                sink = create_partial(partial, stack, plan.scale, pixels, plan.figures, begun,
+                sink = create_partial(partial, stack, plan.scale, pixels, plan.per_image, begun,
                                       plan.attributes)
         return cls(path, partial, sink, stack.layout, plan, overwrite)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
         return np.flatnonzero(self._file[PER_IMAGE]["done"][:] == 0).tolist()
+
+    def scores_before(self) -> dict[int, dict[str, float]]:
+        """How unlike the images that are done are, by image index, as far as it is kept."""
+        per_image = self._file[PER_IMAGE]
+        kept = {name: per_image[name][:] for name in SCORES if name in per_image}
+        return {index: {name: float(values[index]) for name, values in kept.items()}
+                for index in np.flatnonzero(per_image["done"][:]).tolist() if kept}
 
     def write(self, image_index: int, arrays: Mapping[str, np.ndarray],
               figures: Mapping[str, float]) -> None:
@@ -143,7 +157,7 @@ class StackOutput:
         if {image.shape[1:] for image in arrays.values()} - {whole}:
             raise ValueError(f"expected images of {whole}, got "
                              f"{[image.shape for image in arrays.values()]}")
-        check_figures(figures, self.plan.figures)
+        check_figures(figures, self.plan.per_image)
         self.write_part(image_index, 0, 0, arrays)
         self.complete(image_index, figures)
 
@@ -168,7 +182,7 @@ class StackOutput:
         Returns when it would survive a kill or a power cut. figures: by name, any of the plan's;
         those not given stay NaN.
         """
-        check_figures(figures, self.plan.figures)
+        check_figures(figures, self.plan.per_image)
         self.check_in_place()
         per_image = self._file[PER_IMAGE]
         with self._writing(image_index):
@@ -262,7 +276,7 @@ def check_resuming(path: Path | str, stack: Stack, plan: OutputPlan,
     description = describe(stack, plan.scale, pixel_datasets(plan, stack.dtype), fingerprint)
     with as_output_error(partial, "cannot be read ({reason})", "choose another --output",
                          reason=system_reason):
-        return check_resumable(partial, description, plan.figures, overwrite)
+        return check_resumable(partial, description, plan.per_image, overwrite)
 
 
 def measured_before(path: Path | str, identity: Mapping[str, Any],

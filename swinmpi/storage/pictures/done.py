@@ -42,6 +42,21 @@ def has_page(folder: Path, memory: Memory, picture: Picture, number: int, conten
             and spool(folder, picture, number).exists())
 
 
+def figures_of(memory: Memory, stack: PictureStack, image_index: int) -> Mapping[str, float]:
+    """Of a page that is done, in its picture or waiting for it."""
+    picture, number = stack.member(image_index)
+    told = memory.pages.get((picture.target, number))
+    if told is None:
+        of_pages = memory.pictures[picture.target]["figures"]
+        place = [page.number for page in picture.pages].index(number)
+        figures = of_pages[place] if isinstance(of_pages, list) and place < len(of_pages) else {}
+    else:
+        figures = told["figures"]
+    if not isinstance(figures, Mapping):
+        return {}
+    return {name: value for name, value in figures.items() if isinstance(value, float | int)}
+
+
 def spool(folder: Path, picture: Picture, number: int) -> Path:
     name = sha256(os.fsencode(picture.target)).hexdigest()[:16]
     return folder / PARTIAL / f"{name}-{number}.npy"

@@ -38,6 +38,7 @@ class Memory:
         self.pages: dict[tuple[str, int], dict[str, Any]] = {}
         self.pictures: dict[str, dict[str, Any]] = {}
         self.begun: set[str] = set()
+        self.made: list[dict[str, Any]] = []  # how, by size
         self.is_over = False
         for line in lines:
             self.learn(line)
@@ -47,7 +48,7 @@ class Memory:
         check(line)
         if "settings" in line:
             self.settings = line["settings"]
-            self.ranges, self.pages, self.is_over = {}, {}, False
+            self.ranges, self.pages, self.made, self.is_over = {}, {}, [], False
             # Still ours to replace, but made otherwise.
             self.begun |= set(self.pictures)
             self.pictures = {}
@@ -59,6 +60,8 @@ class Memory:
             self.begun.add(line["writing"])
         elif "picture" in line:
             self.pictures[line["picture"]] = dict(line)
+        elif "made" in line:
+            self.made.append(line["made"])
         self.is_over = "over" in line
 
     def owns(self, target: str) -> bool:
@@ -71,6 +74,7 @@ def check(line: Mapping[str, Any]) -> None:
     page, ranges = line.get("page", ["", 0]), line.get("range", {})
     names = [line.get(name, "") for name in ("picture", "writing", "input")]
     sound = (isinstance(line.get("settings", {}), dict) and isinstance(ranges, dict)
+             and isinstance(line.get("made", {}), dict)
              and isinstance(page, list) and [*map(type, page)] == [str, int]
              and all(isinstance(name, str) for name in names)
              and (not {"page", "picture"} & line.keys() or {"input", "figures"} <= line.keys())

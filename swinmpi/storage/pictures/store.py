@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from swinmpi.errors import OutputError
+from swinmpi.images.likeness.usual import SCORES
 from swinmpi.images.pictures import Pixels
 from swinmpi.storage.files import (
     as_output_error,
@@ -25,6 +26,7 @@ from swinmpi.storage.files import (
 )
 from swinmpi.storage.pictures.done import (
     PARTIAL,
+    figures_of,
     has_page,
     is_done,
     is_published,
@@ -93,6 +95,13 @@ class PictureStore:
         """Image indices that are not done, ascending."""
         return [index for index in range(self.stack.num_images)
                 if not is_done(self.folder, self.memory, self.stack, index)]
+
+    def scores_before(self) -> dict[int, dict[str, float]]:
+        """See `StackOutput`."""
+        kept = {index: figures_of(self.memory, self.stack, index)
+                for index in set(range(self.stack.num_images)) - set(self.remaining())}
+        return {index: {name: figures[name] for name in SCORES if name in figures}
+                for index, figures in sorted(kept.items())}
 
     def write_part(self, image_index: int, top: int, left: int,
                    arrays: Mapping[str, np.ndarray]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from swinmpi.errors import StackError
-from swinmpi.images.detail import usual_detail
+from swinmpi.images.likeness.usual import usual_of
 from swinmpi.images.no_data import NoData, as_stored
 from swinmpi.images.photographs import with_channels, with_depth
 from swinmpi.storage.pairs import PairReader
@@ -25,7 +25,7 @@ from swinmpi.storage.values import (
 from swinmpi.training.preparation.sources import Source
 
 DEPTHS = (np.uint8, np.uint16)  # between which images are converted, full range to full range
-DETAIL_IMAGES = 256  # whose detail is looked at
+USUAL_IMAGES = 512  # that are looked at
 Kind = tuple[np.dtype, int]
 """Dtype, in the machine's byte order, and channels of a decoded image."""
 
@@ -155,16 +155,19 @@ def in_words(kind: Kind) -> str:
     return f"{depth} {'grey' if channels == 1 else 'RGB'}"
 
 
-def detail_of(pairs: PairReader) -> dict:
-    """What a checkpoint keeps of how fine the detail of its LR images is, if they can be read."""
-    detail = usual_detail(np.moveaxis(image, -1, 0) for image in some_lr(pairs))
-    return {} if detail is None else {"fine_detail": detail}
+def usual_of_pairs(pairs: PairReader, crop_px: int, indices: Sequence[int], source: str) -> dict:
+    """What a checkpoint keeps of what the LR images with these indices are like, if they can be
+    read. crop_px: of the HR crops that are trained on."""
+    lr_px = min(round(crop_px / pairs.scale), *pairs.lr.shape[1:3])
+    return usual_of(in_unit(pairs, indices), lr_px, source)
 
 
-def some_lr(pairs: PairReader) -> Iterator[np.ndarray]:
-    """LR images evenly over those to train on, (h, w, C); damaged ones are passed over."""
-    last = len(pairs.train_indices) - 1
-    for place in sorted({round(at) for at in np.linspace(0, last, DETAIL_IMAGES)} if last >= 0
+def in_unit(pairs: PairReader, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """LR images, evenly over those of the indices, (C, h, w), -1..1; damaged ones are passed
+    over."""
+    last = len(indices) - 1
+    for place in sorted({round(at) for at in np.linspace(0, last, USUAL_IMAGES)} if last >= 0
                         else ()):
         with suppress(StackError):
-            yield pairs.read(pairs.lr, pairs.train_indices[place], ...)
+            stored = pairs.read(pairs.lr, int(indices[place]), ...)
+            yield np.moveaxis(stored, -1, 0).astype(np.float32) / pairs.value_max * 2 - 1

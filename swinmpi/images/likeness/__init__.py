@@ -1,0 +1,1 @@
+"""Whether images are like others: statistics of crops, and between which numbers they lie."""
