@@ -52,6 +52,13 @@ def parser() -> ArgumentParser:
                       help="split the ranks into groups of G, an image each (or auto, all)")
     made.add_argument("--ensemble", type=int, default=1, metavar="K",
                       help="also write mean and deviation of K samples")
+    made.add_argument("--trust", metavar="RISK",
+                      help="with --ensemble: mark the pixels of which on average at most this "
+                      "share (0.1) is wrong, as sr_trust; the model must be calibrated")
+    made.add_argument("--tolerance", metavar="ERROR",
+                      help="with --trust: what is wrong is farther from the truth than this, in "
+                      "the units of the data, or such as 2%% of their range (default: 3.9%%, 10 "
+                      "levels of 8 bit)")
     made.add_argument("--shard", type=shard, metavar="I/N",
                       help="only part I (1..N) of the images, into "
                       "OUT.shard-I-of-N.h5, for N jobs without each other; then swinmpi-merge")
@@ -111,7 +118,7 @@ def writes_folder(options: Namespace) -> bool:
 
 def request_of(options: Namespace):
     """What the command line asks for, not validated."""
-    from swinmpi.sampling.request import SampleRequest, View
+    from swinmpi.sampling.request import SampleRequest, TrustAsked, View
     demo = not options.inputs
     output = None if options.output is None else Path(options.output)
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
@@ -122,7 +129,8 @@ def request_of(options: Namespace):
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,
                          shard=options.shard, keeps_regression=demo,
-                         view=View(frames=options.frames))
+                         view=View(frames=options.frames),
+                         trust=TrustAsked.parsed(options.trust, options.tolerance))
 
 
 def settings_given(options: Namespace):
@@ -151,11 +159,21 @@ def conclude(options: Namespace, plan, report) -> None:
         written += [request.output.with_name(PICTURE), request.output.with_name(REPORT)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
     if request.ensemble > 1:
-        from swinmpi.sampling.request import output_plan
-        calibrated = output_plan(request, plan.config).error_bars
-        print(f"sr_std is {calibrated}" if calibrated else SPREAD_IS_NO_ERROR,
-              flush=True)
+        print("\n".join(told_of_ensemble(plan)), flush=True)
     raise_failed(request, report)
+
+
+def told_of_ensemble(plan) -> list[str]:
+    """What its deviation means, and what is promised of the pixels that are marked."""
+    from swinmpi.sampling.request import output_plan
+    from swinmpi.storage.stack import Stack
+    bars, output = output_plan(plan.request, plan.config).error_bars, plan.request.output
+    if bars is None:
+        return [SPREAD_IS_NO_ERROR]
+    if bars.trust is None:
+        return [f"sr_std is {bars}"]
+    with Stack.open(f"{output}::/entry/data/sr_trust") as marked:
+        return [f"sr_std is {bars}", f"sr_trust: {marked.attributes['promise']}"]
 
 
 def is_of_many(plan) -> bool:

@@ -29,6 +29,7 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     compiled = {"compile": True} if config.parallel.compile else {}
     return {**edges, **compiled, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
+            **trusted(plan.request),
             **agreement(config), **deciding_settings(config),
             **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
 
@@ -37,6 +38,11 @@ def agreement(config: Config) -> dict:
     """How far samples are made to agree with the LR image, where they are."""
     weight = config.output.consistent
     return {"consistent": weight} if weight else {}
+
+
+def trusted(request: SampleRequest) -> dict:
+    """Which pixels are marked as trusted, where some are."""
+    return {"trust": str(request.trust)} if request.trust else {}
 
 
 def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
@@ -70,7 +76,7 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "frames": request.view.frames, "checkpoint": str(request.checkpoint),
             "checkpoint_sha256": deciding["checkpoint"],
             "configuration": dump_yaml(config),
-            "seed": config.sampler.seed, "ensemble": request.ensemble,
+            "seed": config.sampler.seed, "ensemble": request.ensemble, **trusted(request),
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,

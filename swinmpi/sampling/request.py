@@ -2,7 +2,7 @@
 because torch is not needed."""
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from swinmpi.config import Config
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
-from swinmpi.storage.error_bars import error_bars_of
+from swinmpi.storage.error_bars import ErrorBars, error_bars_of
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.metadata.frames import AS_STORED, View
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
@@ -18,6 +18,7 @@ from swinmpi.storage.outputs.partial import check_room
 from swinmpi.storage.pictures.source import PictureGroup, PictureStack
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import TrustAsked
 
 MOST_SAMPLES = 1000
 KEPT_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nc")  # names of files as we write them
@@ -40,7 +41,8 @@ class SampleRequest:
     shard: the part of the stack that this job does. keeps_regression: store the encoder's
     regression as well, where the model has one. no_data: stored values that mean no data, beside
     those that the file tells. view: what the axes are and which frames are taken. pictures: instead
-    of a stack; `stack` is what the user called them, `output` a folder.
+    of a stack; `stack` is what the user called them, `output` a folder. trust: which pixels
+    to mark.
     """
 
     stack: str
@@ -54,6 +56,7 @@ class SampleRequest:
     no_data: tuple[float, ...] = ()
     view: View = AS_STORED
     pictures: PictureJob | None = None
+    trust: TrustAsked | None = None
 
     @property
     def unfinished(self) -> str:
@@ -153,10 +156,31 @@ def check_reference(request: SampleRequest, config: Config, reference: str) -> N
                              f"got {told[1]}; name the HR stack that belongs to it")
 
 
-def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
-    """What the output will hold."""
+def output_plan(request: SampleRequest, config: Config, span: float | None = None) -> OutputPlan:
+    """What the output will hold. span: the data range, None where it is not known yet; ConfigError
+    where pixels cannot be trusted as asked."""
     return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
-                      error_bars=error_bars_of(request.checkpoint, request.ensemble, config),
+                      error_bars=error_bars_for(request, config, span),
                       samples=request.ensemble)
+
+
+def error_bars_for(request: SampleRequest, config: Config, span: float | None) -> ErrorBars | None:
+    """Of the run, with its mask of trust where one is asked for; see `output_plan`."""
+    bars, asked = error_bars_of(request.checkpoint, request.ensemble, config), request.trust
+    if asked is None:
+        return bars
+    if request.ensemble == 1:
+        raise ConfigError("--trust: expected an ensemble, whose samples tell where to trust it, "
+                          "got one sample; give --ensemble K")
+    if bars is None or bars.table is None:
+        how = "for these settings" if bars is None else "by a version that learned masks of trust"
+        raise ConfigError(f"--trust: expected a checkpoint calibrated {how}, got "
+                          f"{request.checkpoint}; make one: swinmpi-calibrate "
+                          f"{request.checkpoint} --pairs FILE")
+    if request.ensemble < bars.table.samples:
+        raise ConfigError(f"--trust: expected at least {bars.table.samples} samples, with which "
+                          f"the checkpoint was calibrated, got --ensemble {request.ensemble}; give "
+                          f"--ensemble {bars.table.samples}")
+    return replace(bars, trust=bars.table.trust(asked, span))

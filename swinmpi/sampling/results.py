@@ -53,12 +53,12 @@ class Results:
         self.plan, self.world, self.stack = plan, world, stack
         stored = output_plan(plan.request, plan.config)
         self.datasets = pixel_datasets(stored, stack.dtype)
-        self.error_bars = stored.error_bars
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
+        self.error_bars = output_plan(plan.request, plan.config, self.value_range.span).error_bars
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
                                  world.is_root)
@@ -69,7 +69,8 @@ class Results:
             if request.pictures is not None:
                 return self._open_pictures()
             settled, self.fingerprint = identify(self.plan, stack)
-            self.output = StackOutput.open(request.output, stack, output_plan(request, config),
+            stored = output_plan(request, config, settled.values.span)
+            self.output = StackOutput.open(request.output, stack, stored,
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=settled.is_measured)
             self._tell(settled)
@@ -170,8 +171,8 @@ def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
                                   request.overwrite)
             return settle(plan, stack, before), num_done
         settled, deciding = identify(plan, stack)
-        return settled, check_resuming(request.output, stack, output_plan(request, plan.config),
-                                       deciding, request.overwrite)
+        stored = output_plan(request, plan.config, settled.values.span)
+        return settled, check_resuming(request.output, stack, stored, deciding, request.overwrite)
 
 
 def settle(plan: SamplingPlan, stack: Stack | PictureStack,

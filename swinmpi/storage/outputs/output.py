@@ -48,6 +48,7 @@ from swinmpi.storage.outputs.partial import (
 )
 from swinmpi.storage.outputs.placing import check_figures, checked_part
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import NAME as TRUST
 from swinmpi.storage.values import ValueRange, exact_float
 
 PLACE = {
@@ -82,7 +83,7 @@ class OutputPlan:
         """Of data sets of images, by name."""
         if not self.ensemble:
             return {}
-        return ({"sr_std": self.error_bars.attributes(self.samples)} if self.error_bars else
+        return (self.error_bars.attributes(self.samples) if self.error_bars else
                 {"sr_spread": {"long_name": SPREAD_IN_WORDS}})
 
 
@@ -291,5 +292,7 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
     if plan.ensemble:
         deviation = "sr_std" if plan.error_bars else "sr_spread"
         names |= {"sr_mean": exact_float(dtype), deviation: exact_float(dtype)}
+        if plan.error_bars and plan.error_bars.trust:
+            names[TRUST] = np.dtype("uint8")
     names |= {member_name(k): dtype for k in range(1, plan.kept_members + 1)}
     return names

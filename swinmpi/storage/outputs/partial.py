@@ -30,6 +30,7 @@ from swinmpi.storage.outputs.carrying import (
     tell_no_data,
 )
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import NAME as TRUST
 
 FORMAT = 2  # of OUT.partial; another one as well when the same settings give other pixels
 PER_IMAGE = "/entry/per_image"
@@ -139,7 +140,7 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     for name, dtype in pixels.items():
         allocate_dataset(data, name, scaled_shape(stack.shape, stack.layout, scale), dtype)
     carry_attributes(stack, data["sr"], scale)
-    tell_no_data(stack, [data[name] for name in pixels if name not in MOMENTS])
+    tell_no_data(stack, [data[name] for name in pixels if name not in (*MOMENTS, TRUST)])
     for name, told in of_pixels.items():
         data[name].attrs.update(told)
     data.attrs["signal"] = "sr"

@@ -1,0 +1,160 @@
+"""swinmpi-sample --trust: which pixels are marked, what is refused."""
+import json
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from swinmpi.cli import calibrate, sample
+from swinmpi.storage.header import read_header
+from tests.support.sampling import arguments, write_checkpoint
+from tests.support.training import write_pairs
+
+FEW = ["--set", "sampler.steps=2", "--set", "output.consistent=false"]
+SETTINGS = ["output.consistent=false", "sampler.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A folder with pairs of a uint8 stack and a checkpoint calibrated on 9 of them."""
+    folder = tmp_path_factory.mktemp("learned")
+    write_pairs(folder / "pairs.h5", size_px=32, num_train=2, num_validate=9)
+    write_checkpoint(folder / "raw.safetensors", "model.window_px=32")
+    assert calibrate.main([str(folder / "raw.safetensors"), "--pairs", str(folder / "pairs.h5"),
+                           "--preset", "balanced", "--ensemble", "3", *FEW]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def words_of(learned, *options: str, checkpoint: str = "raw-calibrated") -> list[str]:
+    return [*arguments(f"{learned / 'pairs.h5'}::/lr", "out.h5",
+                       learned / f"{checkpoint}.safetensors", *SETTINGS, *options),
+            "--frames", "2:", "--preset", "balanced"]
+
+
+def made(learned, *options: str) -> tuple[dict[str, np.ndarray], dict]:
+    """(data sets by name, attributes of the mask) of a run."""
+    assert sample.main([*words_of(learned, "--ensemble=3", *options), "--overwrite"]) == 0
+    with h5py.File("out.h5") as file:
+        data = file["entry/data"]
+        told = dict(data["sr_trust"].attrs) if "sr_trust" in data else {}
+        return {name: item[()] for name, item in data.items()}, told
+
+
+def test_the_marked_pixels_are_those_of_small_spread_and_keep_the_promise(learned, capsys):
+    without, _ = made(learned)
+    found, told = made(learned, "--trust=0.3", "--tolerance=20%")
+    assert "sr_trust: of the pixels marked 1" in capsys.readouterr().out
+    assert all(np.array_equal(found[name], without[name]) for name in without)
+    trusted = found["sr_trust"]
+    assert trusted.dtype == np.uint8 and trusted.shape == found["sr"].shape
+    with h5py.File("out.h5") as file:
+        factor, floor = (file["entry/data/sr_std"].attrs[name]
+                         for name in ("factor", "floor_of_range"))
+    spread = np.sqrt(np.maximum(found["sr_std"] ** 2 - (255 * floor) ** 2, 0)) / factor
+    channel = next(axis for axis in range(1, 4) if trusted.shape[axis] == 3)
+    marked, worst = trusted.max(axis=channel), spread.max(axis=channel)
+    assert (trusted.min(axis=channel) == marked).all(), "in all channels or in none"
+    limit = 255 * told["threshold_of_range"]
+    clear = np.abs(worst - limit) > 1e-2
+    assert np.array_equal(marked[clear], (worst <= limit)[clear]) and 0 < marked.mean()
+    with h5py.File(learned / "pairs.h5") as file:
+        truth = file["hr"][2:].astype(float)
+    truth = truth if truth.shape == found["sr"].shape else np.moveaxis(truth, -1, 1)
+    assert told["risk"] == 0.3 and told["tolerance_of_range"] <= 0.2
+    wrong = (np.abs(truth - found["sr_mean"]).max(axis=channel)
+             > 255 * told["tolerance_of_range"]) & (marked > 0)
+    shares = wrong.sum(axis=(1, 2)) / np.maximum(marked.sum(axis=(1, 2)), 1)
+    assert shares.mean() <= 0.3, "on the images that it was learned on, with room for one more"
+
+
+def test_a_tolerance_in_the_units_of_the_data_is_a_share_of_their_range(learned):
+    by_share, _ = made(learned, "--trust=0.4", "--tolerance=20%")
+    by_levels, told = made(learned, "--trust=0.4", "--tolerance=51")
+    assert np.array_equal(by_share["sr_trust"], by_levels["sr_trust"])
+    assert told["tolerance_of_range"] == pytest.approx(0.2)
+    _, between = made(learned, "--trust=0.4", "--tolerance=53.5")
+    assert between["tolerance_of_range"] == pytest.approx(0.2), "what was looked at, never more"
+    more, _ = made(learned, "--trust=0.6", "--tolerance=51")
+    assert (more["sr_trust"] >= by_levels["sr_trust"]).all()
+
+
+def test_pixels_without_a_number_are_not_trusted_and_masks_have_no_missing_value(learned):
+    with h5py.File(learned / "pairs.h5") as file:
+        lr = file["lr"][2:5].astype(np.float32)
+    lr[:, 4:6, 4:6] = np.nan
+    with h5py.File("holes.h5", "w") as file:
+        file["lr"] = lr
+    words = arguments("holes.h5", "out.h5", learned / "raw-calibrated.safetensors", *SETTINGS,
+                      "--ensemble=3", "--trust=0.4", "--tolerance=60%",
+                      "output.value_range=[0,255]", "data.no_data=0")
+    assert sample.main([*words, "--preset", "balanced"]) == 0
+    with h5py.File("out.h5") as file:
+        trust, mean = (file[f"entry/data/{name}"] for name in ("sr_trust", "sr_mean"))
+        holes = ~np.isfinite(mean[()])
+        assert holes.any() and not trust[()][holes].any() and trust[()].any()
+        assert not {"_FillValue", "missing_value"} & set(trust.attrs)
+
+
+@pytest.mark.parametrize("options, told", [
+    (["--trust=0.1"], "--trust: expected an ensemble"),
+    (["--trust=0.1", "--ensemble=2"], "expected at least 3 samples"),
+    (["--trust=0.05", "--ensemble=3"], "calibrated on at least 19 images, got 9"),
+    (["--trust=0.1001", "--ensemble=3", "--tolerance=1"], "ask for a larger share"),
+    (["--trust=0.5", "--ensemble=3", "--tolerance=0.1"], "--tolerance 0.1: expected at least"),
+    (["--trust=0.5", "--ensemble=3", "--tolerance=0.1%"], "--tolerance 0.1%: expected at least"),
+    (["--trust=0.5", "--ensemble=3", "sampler.steps=3"], "calibrated for these settings"),
+    (["--tolerance=5", "--ensemble=3"], "--tolerance: expected --trust"),
+    (["--trust=0"], "a share between 0 and 1"), (["--trust=1"], "a share between 0 and 1"),
+    (["--trust=nan"], "a share between 0 and 1"), (["--trust=ten"], "a share between 0 and 1"),
+    (["--trust=0.5", "--tolerance=-1"], "an error above 0"),
+    (["--trust=0.5", "--tolerance=inf"], "an error above 0"),
+])
+def test_what_cannot_be_promised_is_one_line(learned, tmp_path, capsys, options, told):
+    for more in ([], ["--dry-run"]):
+        assert sample.main([*words_of(learned, *options), *more]) == 2
+        said = capsys.readouterr()
+        assert told in said.err and said.err.count("\n") == 1 and not said.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_without_a_table_is_refused(learned, tmp_path, capsys):
+    assert sample.main(words_of(learned, "--trust=0.5", "--ensemble=3", checkpoint="raw")) == 2
+    assert "make one: swinmpi-calibrate" in capsys.readouterr().err
+    header = read_header(learned / "raw-calibrated.safetensors")
+    for name, spoil in (("older", lambda entry: entry.pop("trust")),
+                        ("odd", lambda entry: entry["trust"].update(losses=[[0, 1]])),
+                        ("falling", lambda entry: entry["trust"]["losses"][3].reverse())):
+        (entry,) = changed = json.loads(json.dumps(header["error_bars"]))
+        spoil(entry)
+        weights = load_file(learned / "raw-calibrated.safetensors")
+        save_file(weights, tmp_path / f"{name}.safetensors",
+                  {"format": "swinmpi-1", "header": json.dumps(header | {"error_bars": changed})})
+        words = arguments(f"{learned / 'pairs.h5'}::/lr", "out.h5", f"{name}.safetensors",
+                          *SETTINGS, "--ensemble=3")
+        assert sample.main([*words, "--preset", "balanced", "--trust=0.5"]) == 2
+        assert "by a version that learned masks of trust" in capsys.readouterr().err
+
+
+def test_an_output_begun_with_another_promise_is_not_continued(learned, capsys):
+    assert sample.main(words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51")) == 0
+    assert sample.main(words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51")) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks, exchange", [(1, "torus"), (2, "root"), (2, "torus")])
+def test_every_rank_count_and_exchange_marks_the_same(mpirun, learned, ranks, exchange):
+    found, _ = made(learned, "--trust=0.4", "--tolerance=51")
+    words = words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51",
+                     f"parallel.exchange={exchange}")
+    finished = mpirun(ranks, "-m", "swinmpi.cli.sample", *words, "--overwrite", timeout_s=300)
+    assert finished.code == 0, finished.err
+    with h5py.File("out.h5") as file:
+        assert all(np.array_equal(item[()], found[name])
+                   for name, item in file["entry/data"].items())
