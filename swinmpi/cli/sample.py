@@ -52,6 +52,9 @@ def parser() -> ArgumentParser:
                       help="split the ranks into groups of G, an image each (or auto, all)")
     made.add_argument("--ensemble", type=int, default=1, metavar="K",
                       help="also write mean and deviation of K samples")
+    made.add_argument("--members", metavar="A:B",
+                      help="add members A to B - 1 to the ensemble of A that OUT is, made with "
+                      "output.members=true and the same settings")
     made.add_argument("--trust", metavar="RISK",
                       help="with --ensemble: mark the pixels of which on average at most this "
                       "share (0.1) is wrong, as sr_trust; the model must be calibrated")
@@ -98,6 +101,9 @@ def plan_of(options: Namespace, num_ranks: int):
     inputs. On one process."""
     from swinmpi.sampling.validation import validated
     if writes_folder(options):
+        if options.members is not None:
+            raise ConfigError("--members: expected one HDF5 stack, got pictures or several inputs; "
+                              "add members to one output at a time")
         from swinmpi.sampling.many import plan_many
         return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
     request, config = validated(request_of(options), settings_given(options))
@@ -130,7 +136,19 @@ def request_of(options: Namespace):
                          allow_external=options.allow_external,
                          shard=options.shard, keeps_regression=demo,
                          view=View(frames=options.frames),
-                         trust=TrustAsked.parsed(options.trust, options.tolerance))
+                         trust=TrustAsked.parsed(options.trust, options.tolerance),
+                         members=members_of(options))
+
+
+def members_of(options: Namespace):
+    """Those to add, None for a new output; ConfigError where --ensemble says how many as well."""
+    from swinmpi.storage.outputs.extending import Members
+    if options.members is None:
+        return None
+    if options.ensemble != 1:
+        raise ConfigError(f"--members: expected no --ensemble beside it, got {options.ensemble}; "
+                          "leave one of them out")
+    return Members.parsed(options.members)
 
 
 def settings_given(options: Namespace):

@@ -117,6 +117,10 @@ def describe(plan: SamplingPlan) -> str:
              f"at least {memory_mib(plan):.0f} MiB a rank for images and features, "
              "the network's buffers not counted",
              *describe_step(plan)]
+    if request.members is not None:
+        first, end = request.members.first, request.members.end
+        lines.append(f"members     {first} to {end - 1} are added; those before are made again, as "
+                     "the output has them rounded, and compared")
     if request.shard is not None:
         lines.append(describe_shard(request))
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import SampleRequest
 from swinmpi.sampling.settings import deciding as deciding_settings
+from swinmpi.storage.outputs.extending import FINGERPRINT
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -77,6 +78,7 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "checkpoint_sha256": deciding["checkpoint"],
             "configuration": dump_yaml(config),
             "seed": config.sampler.seed, "ensemble": request.ensemble, **trusted(request),
+            FINGERPRINT: json.dumps(deciding, sort_keys=True) if config.output.members else None,
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,

@@ -13,6 +13,7 @@ from swinmpi.storage.address import parse_address
 from swinmpi.storage.error_bars import ErrorBars, error_bars_of
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.metadata.frames import AS_STORED, View
+from swinmpi.storage.outputs.extending import Members, check_extended
 from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
 from swinmpi.storage.outputs.partial import check_room
 from swinmpi.storage.pictures.source import PictureGroup, PictureStack
@@ -42,7 +43,7 @@ class SampleRequest:
     regression as well, where the model has one. no_data: stored values that mean no data, beside
     those that the file tells. view: what the axes are and which frames are taken. pictures: instead
     of a stack; `stack` is what the user called them, `output` a folder. trust: which pixels
-    to mark.
+    to mark. members: those to add to the ensemble that `output` is, of `ensemble` in all then.
     """
 
     stack: str
@@ -57,6 +58,7 @@ class SampleRequest:
     view: View = AS_STORED
     pictures: PictureJob | None = None
     trust: TrustAsked | None = None
+    members: Members | None = None
 
     @property
     def unfinished(self) -> str:
@@ -112,7 +114,9 @@ def check_destination(request: SampleRequest) -> None:
     """OutputError unless the output may be written where it was asked for. Leaves nothing behind.
     On one process."""
     check_by_trying(check_output(request.output, parse_address(request.stack).path,
-                                 request.overwrite))
+                                 request.overwrite or request.members is not None))
+    if request.members is not None:
+        check_extended(request.output, request.members)
 
 
 def check_fit(request: SampleRequest, config: Config) -> None:
@@ -125,6 +129,9 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     if config.output.members and request.ensemble == 1:
         raise ConfigError("output.members: expected an ensemble of at least 2 samples to keep the "
                           "members of, got 1; give --ensemble K, or set it to false")
+    if request.members is not None and config.output.backend != "gather":
+        raise ConfigError("output.backend: expected gather with --members, which compares what was "
+                          f"there, got {config.output.backend}; set it to gather")
     with open_stack(request) as stack:
         if stack.channels > model.channels:
             raise StackError(f"{stack.address}: expected images of one channel, as the model has, "
@@ -163,7 +170,8 @@ def output_plan(request: SampleRequest, config: Config, span: float | None = Non
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
                       error_bars=error_bars_for(request, config, span),
-                      samples=request.ensemble)
+                      samples=request.ensemble,
+                      extends=request.members.first if request.members else 0)
 
 
 def error_bars_for(request: SampleRequest, config: Config, span: float | None) -> ErrorBars | None:

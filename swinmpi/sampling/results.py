@@ -24,6 +24,7 @@ from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
 from swinmpi.storage.locking import check_unlocked
+from swinmpi.storage.outputs.extending import check_extended, check_same_settings
 from swinmpi.storage.outputs.mpio import SharedPartial
 from swinmpi.storage.outputs.output import (
     StackOutput,
@@ -192,9 +193,14 @@ def trained_of(plan: SamplingPlan) -> TrainedRange | None:
 
 
 def identify(plan: SamplingPlan, stack: Stack) -> tuple[SettledRange, dict]:
-    """(the value range, the fingerprint) of a run."""
+    """(the value range, the fingerprint) of a run; OutputError where it would add members to
+    others."""
     request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
     # To measure it is to read the whole stack: not once more after every interruption.
     before = measured_before(request.output, stack.identity(), checkpoint)
     settled = settle(plan, stack, before)
-    return settled, fingerprint(plan, stack, checkpoint, settled.values)
+    deciding = fingerprint(plan, stack, checkpoint, settled.values)
+    if request.members is not None:
+        made_with = check_extended(request.output, request.members)
+        check_same_settings(request.output, made_with, deciding)
+    return settled, deciding

@@ -47,6 +47,9 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
     config = resolved(request, given)
     if request.keeps_regression:
         config = config.replaced(output={"regression": config.model.regresses})
+    if request.members is not None:
+        request = replace(request, ensemble=request.members.end)
+        config = config.replaced(output={"members": True})
     request = replace(with_output(request, config), no_data=config.data.no_data_values)
     check_destination(request)
     check_fit(request, config)

@@ -36,6 +36,7 @@ from swinmpi.storage.files import (
 )
 from swinmpi.storage.locking import check_in_place
 from swinmpi.storage.outputs.carrying import DATA
+from swinmpi.storage.outputs.extending import check_same_members
 from swinmpi.storage.outputs.packing import pack
 from swinmpi.storage.outputs.partial import (
     PER_IMAGE,
@@ -77,6 +78,7 @@ class OutputPlan:
     kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
     error_bars: ErrorBars | None = None  # sr_std, a calibrated spread, in its place
     samples: int = 1  # of an ensemble
+    extends: int = 0  # the file that is there: it has so many of these samples, which stay
 
     @property
     def attributes(self) -> dict[str, Mapping[str, Any]]:
@@ -114,7 +116,7 @@ class StackOutput:
         OUT.partial was begun with another fingerprint; with `overwrite` that one is discarded, a
         matching one is still resumed.
         """
-        path = check_output(path, stack.address.path, overwrite)
+        path = check_output(path, stack.address.path, overwrite or plan.extends > 0)
         make_folder_of(path)
         partial = beside(path, ".partial")
         pixels = pixel_datasets(plan, stack.dtype)
@@ -127,7 +129,7 @@ class StackOutput:
                          "range_is_measured": range_is_measured}
                 sink = create_partial(partial, stack, plan.scale, pixels, plan.figures, begun,
                                       plan.attributes)
-        return cls(path, partial, sink, stack.layout, plan, overwrite)
+        return cls(path, partial, sink, stack.layout, plan, overwrite or plan.extends > 0)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
@@ -172,6 +174,8 @@ class StackOutput:
         check_figures(figures, self.plan.figures)
         self.check_in_place()
         per_image = self._file[PER_IMAGE]
+        if self.plan.extends:
+            check_same_members(self.path, self._file, self.plan.extends, image_index)
         with self._writing(image_index):
             for name, value in figures.items():
                 per_image[name][image_index] = value
