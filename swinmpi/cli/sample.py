@@ -184,14 +184,13 @@ def conclude(options: Namespace, plan, report) -> None:
 def told_of_ensemble(plan) -> list[str]:
     """What its deviation means, and what is promised of the pixels that are marked."""
     from swinmpi.sampling.request import output_plan
-    from swinmpi.storage.stack import Stack
-    bars, output = output_plan(plan.request, plan.config).error_bars, plan.request.output
+    from swinmpi.storage.outputs.result import read_promise
+    bars = output_plan(plan.request, plan.config).error_bars
     if bars is None:
         return [SPREAD_IS_NO_ERROR]
     if bars.trust is None:
         return [f"sr_std is {bars}"]
-    with Stack.open(f"{output}::/entry/data/sr_trust") as marked:
-        return [f"sr_std is {bars}", f"sr_trust: {marked.attributes['promise']}"]
+    return [f"sr_std is {bars}", f"sr_trust: {read_promise(plan.request.output)}"]
 
 
 def is_of_many(plan) -> bool:

@@ -213,6 +213,8 @@ class OutputConfig(Section):
         "for LR images with noise; when absent true for diffusers of family aligned that were "
         "trained on LR images made by shrinking alone, unless sampler.shift.border is wrap, else "
         "false")
+    lr: bool = Field(False, description="also keep the LR images, in a NeXus group of their own, "
+                     "/entry/lr")
     members: bool = Field(False, description="of an ensemble, also keep every sample: `sr` is the "
                           "first, `member_1` to `member_K-1` are the others; for swinmpi-evaluate")
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[

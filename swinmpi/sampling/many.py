@@ -171,6 +171,8 @@ def check_possible(asked: SampleRequest, config: Config) -> None:
         problem = f"output.backend: expected gather for pictures, got {config.output.backend}"
     elif config.output.regression:
         problem = "output.regression: expected false for pictures, got true"
+    elif config.output.lr:
+        problem = "output.lr: expected false for pictures, got true"
     elif config.output.members:
         problem = "output.members: expected false for pictures, got true"
     if problem is not None:

@@ -129,6 +129,9 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     if config.output.members and request.ensemble == 1:
         raise ConfigError("output.members: expected an ensemble of at least 2 samples to keep the "
                           "members of, got 1; give --ensemble K, or set it to false")
+    if config.output.lr and request.shard is not None:
+        raise ConfigError("output.lr: expected false with --shard, as parts are merged without, "
+                          "got true; set it to false")
     if request.members is not None and config.output.backend != "gather":
         raise ConfigError("output.backend: expected gather with --members, which compares what was "
                           f"there, got {config.output.backend}; set it to gather")
@@ -170,7 +173,7 @@ def output_plan(request: SampleRequest, config: Config, span: float | None = Non
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
                       error_bars=error_bars_for(request, config, span),
-                      samples=request.ensemble,
+                      samples=request.ensemble, lr=config.output.lr,
                       extends=request.members.first if request.members else 0)
 
 

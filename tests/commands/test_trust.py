@@ -158,3 +158,40 @@ def test_every_rank_count_and_exchange_marks_the_same(mpirun, learned, ranks, ex
     with h5py.File("out.h5") as file:
         assert all(np.array_equal(item[()], found[name])
                    for name, item in file["entry/data"].items())
+
+
+@pytest.mark.parametrize("axes_first", [True, False], ids=["images first", "images last"])
+def test_readers_of_nexus_find_the_error_bars_and_lr(learned, axes_first):
+    nexus, silx = pytest.importorskip("nexusformat.nexus"), pytest.importorskip("silx.io")
+    nxdata, xarray = pytest.importorskip("silx.io.nxdata"), pytest.importorskip("xarray")
+    with h5py.File(learned / "pairs.h5") as file:
+        lr = file["lr"][2:5, ..., 0]
+    with h5py.File("in.h5", "w") as file:
+        data = file.create_group("entry/data")
+        data.attrs.update(NX_class="NXdata", signal="lr",
+                          axes=["z", "y", "."] if axes_first else ["y", ".", "z"])
+        data["lr"] = lr if axes_first else np.moveaxis(lr, 0, -1)
+        data["z"], data["y"] = np.arange(3) * 0.5, np.arange(16) * 2.0
+    words = arguments("in.h5", "out.h5", learned / "raw-calibrated.safetensors", *SETTINGS,
+                      "--ensemble=3", "--trust=0.4", "--tolerance=60%", "output.lr=true",
+                      *([] if axes_first else ["data.axes=yxz"]))
+    assert sample.main([*words, "--preset", "balanced"]) == 0
+    with h5py.File("out.h5") as file:
+        std = file["entry/data/sr_std"][()]
+        others = list(file["entry/data"].attrs["auxiliary_signals"])
+        assert others == ["sr_mean", "sr_std", "sr_trust"]
+        assert all(file["entry/data"][name].shape == std.shape for name in others)
+    with silx.open("out.h5") as opened:
+        default = nxdata.get_default(opened)
+        assert default.is_valid and default.signal_dataset_name == "sr"
+        assert np.array_equal(default.errors[()], std)
+        small = nxdata.NXdata(opened["entry/lr"])
+        assert small.is_valid and small.signal.shape == lr.shape
+        assert np.array_equal(small.signal[()], lr)
+    entry = nexus.nxload("out.h5")["entry"]
+    assert np.array_equal(entry["data"].nxerrors.nxdata, std)
+    assert np.array_equal(entry["data"]["sr_mean_errors"].nxdata, std)
+    assert entry["lr"].nxsignal.shape == lr.shape
+    for engine in ("h5netcdf", "netcdf4"):
+        with xarray.open_dataset("out.h5", group="/entry/data", engine=engine) as opened:
+            assert opened["sr_std"].shape == std.shape

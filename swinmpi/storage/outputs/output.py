@@ -48,6 +48,7 @@ from swinmpi.storage.outputs.partial import (
     resume_partial,
 )
 from swinmpi.storage.outputs.placing import check_figures, checked_part
+from swinmpi.storage.outputs.views import link_errors, store_lr
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.trust import NAME as TRUST
 from swinmpi.storage.values import ValueRange, exact_float
@@ -78,6 +79,7 @@ class OutputPlan:
     kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
     error_bars: ErrorBars | None = None  # sr_std, a calibrated spread, in its place
     samples: int = 1  # of an ensemble
+    lr: bool = False  # the images it was made of
     extends: int = 0  # the file that is there: it has so many of these samples, which stay
 
     @property
@@ -95,13 +97,13 @@ class StackOutput:
     A context manager, made by `StackOutput.open`.
     """
 
-    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan,
+    def __init__(self, path: Path, partial: Path, sink: Sink, stack: Stack, plan: OutputPlan,
                  overwrite: bool):
         self.path = path
         self.partial = partial
         self.plan = plan
         self.overwrite = overwrite
-        self.layout = layout
+        self.stack, self.layout = stack, stack.layout
         self._sink = sink
         self._file = h5py.File(sink, "r+")
 
@@ -129,7 +131,7 @@ class StackOutput:
                          "range_is_measured": range_is_measured}
                 sink = create_partial(partial, stack, plan.scale, pixels, plan.figures, begun,
                                       plan.attributes)
-        return cls(path, partial, sink, stack.layout, plan, overwrite or plan.extends > 0)
+        return cls(path, partial, sink, stack, plan, overwrite or plan.extends > 0)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
@@ -224,8 +226,17 @@ class StackOutput:
         advice = f"start again to pack the images, they are safe in {self.partial}"
         with as_output_error(self.path, "cannot be packed ({reason})", advice, DAMAGE):
             with discarding(packing):
-                pack(self._file, packing, self.plan.compression, provenance)
+                is_part = provenance.get("shard") is not None
+                pack(self._file, packing, self.plan.compression, provenance,
+                     lambda packed: None if is_part else self._add_views(packed))
                 self._conclude(packing)
+
+    def _add_views(self, packed: h5py.File) -> None:
+        """What NeXus readers find beside the images."""
+        link_errors(packed)
+        if self.plan.lr:
+            done = np.flatnonzero(self._file[PER_IMAGE]["done"][:])
+            store_lr(packed, self.stack, self.plan.compression, done)
 
     @uninterrupted
     def _conclude(self, packing: Path) -> None:
