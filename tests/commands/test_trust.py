@@ -1,12 +1,15 @@
 """swinmpi-sample --trust: which pixels are marked, what is refused."""
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from swinmpi.cli import calibrate, sample
+from swinmpi.cli import calibrate, evaluate, sample
+from swinmpi.images.contact_sheet import trust_overlay
 from swinmpi.storage.header import read_header
 from tests.support.sampling import arguments, write_checkpoint
 from tests.support.training import write_pairs
@@ -195,3 +198,37 @@ def test_readers_of_nexus_find_the_error_bars_and_lr(learned, axes_first):
     for engine in ("h5netcdf", "netcdf4"):
         with xarray.open_dataset("out.h5", group="/entry/data", engine=engine) as opened:
             assert opened["sr_std"].shape == std.shape
+
+
+def test_an_output_can_be_the_input_again(learned):
+    made(learned, "--trust=0.4", "--tolerance=51", "output.lr=true")
+    words = arguments("out.h5", "again.h5", learned / "raw-calibrated.safetensors", *SETTINGS,
+                      "--ensemble=3", "--trust=0.4", "--tolerance=51", "output.lr=true",
+                      "--frames=0")
+    assert sample.main([*words, "--preset", "balanced"]) == 0
+    with h5py.File("again.h5") as again, h5py.File("out.h5") as before:
+        assert np.array_equal(again["entry/lr/lr"][0], before["entry/data/sr"][0])
+        assert again["entry/data/sr_errors"] == again["entry/data/sr_std"]
+        assert again["entry/data/sr_std"].shape == again["entry/data/sr"].shape
+
+
+def test_an_evaluation_judges_the_mask_and_shows_it(learned, capsys):
+    found, told = made(learned, "--trust=0.4", "--tolerance=51")
+    words = ["out.h5", "--reference", f"{learned / 'pairs.h5'}::/hr", "--split", "validate"]
+    assert evaluate.main([*words, "--output", "with"]) == 0
+    assert "of it wrong" in capsys.readouterr().out
+    figures = json.loads(Path("with/evaluate.json").read_text())["ensembles"]["sr"]["figures"]
+    assert figures["trusted"]["mean"] == pytest.approx(found["sr_trust"].mean())
+    assert 0 <= figures["wrong"]["mean"] <= told["risk"]
+    made(learned)
+    assert evaluate.main([*words, "--output", "without"]) == 0
+    assert "of it wrong" not in capsys.readouterr().out
+    widths = [Image.open(f"{name}/evaluate.png").width for name in ("with", "without")]
+    assert widths[0] > widths[1], "one column more"
+
+
+def test_what_is_not_trusted_is_orange():
+    image, trusted = np.full((4, 4), 128, np.uint8), np.zeros((4, 4), bool)
+    trusted[:2] = True
+    shown = trust_overlay(image, trusted)
+    assert (shown[:2] == 128).all() and (shown[2:, :, 0] > shown[2:, :, 2] + 50).all()

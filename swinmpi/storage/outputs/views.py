@@ -30,7 +30,7 @@ def link_errors(file: h5py.File) -> None:
 def store_lr(file: h5py.File, stack: Stack, compression: int, images: Iterable[int]) -> None:
     """The LR images that SR was made of, and their axes, in an NXdata, images first. images: those
     that can be read."""
-    group = nexus_group(file, LR, "NXdata")
+    group = nexus_group(file, LR if LR not in file else f"{LR}_images", "NXdata")
     stored = group.create_dataset(
         "lr", stack.shape, stack.dtype, chunks=chunk_shape(stack.shape, stack.dtype),
         **filters(compression))
