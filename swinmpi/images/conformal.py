@@ -52,7 +52,7 @@ def fewest_images(risk: float) -> int:
 
 def controlled(mean_losses: np.ndarray, images: int, risk: float) -> int | None:
     """The largest threshold, by its place, with which the expected loss of one more image is at
-    most `risk`, 0..1 (equation 4 of arXiv 2208.02814). None where there is none.
+    most `risk`, 0..1 (theorem 1 of arXiv 2208.02814). None where there is none.
 
     mean_losses: (S,) over so many images, which grow with the threshold.
     """

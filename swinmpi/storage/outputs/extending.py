@@ -11,7 +11,7 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.storage.address import DAMAGE, find_object, open_file, open_for_reading, reason_of
-from swinmpi.storage.outputs.carrying import DATA
+from swinmpi.storage.outputs.carrying import DATA, RESTORED
 from swinmpi.storage.outputs.packing import bands, chunk_shape, restored_of
 from swinmpi.storage.outputs.partial import PER_IMAGE, differing_keys, member_name, shortened
 from swinmpi.storage.outputs.result import PROCESS, read_entries
@@ -109,8 +109,9 @@ def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str,
 def check_same_members(path: Path, partial: h5py.File, first: int, image_index: int) -> None:
     """OutputError unless OUT.partial has an image's members before `first` as OUT has them, where
     OUT has that image."""
-    arrangement = restored_of(partial[DATA])
     with open_for_reading(path) as before:
+        # A shard stays as it is until it is merged.
+        arrangement = None if RESTORED in before[DATA].attrs else restored_of(partial[DATA])
         if not before[PER_IMAGE]["done"][image_index]:
             return
         for name in names_before(first):
