@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from swinmpi.cli import calibrate, evaluate, sample
+from swinmpi.cli import calibrate, evaluate, merge, sample
 from swinmpi.images.contact_sheet import trust_overlay
 from swinmpi.storage.header import read_header
 from tests.support.sampling import arguments, write_checkpoint
@@ -165,10 +165,44 @@ def test_a_checkpoint_without_a_table_is_refused(learned, tmp_path, capsys):
         assert "by a version that learned masks of trust" in capsys.readouterr().err
 
 
-def test_an_output_begun_with_another_promise_is_not_continued(learned, capsys):
-    assert sample.main(words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51")) == 0
-    assert sample.main(words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51")) == 2
+def test_an_output_begun_with_another_promise_is_not_continued(learned, tmp_path, capsys):
+    begun = words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51", checkpoint="half")
+    (tmp_path / "out.h5.packing").symlink_to("nowhere/file")
+    assert sample.main(begun) == 2 and Path("out.h5.partial").exists()
+    for other in (["--trust=0.5", "--tolerance=51"], ["--trust=0.4", "--tolerance=40"], []):
+        assert sample.main(words_of(learned, "--ensemble=3", *other, checkpoint="half")) == 2
+        assert "was begun with other settings" in capsys.readouterr().err
+    assert sample.main(begun) == 0
+
+
+def test_shards_merge_to_the_mask_of_the_whole(learned):
+    whole, told = made(learned, "--trust=0.4", "--tolerance=51")
+    for number in (1, 2):
+        words = words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51",
+                         f"--shard={number}/2", checkpoint="half")
+        assert sample.main([*words, "--overwrite"]) == 0
+    assert merge.main(["out.shard-1-of-2.h5", "out.shard-2-of-2.h5", "--output", "all.h5"]) == 0
+    with h5py.File("all.h5") as file:
+        data = file["entry/data"]
+        assert all(np.array_equal(item[()], whole[name]) for name, item in data.items())
+        assert set(data) == set(whole) and data["sr_trust"].attrs["promise"] == told["promise"]
+
+
+def test_a_folder_made_without_is_made_again(learned, tmp_path, capsys):
+    """A file of a folder that this command made before is left as it is."""
+    (tmp_path / "scans").mkdir()
+    with h5py.File(learned / "pairs.h5") as file, h5py.File("scans/a.h5", "w") as scan:
+        scan["lr"] = file["lr"][2:4]
+    words = ["scans", "--output", "made/", "--checkpoint", str(learned / "half.safetensors"),
+             "--preset", "balanced", "--ensemble=3", *FEW]
+    assert sample.main(words) == 0
+    assert sample.main([*words, "--trust=0.4", "--tolerance=51"]) == 2
     assert "exists already" in capsys.readouterr().err
+    again = [*words, "--trust=0.4", "--tolerance=51", "--overwrite"]
+    assert sample.main(again) == 0 and sample.main(again[:-1]) == 0
+    assert "was made by this command before" in capsys.readouterr().err
+    assert sample.main([*words, "--members=3:4"]) == 2
+    assert "--members: expected" in capsys.readouterr().err
 
 
 @pytest.mark.slow
