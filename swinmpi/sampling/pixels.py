@@ -13,7 +13,7 @@ from swinmpi.images.no_data import NoData
 from swinmpi.images.rounding import rounded_in_blocks
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.storage.error_bars import ErrorBars
-from swinmpi.storage.outputs.partial import MOMENTS, member_name
+from swinmpi.storage.outputs.partial import MOMENTS, exact_name, is_exact, member_name
 from swinmpi.storage.trust import NAME as TRUST
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
 
@@ -45,12 +45,15 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
     if len(lr.raw) == 1:
         samples = samples.mean(axis=1, keepdims=True)
         base = base.mean(axis=0, keepdims=True)
+    if part.before is not None:
+        samples = np.concatenate([part.before, samples])
     raw = lr.raw_part(*(lr_range(line, scale) for line in part.seen))
     numbers = value_range.no_data.hide(raw)
     made = dict(raw_images(samples, base, value_range, datasets, scale if part.agrees else 1,
                            error_bars))
     missing = ~np.isfinite(numbers)
-    images = {name: restore_invalid(image, over_missing(name, raw, numbers), scale, missing)
+    images = {name: image if is_exact(name) else
+              restore_invalid(image, over_missing(name, raw, numbers), scale, missing)
               for name, image in made.items()}
     placed = ImagePart(hwc(restore_invalid(made["sr"], numbers, scale)), hwc(numbers),
                        hwc(samples[0]), hwc(base),
@@ -83,9 +86,10 @@ def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
             TRUST: lambda dtype: error_bars.trust.of(made["sr_spread"](dtype), value_range.span)}
     for k, sample in enumerate(samples[1:], 1):
         made[member_name(k)] = partial(sr_of, sample, value_range, block_px=block_px)
+    made |= {exact_name(k): sample.astype for k, sample in enumerate(samples)}
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
-        yield name, (image if name in (*MOMENTS, TRUST) else
+        yield name, (image if name in (*MOMENTS, TRUST) or is_exact(name) else
                      value_range.no_data.avoid(image, dtype))
 
 
@@ -120,7 +124,7 @@ def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.
     bicubic = no_data.avoid(bicubic, datasets["sr"])
     nothing = np.zeros_like(bicubic)
     return np.stack([restore_invalid(
-        nothing if name in ("sr_spread", "sr_std", TRUST) else bicubic,
+        nothing if name in ("sr_spread", "sr_std", TRUST) or is_exact(name) else bicubic,
         over_missing(name, raw, numbers), scale, ~np.isfinite(numbers)) for name in datasets])
 
 

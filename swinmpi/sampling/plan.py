@@ -119,8 +119,9 @@ def describe(plan: SamplingPlan) -> str:
              *describe_step(plan)]
     if request.members is not None:
         first, end = request.members.first, request.members.end
-        lines.append(f"members     {first} to {end - 1} are added; those before are made again, as "
-                     "the output has them rounded, and compared")
+        before = ("the output has those before" if request.members.known else
+                  "those before are made again, as the output has them rounded, and compared")
+        lines.append(f"members     {first} to {end - 1} are added; {before}")
     if request.shard is not None:
         lines.append(describe_shard(request))
     return "\n".join(lines)

@@ -61,6 +61,11 @@ class SampleRequest:
     members: Members | None = None
 
     @property
+    def first_sampled(self) -> int:
+        """The first member of the ensemble that has to be sampled."""
+        return self.members.first if self.members and self.members.known else 0
+
+    @property
     def unfinished(self) -> str:
         """Where an interrupted run goes on."""
         return f"{self.output}.partial" if self.pictures is None else str(self.output)
@@ -173,7 +178,8 @@ def output_plan(request: SampleRequest, config: Config, span: float | None = Non
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
                       error_bars=error_bars_for(request, config, span),
-                      samples=request.ensemble, lr=config.output.lr,
+                      samples=request.ensemble, exact=config.output.members == "exact",
+                      lr=config.output.lr,
                       extends=request.members.first if request.members else 0)
 
 

@@ -24,7 +24,7 @@ from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
 from swinmpi.storage.locking import check_unlocked
-from swinmpi.storage.outputs.extending import check_extended, check_same_settings
+from swinmpi.storage.outputs.extending import ExactMembers, check_extended, check_same_settings
 from swinmpi.storage.outputs.mpio import SharedPartial
 from swinmpi.storage.outputs.output import (
     StackOutput,
@@ -43,7 +43,8 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. error_bars: of an
+    datasets: names and dtypes of what is stored of every image. members_before: of an ensemble
+    that grows, where they are known. error_bars: of an
     ensemble, where they are known. value_range and remaining
     (image indices still to do) are the same on every rank. The file is open on rank 0, with
     `output.backend: mpio` on all until `drain`.
@@ -59,6 +60,8 @@ class Results:
         self.figures: dict[str, Mapping[str, float]] = {}  # on rank 0, by image made in this run
         self.range_in_words = ""  # on rank 0
         self.value_range, self.remaining, partial = world.on_root(self._open)
+        self.members_before = (ExactMembers(plan.request.output, plan.request.members.first, stack)
+                               if plan.request.first_sampled else None)
         self.error_bars = output_plan(plan.request, plan.config, self.value_range.span).error_bars
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
@@ -152,6 +155,8 @@ class Results:
         self.progress.__exit__(kind, error, trace)
         if error is None or raised_by_all(error):
             self.delivery.close()
+        if self.members_before is not None:
+            self.members_before.close()
         if self.output is not None:
             self.output.close()
 

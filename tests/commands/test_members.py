@@ -129,3 +129,50 @@ def test_a_kill_leaves_the_smaller_ensemble_and_two_ranks_go_on(mpirun, folder):
                       timeout_s=LAUNCH_TIMEOUT_S)
     assert finished.code == 0, finished.err
     check_same(folder / "killed.h5", folder / "4.h5")
+
+
+@pytest.mark.parametrize("dtype, extra", [("uint8", ()), ("float32", ("parallel.exchange=torus",))])
+def test_members_that_were_kept_exactly_are_not_made_again(folder, tmp_path, capsys, dtype, extra):
+    """Known by the spoiled rounded ones: what is compared comes from the unrounded."""
+    write_stack(tmp_path / "in.h5", smooth_stack(2, 24, 20, 1, dtype))
+
+    def given(output, *options):
+        return arguments(tmp_path / "in.h5", tmp_path / output, folder / "model.safetensors",
+                         *extra, *options)
+
+    for output, *options in (("once.h5", "--ensemble=4", "output.members=exact"),
+                             ("plain.h5", "--ensemble=4", KEPT),
+                             ("grown.h5", "--ensemble=2", "output.members=exact")):
+        assert sample.main(given(output, *options)) == 0
+    capsys.readouterr()
+    assert sample.main(given("grown.h5", "--members=2:4", "--dry-run")) == 0
+    assert "2 to 3 are added; the output has those before" in capsys.readouterr().out
+    assert sample.main(given("grown.h5", "--members=2:3")) == 0
+    assert sample.main(given("grown.h5", "--members=3:4")) == 0
+    check_same(tmp_path / "grown.h5", tmp_path / "once.h5")
+    once, plain = data_of(tmp_path / "once.h5"), data_of(tmp_path / "plain.h5")
+    assert once.keys() - plain.keys() == {f"data/exact_{k}" for k in range(4)}
+    assert all(np.array_equal(once[name], plain[name], equal_nan=True) for name in plain)
+    with h5py.File(tmp_path / "grown.h5", "r+") as file:
+        assert not any("exact" in name for name in file["entry/data"].attrs["auxiliary_signals"])
+        file["entry/data/exact_2"][...] = 0.25
+    assert sample.main(given("grown.h5", "--members=4:5")) != 0
+    assert "member_2 of image 0 comes out otherwise" in capsys.readouterr().err
+
+
+def test_images_that_do_not_come_first_and_pixels_without_a_number_grow_too(folder, tmp_path):
+    images = np.moveaxis(smooth_stack(3, 24, 20, 1, "float32"), 0, -1)
+    images[3:5, 7, 2] = np.nan
+    write_stack(tmp_path / "in.h5", images)
+
+    def made(output, *options):
+        words = arguments(tmp_path / "in.h5", tmp_path / output, folder / "model.safetensors",
+                          "data.axes=yxz", *options)
+        assert sample.main([*words, "--frames", "2,0"]) == 0
+
+    for kept in ("exact", "true"):
+        made(f"{kept}.h5", "--ensemble=2", f"output.members={kept}")
+        made(f"{kept}.h5", "--members=2:3")
+        made(f"{kept}3.h5", "--ensemble=3", f"output.members={kept}")
+        check_same(tmp_path / f"{kept}.h5", tmp_path / f"{kept}3.h5")
+    assert np.isnan(data_of(tmp_path / "exact.h5")["data/sr_mean"]).any()

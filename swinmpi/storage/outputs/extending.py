@@ -10,11 +10,19 @@ import h5py
 import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError, StackError
-from swinmpi.storage.address import DAMAGE, find_object, open_file, open_for_reading, reason_of
+from swinmpi.storage.address import DAMAGE, find_object, open_file, reason_of
+from swinmpi.storage.layout import Arrangement, to_chw
 from swinmpi.storage.outputs.carrying import DATA, RESTORED
 from swinmpi.storage.outputs.packing import bands, chunk_shape, restored_of
-from swinmpi.storage.outputs.partial import PER_IMAGE, differing_keys, member_name, shortened
+from swinmpi.storage.outputs.partial import (
+    PER_IMAGE,
+    differing_keys,
+    exact_name,
+    member_name,
+    shortened,
+)
 from swinmpi.storage.outputs.result import PROCESS, read_entries
+from swinmpi.storage.stack import Stack
 
 FINGERPRINT = "fingerprint"  # JSON, in the process of an output that keeps its members
 MAY_DIFFER = ("ensemble", "trust")  # from one number of samples to another
@@ -22,10 +30,12 @@ MAY_DIFFER = ("ensemble", "trust")  # from one number of samples to another
 
 @dataclass(frozen=True)
 class Members:
-    """`first`:`end` of an ensemble, from 0 on; those before `first` are there."""
+    """`first`:`end` of an ensemble, from 0 on; those before `first` are there. known: unrounded, so
+    that they need not be made again."""
 
     first: int
     end: int
+    known: bool = False
 
     @classmethod
     def parsed(cls, text: str) -> "Members":
@@ -47,6 +57,46 @@ class Members:
 def names_before(first: int) -> list[str]:
     """The data sets of members 0 to first - 1."""
     return ["sr", *map(member_name, range(1, first))]
+
+
+class ExactMembers:
+    """The unrounded members of an output before those to add, open on one rank. A context manager;
+    StackError where they cannot be read."""
+
+    def __init__(self, path: Path, first: int, stack: Stack):
+        """stack: what the output was made of."""
+        self.path, self.first, self.layout = path, first, stack.layout
+        self.file = open_file(path)
+        data = self.file[DATA]
+        self.datasets = [data[exact_name(k)] for k in range(first)]
+        # A shard stays as it is until it is merged.
+        layout = stack.layout if RESTORED in data.attrs else stack.arrangement.layout
+        self.arrangement = Arrangement(layout, self.datasets[0].shape)
+
+    def read(self, image_index: int, rows: range, cols: range) -> np.ndarray:
+        """(first, C, h, w) float32 around -1..1, over these pixels of an image."""
+        if not self.file[PER_IMAGE]["done"][image_index]:
+            raise StackError(f"{self.path}: image {image_index} has no members to add to, as it "
+                             "could not be made; make a new ensemble with another --output")
+        spans = {"H": slice(rows.start, rows.stop), "W": slice(cols.start, cols.stop)}
+        within = [spans.get(letter, slice(None)) for letter in self.layout[1:]]
+        place = self.arrangement.unfolded(self.arrangement.place(image_index), within)
+        try:
+            return np.stack([to_chw(one[place], self.layout) for one in self.datasets])
+        except DAMAGE as error:
+            raise StackError(f"{self.path}: members of image {image_index} cannot be read "
+                             f"({reason_of(error)}); make the ensemble again") from None
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def kept_exactly(path: Path, members: Members) -> bool:
+    """Whether the output, which `check_extended` has seen, has the members before these unrounded
+    as well."""
+    with open_file(path) as file:
+        return all(isinstance(find_object(file, f"{DATA}/{exact_name(k)}"), h5py.Dataset)
+                   for k in range(members.first))
 
 
 def check_extended(path: Path, members: Members) -> dict[str, Any]:
@@ -109,7 +159,7 @@ def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str,
 def check_same_members(path: Path, partial: h5py.File, first: int, image_index: int) -> None:
     """OutputError unless OUT.partial has an image's members before `first` as OUT has them, where
     OUT has that image."""
-    with open_for_reading(path) as before:
+    with open_file(path) as before:
         # A shard stays as it is until it is merged.
         arrangement = None if RESTORED in before[DATA].attrs else restored_of(partial[DATA])
         if not before[PER_IMAGE]["done"][image_index]:

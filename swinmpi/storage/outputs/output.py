@@ -44,6 +44,7 @@ from swinmpi.storage.outputs.partial import (
     check_resumable,
     create_partial,
     describe,
+    exact_name,
     member_name,
     resume_partial,
 )
@@ -79,6 +80,7 @@ class OutputPlan:
     kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
     error_bars: ErrorBars | None = None  # sr_std, a calibrated spread, in its place
     samples: int = 1  # of an ensemble
+    exact: bool = False  # the members unrounded as well
     lr: bool = False  # the images it was made of
     extends: int = 0  # the file that is there: it has so many of these samples, which stay
 
@@ -310,4 +312,6 @@ def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
         if plan.error_bars and plan.error_bars.trust:
             names[TRUST] = np.dtype("uint8")
     names |= {member_name(k): dtype for k in range(1, plan.kept_members + 1)}
+    if plan.exact:
+        names |= {exact_name(k): np.dtype("float32") for k in range(plan.samples)}
     return names
