@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from swinmpi.cli import sample
+from tests.commands.test_sample_mpi import LAUNCH_TIMEOUT_S, PROGRAMS
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 
 KEPT = "output.members=true"
@@ -117,7 +118,6 @@ def test_members_that_come_out_otherwise_are_not_mixed(folder, capsys):
 
 @pytest.mark.slow
 def test_a_kill_leaves_the_smaller_ensemble_and_two_ranks_go_on(mpirun, folder):
-    from tests.commands.test_sample_mpi import LAUNCH_TIMEOUT_S, PROGRAMS
     given = words(folder, grown(folder, "killed.h5"), "--members=2:4",
                   "parallel.images_per_step=1")
     finished = mpirun(1, PROGRAMS / "sample_killed.py", "SIGKILL", 1, *given,
@@ -176,3 +176,16 @@ def test_images_that_do_not_come_first_and_pixels_without_a_number_grow_too(fold
         made(f"{kept}3.h5", "--ensemble=3", f"output.members={kept}")
         check_same(tmp_path / f"{kept}.h5", tmp_path / f"{kept}3.h5")
     assert np.isnan(data_of(tmp_path / "exact.h5")["data/sr_mean"]).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", ["root", "torus"])
+def test_two_ranks_add_to_members_kept_exactly(mpirun, folder, exchange):
+    for output, count in (("few.h5", 2), ("many.h5", 3)):
+        assert sample.main(words(folder, output, f"--ensemble={count}", "output.members=exact",
+                                 "--overwrite")) == 0
+    finished = mpirun(2, "-m", "swinmpi.cli.sample", *words(
+        folder, "few.h5", "--members=2:3", f"parallel.exchange={exchange}"),
+        timeout_s=LAUNCH_TIMEOUT_S)
+    assert finished.code == 0, finished.err
+    check_same(folder / "few.h5", folder / "many.h5")

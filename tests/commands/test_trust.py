@@ -188,6 +188,21 @@ def test_shards_merge_to_the_mask_of_the_whole(learned):
         assert set(data) == set(whole) and data["sr_trust"].attrs["promise"] == told["promise"]
 
 
+def test_members_added_later_are_trusted_as_if_made_at_once(learned):
+    made(learned, "output.members=true")
+    words = words_of(learned, "--members=3:5", "--trust=0.4", "--tolerance=51", checkpoint="half")
+    assert sample.main(words) == 0
+    with h5py.File("out.h5") as file:
+        grown = {name: item[()] for name, item in file["entry/data"].items()}
+    words = words_of(learned, "--ensemble=5", "--trust=0.4", "--tolerance=51",
+                     "output.members=true", checkpoint="half")
+    assert sample.main([*words, "--overwrite"]) == 0
+    with h5py.File("out.h5") as file:
+        assert set(grown) == set(file["entry/data"])
+        assert all(np.array_equal(item[()], grown[name])
+                   for name, item in file["entry/data"].items())
+
+
 def test_a_folder_made_without_is_made_again(learned, tmp_path, capsys):
     """A file of a folder that this command made before is left as it is."""
     (tmp_path / "scans").mkdir()
