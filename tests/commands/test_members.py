@@ -116,6 +116,18 @@ def test_members_that_come_out_otherwise_are_not_mixed(folder, capsys):
     assert (folder / "spoiled.h5").read_bytes() == before
 
 
+def test_members_that_cannot_be_read_are_told_in_a_line(folder, capsys):
+    grown(folder, "damaged.h5")
+    with h5py.File(folder / "damaged.h5") as file:
+        chunk = file["entry/data/member_1"].id.get_chunk_info(0)
+    with open(folder / "damaged.h5", "r+b") as file:
+        file.seek(chunk.byte_offset)
+        file.write(b"damage" * 20)
+    assert sample.main(words(folder, "damaged.h5", "--members=2:3")) != 0
+    said = capsys.readouterr().err
+    assert "members of image 0 cannot be read" in said and said.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_a_kill_leaves_the_smaller_ensemble_and_two_ranks_go_on(mpirun, folder):
     given = words(folder, grown(folder, "killed.h5"), "--members=2:4",

@@ -11,6 +11,7 @@ import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.storage.address import DAMAGE, find_object, open_file, reason_of
+from swinmpi.storage.files import as_output_error
 from swinmpi.storage.layout import Arrangement, to_chw
 from swinmpi.storage.outputs.carrying import DATA, RESTORED
 from swinmpi.storage.outputs.packing import bands, chunk_shape, restored_of
@@ -60,7 +61,7 @@ def names_before(first: int) -> list[str]:
 
 
 class ExactMembers:
-    """The unrounded members of an output before those to add, open on one rank. A context manager;
+    """The unrounded members of an output before those to add, open on one rank until `close`;
     StackError where they cannot be read."""
 
     def __init__(self, path: Path, first: int, stack: Stack):
@@ -95,8 +96,9 @@ def kept_exactly(path: Path, members: Members) -> bool:
     """Whether the output, which `check_extended` has seen, has the members before these unrounded
     as well."""
     with open_file(path) as file:
-        return all(isinstance(find_object(file, f"{DATA}/{exact_name(k)}"), h5py.Dataset)
-                   for k in range(members.first))
+        found = [find_object(file, f"{DATA}/{exact_name(k)}") for k in range(members.first)]
+        return all(isinstance(one, h5py.Dataset) and one.shape == file[DATA]["sr"].shape
+                   and one.dtype == np.float32 for one in found)
 
 
 def check_extended(path: Path, members: Members) -> dict[str, Any]:
@@ -159,7 +161,9 @@ def check_same_settings(path: Path, before: Mapping[str, Any], now: Mapping[str,
 def check_same_members(path: Path, partial: h5py.File, first: int, image_index: int) -> None:
     """OutputError unless OUT.partial has an image's members before `first` as OUT has them, where
     OUT has that image."""
-    with open_file(path) as before:
+    with (as_output_error(path, f"members of image {image_index} cannot be read ({{reason}})",
+                          "make the ensemble again", (*DAMAGE, IndexError)),
+          open_file(path) as before):
         # A shard stays as it is until it is merged.
         arrangement = None if RESTORED in before[DATA].attrs else restored_of(partial[DATA])
         if not before[PER_IMAGE]["done"][image_index]:
