@@ -121,9 +121,9 @@ class TrustTable:
                 for name in ("tolerances", "thresholds", "losses", "marked"))
             made = cls(tolerances, thresholds, losses, marked, int(told["images"]),
                        int(told["sources"]), int(entry["samples"]))
-        except (KeyError, TypeError, ValueError):
+            return made if made.is_sound else None
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
-        return made if made.is_sound else None
 
     @property
     def is_sound(self) -> bool:
@@ -143,7 +143,7 @@ class TrustTable:
         if self.images < needed:
             raise ConfigError(f"--trust {asked.risk:g}: expected a checkpoint calibrated on at "
                               f"least {needed} images, got {self.images}; calibrate with more, or "
-                              f"ask for {1 / (self.images + 1):.3g} or more")
+                              f"ask for {math.ceil(1000 / (self.images + 1)) / 1000:g} or more")
         place = self._place_of(asked.tolerance, span)
         found = controlled(self.losses[place], self.images, asked.risk)
         if found is None or self.marked[found] < FEWEST_TRUSTED:

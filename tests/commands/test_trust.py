@@ -155,6 +155,8 @@ def test_a_checkpoint_without_a_table_is_refused(learned, tmp_path, capsys):
     header = read_header(learned / "raw-calibrated.safetensors")
     for name, spoil in (("older", lambda entry: entry.pop("trust")),
                         ("odd", lambda entry: entry["trust"].update(losses=[[0, 1]])),
+                        ("flat", lambda entry: entry["trust"].update(tolerances=0.1)),
+                        ("none", lambda entry: entry["trust"].update(images=float("inf"))),
                         ("falling", lambda entry: entry["trust"]["losses"][3].reverse())):
         (entry,) = changed = json.loads(json.dumps(header["error_bars"]))
         spoil(entry)
