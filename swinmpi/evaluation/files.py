@@ -151,7 +151,7 @@ def as_png(evaluation: Evaluation, rows: Rows) -> bytes:
                 for _, versions in listed]
     labels = [*map(evaluation.title, evaluation.versions)]
     if evaluation.shows_trust:
-        labels.append("trusted: not orange")
+        labels.append("trusted: not magenta")
     if evaluation.settings.get("reference"):
         labels.append("HR")
     lr_label = "LR" if evaluation.settings.get("lr") or labels[-1] == "HR" else "shrunk SR"

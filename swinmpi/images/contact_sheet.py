@@ -11,7 +11,7 @@ TILE_PX, CLOSEUP_PX = 288, 96
 # A square that starts on a multiple of 12 starts on a whole LR pixel at 2x, 3x and 4x.
 CLOSEUP_STEP_PX = 12
 PAPER, INK, GREY, HAIRLINE, MARK = "#ffffff", "#16181d", "#5b616e", "#d5d8de", "#ffcf33"
-UNTRUSTED, VEIL = "#e8590c", 0.45
+UNTRUSTED, VEIL = "#c2188b", 0.5  # magenta, which photographs have next to none of
 MARGIN_PX, GAP_PX = 28, 12
 TITLE_PT, CAPTION_PT = 20, 15
 CAPTION_LINE_PX = 20
@@ -87,8 +87,8 @@ def to_uint8(image: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def trust_overlay(image: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """An image with what is not trusted in orange, uint8 (H, W, 3). image: uint8, (H, W), (H, W, 1)
-    or (H, W, 3); trusted: (H, W) bool."""
+    """An image with what is not trusted in magenta, uint8 (H, W, 3). image: uint8, (H, W),
+    (H, W, 1) or (H, W, 3); trusted: (H, W) bool."""
     shown = np.asarray(as_picture(image)).astype(np.float64)
     veiled = (1 - VEIL) * shown + VEIL * np.array(ImageColor.getrgb(UNTRUSTED))
     return np.where(trusted[..., None], shown, veiled).round().astype(np.uint8)
