@@ -53,6 +53,16 @@ def parser() -> ArgumentParser:
                       help="split the ranks into groups of G, an image each (or auto, all)")
     made.add_argument("--ensemble", type=int, default=1, metavar="K",
                       help="also write mean and deviation of K samples")
+    made.add_argument("--members", metavar="A:B",
+                      help="add members A to B - 1 to the ensemble of A that OUT is, made with "
+                      "output.members=true and the same settings")
+    made.add_argument("--trust", metavar="RISK",
+                      help="with --ensemble: mark the pixels of which on average at most this "
+                      "share (0.1) is wrong, as sr_trust; the model must be calibrated")
+    made.add_argument("--tolerance", metavar="ERROR",
+                      help="with --trust: what is wrong is farther from the truth than this, in "
+                      "the units of the data, or such as 2%% of their range (default: 3.9%%, 10 "
+                      "levels of 8 bit)")
     made.add_argument("--shard", type=shard, metavar="I/N",
                       help="only part I (1..N) of the images, into "
                       "OUT.shard-I-of-N.h5, for N jobs without each other; then swinmpi-merge")
@@ -97,6 +107,9 @@ def plan_of(options: Namespace, num_ranks: int):
     from swinmpi.sampling.validation import validated
     check_options(options)
     if writes_folder(options):
+        if options.members is not None:
+            raise ConfigError("--members: expected one HDF5 stack, got pictures or several inputs; "
+                              "add members to one output at a time")
         from swinmpi.sampling.many import plan_many
         return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
     request, config = validated(request_of(options), settings_given(options))
@@ -129,7 +142,7 @@ def writes_folder(options: Namespace) -> bool:
 
 def request_of(options: Namespace):
     """What the command line asks for, not validated."""
-    from swinmpi.sampling.request import SampleRequest, View
+    from swinmpi.sampling.request import SampleRequest, TrustAsked, View
     demo = not options.inputs
     output = None if options.output is None else Path(options.output)
     # Only in its own folder does the demo replace what is there: a forgotten INPUT must not.
@@ -140,7 +153,20 @@ def request_of(options: Namespace):
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,
                          shard=options.shard, keeps_regression=demo,
-                         view=View(frames=options.frames))
+                         view=View(frames=options.frames),
+                         trust=TrustAsked.parsed(options.trust, options.tolerance),
+                         members=members_of(options))
+
+
+def members_of(options: Namespace):
+    """Those to add, None for a new output; ConfigError where --ensemble says how many as well."""
+    from swinmpi.storage.outputs.extending import Members
+    if options.members is None:
+        return None
+    if options.ensemble != 1:
+        raise ConfigError(f"--members: expected no --ensemble beside it, got {options.ensemble}; "
+                          "leave one of them out")
+    return Members.parsed(options.members)
 
 
 def settings_given(options: Namespace):
@@ -174,11 +200,20 @@ def conclude(options: Namespace, plan, report) -> None:
         written += draw_pictures([plan], resumed=made < plan.stack.num_images)
     print(f"written: {', '.join(map(str, written))}", flush=True)
     if request.ensemble > 1:
-        from swinmpi.sampling.request import output_plan
-        calibrated = output_plan(request, plan.config).error_bars
-        print(f"sr_std is {calibrated}" if calibrated else SPREAD_IS_NO_ERROR,
-              flush=True)
+        print("\n".join(told_of_ensemble(plan)), flush=True)
     raise_failed(request, report)
+
+
+def told_of_ensemble(plan) -> list[str]:
+    """What its deviation means, and what is promised of the pixels that are marked."""
+    from swinmpi.sampling.request import output_plan
+    from swinmpi.storage.outputs.result import read_promise
+    bars = output_plan(plan.request, plan.config).error_bars
+    if bars is None:
+        return [SPREAD_IS_NO_ERROR]
+    if bars.trust is None:
+        return [f"sr_std is {bars}"]
+    return [f"sr_std is {bars}", f"sr_trust: {read_promise(plan.request.output)}"]
 
 
 def is_of_many(plan) -> bool:

@@ -1,6 +1,7 @@
 """swinmpi-train: train a model on pairs from swinmpi-prepare, started by mpirun, srun,
 torchrun or alone."""
 import os
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -130,7 +131,8 @@ def train_on(world: World, config: Config, resume: bool,
         curves = ", log and curves" if (folder / CURVES).exists() else " and log"
         best = folder / "best.safetensors"
         if config.train.target == "diffuser" and best.exists():
-            print(f"error bars for ensembles: swinmpi-calibrate {best} --pairs {config.train.data}")
+            command = shlex.join(["swinmpi-calibrate", str(best), "--pairs", config.train.data])
+            print(f"error bars for ensembles: {command}")
         print(f"trained {config.train.updates} updates; checkpoints{curves} in {folder}",
               flush=True)
     if not alone:

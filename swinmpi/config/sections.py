@@ -223,8 +223,12 @@ class OutputConfig(Section):
     picture: bool = Field(True, description="draw OUT.png beside OUT.h5, for pictures "
                           "OUT/swinmpi.png: the first, the middle and the worst image beside LR "
                           "and bicubic; not of shards")
-    members: bool = Field(False, description="of an ensemble, also keep every sample: `sr` is the "
-                          "first, `member_1` to `member_K-1` are the others; for swinmpi-evaluate")
+    lr: bool = Field(False, description="also keep the LR images, in a NeXus group of their own, "
+                     "/entry/lr")
+    members: bool | Literal["exact"] = Field(
+        False, description="of an ensemble, also keep every sample: `sr` is the first, `member_1` "
+        "to `member_K-1` are the others; for swinmpi-evaluate and --members; exact: unrounded as "
+        "well, in 4 bytes a value, so that --members need not make them again")
     value_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Literal[
         "measured"] | None = Field(
         None, description="[low, high], raw values mapped to -1..1; measured: the stack's own, by "

@@ -24,6 +24,7 @@ from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.partial import member_name
 from swinmpi.storage.outputs.result import find_sibling
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import NAME as TRUST_MASK
 
 ENDLESS = 1 << 40  # samples of which the deviation is certain: the normal distribution's quantiles
 
@@ -45,6 +46,8 @@ TRUST = (TrustFigure("crps", "CRPS", ".4g", lambda found: found.crps),
                        lambda found, level=level: found.coverage[level]) for level in LEVELS),
          TrustFigure("correlation", "std~error", ".3f", lambda found: found.correlation))
 SPREAD = TrustFigure("spread", "spread", ".4g", lambda found: math.nan)
+OF_MASK = (TrustFigure("trusted", "trusted", ".1%", lambda found: math.nan),
+           TrustFigure("wrong", "of it wrong", ".1%", lambda found: math.nan))
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Ensemble:
     """`count` samples. members: all of them, SR first, where they were kept; mean, std: of all.
 
     factor: from the deviation that is stored to that of a sample (ddof 1). calibrated: on what, in
-    words, where the deviation is a calibrated one; widened: by which factor and floor.
+    words, where the deviation is a calibrated one; widened: by which factor and floor. trust: the
+    mask of pixels that are at most `tolerance` off.
     """
 
     count: int
@@ -62,12 +66,15 @@ class Ensemble:
     factor: float = 1.0
     calibrated: str | None = None
     widened: tuple[float, float] = (1.0, 0.0)
+    trust: Viewed | None = None
+    tolerance: float = math.nan
 
     def open(self, stacks: ExitStack) -> "OpenEnsemble":
         """To be closed by `stacks`."""
         mean, std, *members = (stacks.enter_context(one.open())
                                for one in (self.mean, self.std, *self.members))
-        return OpenEnsemble(self, mean, std, tuple(members))
+        trust = stacks.enter_context(self.trust.open()) if self.trust else None
+        return OpenEnsemble(self, mean, std, tuple(members), trust)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,12 @@ class OpenEnsemble:
     mean: Stack
     std: Stack
     members: tuple[Stack, ...]
+    trust: Stack | None = None
+
+    def read_trust(self, image_index: int) -> np.ndarray | None:
+        """(H, W) bool; None without a mask."""
+        return (None if self.trust is None else
+                np.nan_to_num(read_hwc(self.trust, image_index)).min(axis=-1) > 0)
 
     def read_std(self, image_index: int) -> np.ndarray:
         """The deviation that is stated, (H, W, C), in the units of the image."""
@@ -107,7 +120,7 @@ class Trust:
     @property
     def figures(self) -> tuple[TrustFigure, ...]:
         """Those that have a value in any image."""
-        return tuple(figure for figure in (*TRUST, SPREAD) if any(
+        return tuple(figure for figure in (*TRUST, SPREAD, *OF_MASK) if any(
             not math.isnan(values.get(figure.name, math.nan)) for values in self.images.values()))
 
     @property
@@ -133,6 +146,7 @@ class Trust:
             found = self.compare(members, mean, std, truth)
             values |= {figure.name: figure.of(found) for figure in TRUST}
             self.note(found, mean, std, truth)
+            values |= self.judge_mask(opened.read_trust(number), mean, truth)
         self.images[image_index] = values
 
     def compare(self, members: np.ndarray | None, mean: np.ndarray, std: np.ndarray,
@@ -147,6 +161,17 @@ class Trust:
             of_samples = reliability(members, truth)
             return replace(stated, crps=of_samples.crps, ranks=of_samples.ranks)
         return reliability(members, truth)
+
+    def judge_mask(self, trusted: np.ndarray | None, mean: np.ndarray,
+                   truth: np.ndarray) -> dict[str, float]:
+        """The share of the pixels that are trusted, and of those the wrong ones."""
+        known = np.isfinite(truth).all(axis=-1)
+        if trusted is None or not known.any():
+            return {}
+        marked = trusted & known
+        wrong = marked & (np.abs(truth - mean).max(axis=-1) > self.ensemble.tolerance)
+        return {"trusted": float(marked.sum() / known.sum()),
+                "wrong": float(wrong.sum() / marked.sum()) if marked.any() else math.nan}
 
     def note(self, found: Reliability, mean: np.ndarray, std: np.ndarray,
              truth: np.ndarray) -> None:
@@ -183,7 +208,9 @@ def ensemble_beside(sr: Stack, view: View, process: Mapping[str, Any]) -> Ensemb
         return Ensemble(count, mean, spread, kept)
     told = told_of(deviation, process)
     if told is not None:
-        return Ensemble(count, mean, deviation, kept, 1.0, *told)
+        mask = beside(TRUST_MASK)
+        return Ensemble(count, mean, deviation, kept, 1.0, *told, mask,
+                        tolerance_of(mask, process) if mask else math.nan)
     # Before there was sr_spread this was its name, and its variance a K-th too small.
     return Ensemble(count, mean, deviation, kept, math.sqrt(count / (count - 1)))
 
@@ -195,6 +222,18 @@ def checked(viewed: Viewed, sr: Stack) -> Viewed:
             raise StackError(f"{stack.address}: expected {sr.shape} as of {sr.address}, got "
                              f"{stack.shape}; make it again")
     return viewed
+
+
+def tolerance_of(mask: Viewed, process: Mapping[str, Any]) -> float:
+    """In the units of the image; StackError where it is no number."""
+    with mask.open() as stack:
+        told = stack.attributes.get("tolerance_of_range")
+    try:
+        low, high = map(float, process["value_range"])
+        return float(told) * (high - low)
+    except (KeyError, TypeError, ValueError):
+        raise StackError(f"{mask}: expected the tolerance that it was made for, got {told!r}; make "
+                         "it again") from None
 
 
 def told_of(deviation: Viewed,

@@ -15,7 +15,7 @@ from swinmpi.evaluation.gathering import Gathering
 from swinmpi.evaluation.lineup import Lineup, OpenLineup, Seen, check_lineup
 from swinmpi.evaluation.origins import made_by
 from swinmpi.evaluation.report import Evaluation
-from swinmpi.images.contact_sheet import closeup_row, to_uint8
+from swinmpi.images.contact_sheet import closeup_row, to_uint8, trust_overlay
 from swinmpi.images.figures import (
     FIGURES,
     FIGURES_ALONE,
@@ -163,7 +163,7 @@ def measure(plan: EvaluationPlan) -> tuple[Evaluation, Rows]:
             if seen.truth is not None:
                 gathering.add({name: limits.to_unit(image) for name, image in all_of(seen).items()})
             if len(found.rows) < PICTURE_ROWS:
-                found.rows.append(closeup_row(*tiles(seen, limits)))
+                found.rows.append(closeup_row(*tiles(seen, limits, trusted_in(stacks, number))))
     said = [*lineup.first.judged.remarks, *no_lpips, *no_fid, *remarks(lineup, found.nan_pixels)]
     versions = next(iter(found.images.values()))
     return Evaluation(settings(lineup), found.images, found.nan_pixels, said, plan.figures,
@@ -205,11 +205,21 @@ def all_of(seen: Seen) -> dict[str, np.ndarray]:
     return {**seen.versions, **({} if seen.truth is None else {"hr": seen.truth})}
 
 
-def tiles(seen: Seen, limits: ValueRange) -> tuple[np.ndarray, list[np.ndarray]]:
-    """(LR, the versions), for a picture."""
+def tiles(seen: Seen, limits: ValueRange,
+          trusted: np.ndarray | None) -> tuple[np.ndarray, list[np.ndarray]]:
+    """(LR, the versions), for a picture. trusted: (H, W), pixels of SR, shown after it."""
     lr, *versions = (to_uint8(image, limits.low, limits.high)
                      for image in (seen.lr, *all_of(seen).values()))
+    if trusted is not None:
+        at = len(seen.versions)
+        versions.insert(at, trust_overlay(versions[at - 1], trusted))
     return lr, versions
+
+
+def trusted_in(stacks: OpenLineup, number: int) -> np.ndarray | None:
+    """The mask of trust of an image of a single stack; None without."""
+    ensembles = [one.ensemble for one in stacks.stacks.values()]
+    return ensembles[0].read_trust(number) if len(ensembles) == 1 and ensembles[0] else None
 
 
 def find_distance(backbone: Path | None) -> tuple[Distance | None, list[str]]:

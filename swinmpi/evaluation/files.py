@@ -150,6 +150,8 @@ def as_png(evaluation: Evaluation, rows: Rows) -> bytes:
     captions = [[caption(values, evaluation.figures) for values in versions.values()]
                 for _, versions in listed]
     labels = [*map(evaluation.title, evaluation.versions)]
+    if evaluation.shows_trust:
+        labels.append("trusted: not magenta")
     if evaluation.settings.get("reference"):
         labels.append("HR")
     lr_label = "LR" if evaluation.settings.get("lr") or labels[-1] == "HR" else "shrunk SR"

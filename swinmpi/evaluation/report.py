@@ -89,6 +89,12 @@ class Evaluation:
         return {version: {name: summary.mean for name, summary in figures.items()}
                 for version, figures in self.summaries.items()}
 
+    @property
+    def shows_trust(self) -> bool:
+        """Whether the picture has the mask of trust after the versions: of a single stack."""
+        return any(one.ensemble.trust for one in self.trust.values()) and not isinstance(
+            self.settings["sr"], Mapping)
+
     def column(self, version: str, name: str) -> list[float]:
         """A figure of every image."""
         return [image[version][name] for image in self.images.values()]

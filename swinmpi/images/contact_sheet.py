@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from swinmpi.images.metrics import laplacian, luma
@@ -14,6 +14,7 @@ TILE_PX, CLOSEUP_PX = 288, 96
 # A square that starts on a multiple of 12 starts on a whole LR pixel at 2x, 3x and 4x.
 CLOSEUP_STEP_PX = 12
 PAPER, INK, GREY, HAIRLINE, MARK = "#ffffff", "#16181d", "#5b616e", "#d5d8de", "#ffcf33"
+UNTRUSTED, VEIL = "#c2188b", 0.5  # magenta, which photographs have next to none of
 MARGIN_PX, GAP_PX = 28, 12
 TITLE_PT, CAPTION_PT = 20, 15
 CAPTION_LINE_PX, TITLE_LINE_PX = 20, 24
@@ -117,6 +118,14 @@ def to_uint8(image: np.ndarray, low: float, high: float) -> np.ndarray:
     span = max(high - low, np.finfo(np.float64).tiny)
     unit = (np.nan_to_num(image, nan=low).astype(np.float64) - low) / span
     return np.rint(255 * unit.clip(0, 1)).astype(np.uint8)
+
+
+def trust_overlay(image: np.ndarray, trusted: np.ndarray) -> np.ndarray:
+    """An image with what is not trusted in magenta, uint8 (H, W, 3). image: uint8, (H, W),
+    (H, W, 1) or (H, W, 3); trusted: (H, W) bool."""
+    shown = np.asarray(as_picture(image)).astype(np.float64)
+    veiled = (1 - VEIL) * shown + VEIL * np.array(ImageColor.getrgb(UNTRUSTED))
+    return np.where(trusted[..., None], shown, veiled).round().astype(np.uint8)
 
 
 def busiest_square(image: np.ndarray, side_px: int) -> tuple[int, int]:

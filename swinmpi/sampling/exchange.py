@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class FinishedPart:
     of the tensors, more by the border that what is still to be done with it looks at. samples
     (K, C, h, w), one per seed; base (C, h, w): what they add detail to. agrees: whether samples
     shrink to the LR image, so that their rounding should as well; `seen` is whole LR pixels then.
+    before: (k, C', h, w), samples that were made earlier and come first, of the stack's channels.
     """
 
     slot: int
@@ -41,6 +43,7 @@ class FinishedPart:
     samples: Tensor
     base: Tensor
     agrees: bool = False
+    before: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

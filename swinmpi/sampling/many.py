@@ -13,7 +13,7 @@ from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan, describe, plan
-from swinmpi.sampling.provenance import folder_settings
+from swinmpi.sampling.provenance import folder_settings, trusted
 from swinmpi.sampling.request import (
     PictureJob,
     SampleRequest,
@@ -135,7 +135,7 @@ def was_made(made: SamplingPlan) -> bool:
         return False
     wanted = {"input": made.stack.address, "configuration": dump_yaml(made.config),
               "checkpoint_sha256": file_sha256(request.checkpoint), "ensemble": request.ensemble,
-              "frames": request.view.frames}
+              "frames": request.view.frames, "trust": trusted(request).get("trust")}
     return newer and all(process.get(name) == value for name, value in wanted.items())
 
 
@@ -161,6 +161,8 @@ def check_possible(asked: SampleRequest, config: Config) -> None:
     problem = None
     if asked.ensemble > 1:
         problem = f"--ensemble: expected 1 for pictures, got {asked.ensemble}"
+    elif asked.trust is not None:
+        problem = f"--trust: expected HDF5 stacks, got pictures; leave out {asked.trust.risk:g}"
     elif asked.shard is not None:
         problem = f"--shard: expected one HDF5 stack, got pictures; name some for {asked.shard}"
     elif asked.view.frames is not None:
@@ -169,6 +171,8 @@ def check_possible(asked: SampleRequest, config: Config) -> None:
         problem = f"output.backend: expected gather for pictures, got {config.output.backend}"
     elif config.output.regression:
         problem = "output.regression: expected false for pictures, got true"
+    elif config.output.lr:
+        problem = "output.lr: expected false for pictures, got true"
     elif config.output.members:
         problem = "output.members: expected false for pictures, got true"
     if problem is not None:

@@ -13,7 +13,8 @@ from swinmpi.images.no_data import NoData
 from swinmpi.images.rounding import rounded_in_blocks
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.storage.error_bars import ErrorBars
-from swinmpi.storage.outputs.partial import MOMENTS, member_name
+from swinmpi.storage.outputs.partial import MOMENTS, exact_name, is_exact, member_name
+from swinmpi.storage.trust import NAME as TRUST
 from swinmpi.storage.values import ValueRange, exact_float, mask_invalid, restore_invalid
 
 
@@ -44,12 +45,15 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
     if len(lr.raw) == 1:
         samples = samples.mean(axis=1, keepdims=True)
         base = base.mean(axis=0, keepdims=True)
+    if part.before is not None:
+        samples = np.concatenate([part.before, samples])
     raw = lr.raw_part(*(lr_range(line, scale) for line in part.seen))
     numbers = value_range.no_data.hide(raw)
     made = dict(raw_images(samples, base, value_range, datasets, scale if part.agrees else 1,
                            error_bars))
     missing = ~np.isfinite(numbers)
-    images = {name: restore_invalid(image, numbers if name in MOMENTS else raw, scale, missing)
+    images = {name: image if is_exact(name) else
+              restore_invalid(image, over_missing(name, raw, numbers), scale, missing)
               for name, image in made.items()}
     placed = ImagePart(hwc(restore_invalid(made["sr"], numbers, scale)), hwc(numbers),
                        hwc(samples[0]), hwc(base),
@@ -70,7 +74,7 @@ def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
 
     samples: (K, C, h, w), base: (C, h, w), around -1..1. block_px: side of the blocks of a sample
     that keep their sum where it is rounded to integers. error_bars: of an ensemble, for
-    sr_std.
+    sr_std and sr_trust.
     """
     exact = np.result_type(*map(exact_float, datasets.values()))
     made = {"sr": partial(sr_of, samples[0], value_range, block_px=block_px),
@@ -78,12 +82,22 @@ def raw_images(samples: np.ndarray, base: np.ndarray, value_range: ValueRange,
             "sr_mean": lambda dtype: value_range.from_unit(samples.mean(axis=0), dtype),
             "sr_spread": lambda dtype: samples.std(axis=0, ddof=1) * value_range.span / 2,
             "sr_std": lambda dtype: error_bars.of(made["sr_spread"](dtype), len(samples),
-                                                  value_range.span)}
+                                                  value_range.span),
+            TRUST: lambda dtype: error_bars.trust.of(made["sr_spread"](dtype), value_range.span)}
     for k, sample in enumerate(samples[1:], 1):
         made[member_name(k)] = partial(sr_of, sample, value_range, block_px=block_px)
+    made |= {exact_name(k): sample.astype for k, sample in enumerate(samples)}
     for name, dtype in datasets.items():
         image = made[name](dtype).astype(exact)
-        yield name, image if name in MOMENTS else value_range.no_data.avoid(image, dtype)
+        yield name, (image if name in (*MOMENTS, TRUST) or is_exact(name) else
+                     value_range.no_data.avoid(image, dtype))
+
+
+def over_missing(name: str, raw: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """LR (C, h, w) as a dataset has its pixels without a number. numbers: raw, there NaN."""
+    if name == TRUST:
+        return np.zeros_like(numbers)
+    return numbers if name in MOMENTS else raw
 
 
 def sr_of(sample: np.ndarray, value_range: ValueRange, dtype: np.dtype, *,
@@ -99,7 +113,8 @@ def sr_of(sample: np.ndarray, value_range: ValueRange, dtype: np.dtype, *,
 def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.dtype],
                     scale: int) -> np.ndarray:
     """(C, h, w) raw -> its images by `datasets`, stacked, (D, C, H, W): enlarged by bicubic
-    interpolation, in floats that hold the values of all; the mean is that, the deviation 0.
+    interpolation, in floats that hold the values of all; the mean is that, the deviation 0, none
+    is trusted.
 
     Pixels over an LR pixel without a number take its value, as in `from_network`.
     """
@@ -107,10 +122,10 @@ def without_network(raw: np.ndarray, no_data: NoData, datasets: Mapping[str, np.
     exact = np.result_type(*map(exact_float, datasets.values()))
     bicubic = enlarged(mask_invalid(numbers)[0], scale, datasets["sr"]).astype(exact)
     bicubic = no_data.avoid(bicubic, datasets["sr"])
-    without_spread = np.zeros_like(bicubic)
-    return np.stack([restore_invalid(without_spread if name in ("sr_spread", "sr_std") else bicubic,
-                                     numbers if name in MOMENTS else raw, scale,
-                                     ~np.isfinite(numbers)) for name in datasets])
+    nothing = np.zeros_like(bicubic)
+    return np.stack([restore_invalid(
+        nothing if name in ("sr_spread", "sr_std", TRUST) or is_exact(name) else bicubic,
+        over_missing(name, raw, numbers), scale, ~np.isfinite(numbers)) for name in datasets])
 
 
 def enlarged(image: np.ndarray, scale: int, dtype: np.dtype) -> np.ndarray:

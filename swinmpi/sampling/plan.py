@@ -21,7 +21,7 @@ from swinmpi.sampling.superresolve import EXCHANGES
 from swinmpi.sampling.traffic import FLOAT_BYTES, traffic_of
 from swinmpi.storage.header import read_header
 from swinmpi.storage.outputs.carrying import carried
-from swinmpi.storage.outputs.output import pixel_datasets
+from swinmpi.storage.outputs.contents import pixel_datasets
 from swinmpi.storage.pictures.source import PictureStack
 from swinmpi.storage.stack import Stack
 from swinmpi.windows.grid import WindowGrid
@@ -122,6 +122,11 @@ def describe(plan: SamplingPlan) -> str:
              f"at least {memory_mib(plan):.0f} MiB a rank for images and features, "
              "the network's buffers not counted",
              *describe_step(plan)]
+    if request.members is not None:
+        first, end = request.members.first, request.members.end
+        before = ("the output has those before" if request.members.known else
+                  "those before are made again, as the output has them rounded, and compared")
+        lines.append(f"members     {first} to {end - 1} are added; {before}")
     if request.shard is not None:
         lines.append(describe_shard(request))
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from swinmpi.reports.timing import RunReport
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import SampleRequest
 from swinmpi.sampling.settings import deciding as deciding_settings
+from swinmpi.storage.outputs.extending import FINGERPRINT
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 
@@ -31,6 +32,7 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     compiled = {"compile": True} if config.parallel.compile else {}
     return {**edges, **compiled, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
+            **trusted(plan.request),
             **agreement(config), **deciding_settings(config),
             **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
 
@@ -39,6 +41,11 @@ def agreement(config: Config) -> dict:
     """How far samples are made to agree with the LR image, where they are."""
     weight = config.output.consistent
     return {"consistent": weight} if weight else {}
+
+
+def trusted(request: SampleRequest) -> dict:
+    """Which pixels are marked as trusted, where some are."""
+    return {"trust": str(request.trust)} if request.trust else {}
 
 
 def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: str) -> dict:
@@ -74,7 +81,8 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "input_identity": json.dumps(deciding["input"]),
             "machine": made_on(config.parallel.device),
             "configuration": dump_yaml(config),
-            "seed": config.sampler.seed, "ensemble": request.ensemble,
+            "seed": config.sampler.seed, "ensemble": request.ensemble, **trusted(request),
+            FINGERPRINT: json.dumps(deciding, sort_keys=True) if config.output.members else None,
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,

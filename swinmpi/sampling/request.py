@@ -2,7 +2,7 @@
 because torch is not needed."""
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.likeness.usual import usual_in
 from swinmpi.parallel.shares import Shard
 from swinmpi.storage.address import parse_address
-from swinmpi.storage.error_bars import error_bars_of
+from swinmpi.storage.error_bars import ErrorBars, error_bars_of
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import AS_STORED, View
-from swinmpi.storage.outputs.output import OutputPlan, beside, check_output, pixel_datasets
+from swinmpi.storage.outputs.extending import Members, check_extended
+from swinmpi.storage.outputs.contents import OutputPlan, pixel_datasets
+from swinmpi.storage.outputs.output import beside, check_output
 from swinmpi.storage.outputs.partial import check_room
 from swinmpi.storage.pictures.source import PictureGroup, PictureStack
 from swinmpi.storage.probe import inspect_stacks
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import TrustAsked
 
 MOST_SAMPLES = 1000
 KEPT_SUFFIXES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx", ".nc")  # names of files as we write them
@@ -42,7 +45,8 @@ class SampleRequest:
     shard: the part of the stack that this job does. keeps_regression: store the encoder's
     regression as well, where the model has one. no_data: stored values that mean no data, beside
     those that the file tells. view: what the axes are and which frames are taken. pictures: instead
-    of a stack; `stack` is what the user called them, `output` a folder.
+    of a stack; `stack` is what the user called them, `output` a folder. trust: which pixels
+    to mark. members: those to add to the ensemble that `output` is, of `ensemble` in all then.
     """
 
     stack: str
@@ -56,6 +60,13 @@ class SampleRequest:
     no_data: tuple[float, ...] = ()
     view: View = AS_STORED
     pictures: PictureJob | None = None
+    trust: TrustAsked | None = None
+    members: Members | None = None
+
+    @property
+    def first_sampled(self) -> int:
+        """The first member of the ensemble that has to be sampled."""
+        return self.members.first if self.members and self.members.known else 0
 
     @property
     def unfinished(self) -> str:
@@ -111,7 +122,9 @@ def check_destination(request: SampleRequest) -> None:
     """OutputError unless the output may be written where it was asked for. Leaves nothing behind.
     On one process."""
     check_by_trying(check_output(request.output, parse_address(request.stack).path,
-                                 request.overwrite))
+                                 request.overwrite or request.members is not None))
+    if request.members is not None:
+        check_extended(request.output, request.members)
 
 
 def check_fit(request: SampleRequest, config: Config) -> None:
@@ -128,6 +141,12 @@ def check_fit(request: SampleRequest, config: Config) -> None:
     if config.output.members and request.ensemble == 1:
         raise ConfigError("output.members: expected an ensemble of at least 2 samples to keep the "
                           "members of, got 1; give --ensemble K, or set it to false")
+    if config.output.lr and request.shard is not None:
+        raise ConfigError("output.lr: expected false with --shard, as parts are merged without, "
+                          "got true; set it to false")
+    if request.members is not None and config.output.backend != "gather":
+        raise ConfigError("output.backend: expected gather with --members, which compares what was "
+                          f"there, got {config.output.backend}; set it to gather")
     with open_stack(request) as stack:
         if stack.channels > model.channels:
             raise StackError(f"{stack.address}: expected images of one channel, as the model has, "
@@ -159,11 +178,34 @@ def check_reference(request: SampleRequest, config: Config, reference: str) -> N
                              f"got {told[1]}; name the HR stack that belongs to it")
 
 
-def output_plan(request: SampleRequest, config: Config) -> OutputPlan:
-    """What the output will hold."""
+def output_plan(request: SampleRequest, config: Config, span: float | None = None) -> OutputPlan:
+    """What the output will hold. span: the data range, None where it is not known yet; ConfigError
+    where pixels cannot be trusted as asked."""
     return OutputPlan(config.model.scale, request.ensemble > 1, config.output.regression,
                       config.output.compression,
                       kept_members=request.ensemble - 1 if config.output.members else 0,
-                      error_bars=error_bars_of(request.checkpoint, request.ensemble, config),
-                      samples=request.ensemble,
+                      error_bars=error_bars_for(request, config, span),
+                      samples=request.ensemble, exact=config.output.members == "exact",
+                      lr=config.output.lr,
+                      extends=request.members.first if request.members else 0,
                       usual=usual_in(read_header(request.checkpoint)))
+
+
+def error_bars_for(request: SampleRequest, config: Config, span: float | None) -> ErrorBars | None:
+    """Of the run, with its mask of trust where one is asked for; see `output_plan`."""
+    bars, asked = error_bars_of(request.checkpoint, request.ensemble, config), request.trust
+    if asked is None:
+        return bars
+    if request.ensemble == 1:
+        raise ConfigError("--trust: expected an ensemble, whose samples tell where to trust it, "
+                          "got one sample; give --ensemble K")
+    if bars is None or bars.table is None:
+        how = "for these settings" if bars is None else "by a version that learned masks of trust"
+        raise ConfigError(f"--trust: expected a checkpoint calibrated {how}, got "
+                          f"{request.checkpoint}; make one: swinmpi-calibrate "
+                          f"{request.checkpoint} --pairs FILE")
+    if request.ensemble < bars.table.samples:
+        raise ConfigError(f"--trust: expected at least {bars.table.samples} samples, with which "
+                          f"the checkpoint was calibrated, got --ensemble {request.ensemble}; give "
+                          f"--ensemble {bars.table.samples}")
+    return replace(bars, trust=bars.table.trust(asked, span))

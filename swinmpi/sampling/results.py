@@ -25,13 +25,10 @@ from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
 from swinmpi.storage.locking import check_unlocked
+from swinmpi.storage.outputs.extending import ExactMembers, check_extended, check_same_settings
 from swinmpi.storage.outputs.mpio import SharedPartial
-from swinmpi.storage.outputs.output import (
-    StackOutput,
-    check_resuming,
-    measured_before,
-    pixel_datasets,
-)
+from swinmpi.storage.outputs.contents import pixel_datasets
+from swinmpi.storage.outputs.output import StackOutput, check_resuming, measured_before
 from swinmpi.storage.pictures.done import count_done, range_before
 from swinmpi.storage.pictures.journal import NAME
 from swinmpi.storage.pictures.source import PictureStack
@@ -43,10 +40,11 @@ from swinmpi.storage.values import ValueRange
 class Results:
     """The way to the output, on every rank. A context manager.
 
-    datasets: names and dtypes of what is stored of every image. error_bars: of an ensemble, where
-    they are known. usual: the images that the checkpoint knows, if it tells. value_range and
-    remaining (image indices still to do) are the same on every rank. The file is open on rank 0,
-    with `output.backend: mpio` on all until `drain`.
+    datasets: names and dtypes of what is stored of every image. members_before: of an ensemble
+    that grows, where they are known. error_bars: of an ensemble, where they are known. usual: the
+    images that the checkpoint knows, if it tells. value_range and remaining (image indices still to
+    do) are the same on every rank. The file is open on rank 0, with `output.backend: mpio` on all
+    until `drain`.
     """
 
     def __init__(self, plan: SamplingPlan, world: World, stack: Stack | PictureStack):
@@ -54,7 +52,7 @@ class Results:
         self.plan, self.world, self.stack = plan, world, stack
         stored = output_plan(plan.request, plan.config)
         self.datasets = pixel_datasets(stored, stack.dtype)
-        self.error_bars, self.usual = stored.error_bars, stored.usual
+        self.usual = stored.usual
         self.output: StackOutput | PictureStore | None = None
         self.failed: dict[int, str] = {}
         # On rank 0, by image made in this run; of others how unlike they are, alone.
@@ -64,6 +62,9 @@ class Results:
         if world.is_root and self.usual is not None:
             self.figures |= {stack.short_name_of(index): scores
                              for index, scores in self.output.scores_before().items()}
+        self.members_before = (ExactMembers(plan.request.output, plan.request.members.first, stack)
+                               if plan.request.first_sampled else None)
+        self.error_bars = output_plan(plan.request, plan.config, self.value_range.span).error_bars
         self.delivery = self._delivery(partial)
         self.progress = Progress(stack.num_images, "images", stack.num_images - len(self.remaining),
                                  world.is_root)
@@ -74,7 +75,8 @@ class Results:
             if request.pictures is not None:
                 return self._open_pictures()
             settled, self.fingerprint = identify(self.plan, stack, FEWEST_TOGETHER)
-            self.output = StackOutput.open(request.output, stack, output_plan(request, config),
+            stored = output_plan(request, config, settled.values.span)
+            self.output = StackOutput.open(request.output, stack, stored,
                                            self.fingerprint, request.overwrite,
                                            range_is_measured=settled.is_measured)
             self._tell(settled)
@@ -155,6 +157,8 @@ class Results:
         self.progress.__exit__(kind, error, trace)
         if error is None or raised_by_all(error):
             self.delivery.close()
+        if self.members_before is not None:
+            self.members_before.close()
         if self.output is not None:
             self.output.close()
 
@@ -175,8 +179,8 @@ def rehearse(plan: SamplingPlan) -> tuple[SettledRange, int]:
                                   request.overwrite)
             return settle(plan, stack, before), num_done
         settled, deciding = identify(plan, stack)
-        return settled, check_resuming(request.output, stack, output_plan(request, plan.config),
-                                       deciding, request.overwrite)
+        stored = output_plan(request, plan.config, settled.values.span)
+        return settled, check_resuming(request.output, stack, stored, deciding, request.overwrite)
 
 
 def settle(plan: SamplingPlan, stack: Stack | PictureStack, before: ValueRange | None,
@@ -197,9 +201,14 @@ def trained_of(plan: SamplingPlan) -> TrainedRange | None:
 
 
 def identify(plan: SamplingPlan, stack: Stack, fewest: int = 1) -> tuple[SettledRange, dict]:
-    """(the value range, the fingerprint) of a run. fewest: see `settle`."""
+    """(the value range, the fingerprint) of a run; OutputError where it would add members to
+    others. fewest: see `settle`."""
     request, checkpoint = plan.request, file_sha256(plan.request.checkpoint)
     # To measure it is to read the whole stack: not once more after every interruption.
     before = measured_before(request.output, stack.identity(), checkpoint)
     settled = settle(plan, stack, before, fewest)
-    return settled, fingerprint(plan, stack, checkpoint, settled.values)
+    deciding = fingerprint(plan, stack, checkpoint, settled.values)
+    if request.members is not None:
+        made_with = check_extended(request.output, request.members)
+        check_same_settings(request.output, made_with, deciding)
+    return settled, deciding

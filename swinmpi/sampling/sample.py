@@ -3,7 +3,7 @@ image by image."""
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -126,11 +126,14 @@ class GroupWork:
             return
         config, results = self.plan.config, self.results
         stack_indices = [self.stack.stack_index(shard_index) for shard_index in good]
-        seeds = [config.sampler.seed + k for k in range(self.plan.request.ensemble)]
+        request, before = self.plan.request, results.members_before
+        seeds = [config.sampler.seed + k for k in range(request.first_sampled, request.ensemble)]
         likeness = {shard_index: self.likeness(shard_index, image)
                     for shard_index, image in zip(good, lr, strict=True) if self.group.is_root}
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
+            if before is not None:
+                part = replace(part, before=before.read(good[part.slot], *part.seen))
             pixels, figures = from_network(part, lr[part.slot], results.value_range,
                                            results.datasets, self.model,
                                            error_bars=results.error_bars)

@@ -24,6 +24,7 @@ from swinmpi.sampling.settings import (
 )
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import check_frames
+from swinmpi.storage.outputs.extending import kept_exactly
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,14 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
         config = config.replaced(output={"regression": config.model.regresses
                                          and config.sampler.diffuses})
     request = replace(with_output(request, config), no_data=config.data.no_data_values)
+    if request.members is not None:
+        request = replace(request, ensemble=request.members.end)
     check_destination(request)
+    if request.members is not None:
+        known = kept_exactly(request.output, request.members)
+        request = replace(request, members=replace(request.members, known=known))
+        config = config.replaced(output={"members": "exact" if known
+                                         else config.output.members or True})
     check_fit(request, config)
     return request, config
 

@@ -10,7 +10,8 @@ from swinmpi.storage.address import find_object, open_object, refuse_external_st
 from swinmpi.storage.metadata.said import is_no_variable, nexus_names
 
 # What the output calls its images.
-TAKEN_NAMES = ("sr", "regression", "sr_mean", "sr_spread", "sr_std")
+TAKEN_NAMES = ("sr", "regression", "sr_mean", "sr_spread", "sr_std", "sr_trust",
+               "sr_errors", "sr_mean_errors")
 
 
 @dataclass(frozen=True)

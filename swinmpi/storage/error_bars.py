@@ -12,6 +12,7 @@ import numpy as np
 from swinmpi.config import Config
 from swinmpi.images.ensembles import widened, widening
 from swinmpi.storage.header import read_header
+from swinmpi.storage.trust import NAME, Trust, TrustTable
 
 HEADER_KEY = "error_bars"  # a list of entries, one for each preset
 
@@ -22,7 +23,8 @@ class ErrorBars:
 
     factor: on the spread of endlessly many samples; floor: as a share of the data range. samples,
     images: how many it was learned with. source: of the images. held_out: share of the truth in
-    90 % intervals, on images that it was not learned from.
+    90 % intervals, on images that it was not learned from. table: for masks of trust, None where
+    none was learned. trust: the mask to make beside the deviation.
     """
 
     factor: float
@@ -31,6 +33,8 @@ class ErrorBars:
     images: int
     source: str
     held_out: float
+    table: TrustTable | None = None
+    trust: Trust | None = None
 
     def factor_for(self, count: int) -> float:
         """On the spread (ddof 1) of `count` samples."""
@@ -46,11 +50,12 @@ class ErrorBars:
                 f"1.645 times sr_std around sr_mean held {self.held_out:.0%} of the truth of "
                 "images left out, 90 % wanted")
 
-    def attributes(self, count: int) -> dict[str, Any]:
-        """Of the data set."""
-        return {"long_name": "standard deviation of the error of sr_mean, calibrated",
+    def attributes(self, count: int) -> dict[str, Mapping[str, Any]]:
+        """Of the data sets, by name."""
+        told = {"long_name": "standard deviation of the error of sr_mean, calibrated",
                 "calibrated_on": str(self), "factor": self.factor_for(count),
                 "floor_of_range": self.floor}
+        return {"sr_std": told} | ({NAME: self.trust.attributes} if self.trust else {})
 
 
 def decided_by(config: Config) -> dict:
@@ -69,7 +74,8 @@ def error_bars_in(header: Mapping, config: Config) -> ErrorBars | None:
             if entry["settings"] == decided_by(config):
                 found = ErrorBars(float(entry["factor"]), float(entry["floor"]),
                                   int(entry["samples"]), int(entry["images"]),
-                                  str(entry["source"]), float(entry["held_out"]["coverage_90"]))
+                                  str(entry["source"]), float(entry["held_out"]["coverage_90"]),
+                                  TrustTable.of(entry))
                 sound = 0 < found.factor < math.inf and 0 <= found.floor < math.inf
                 return found if sound else None
         except (KeyError, TypeError, ValueError):

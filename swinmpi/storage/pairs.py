@@ -7,6 +7,7 @@ highest here. Where LR is not only shrunk: /psf_px, /photons, /read_noise (N,) f
 drawn for each pair, as far as they were asked for, and attributes of these names, [low, high].
 """
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -134,6 +135,15 @@ class PairReader:
     def indices(self, name: str) -> np.ndarray:
         """Of the images of one of SPLITS, int64."""
         return np.flatnonzero(self.splits == SPLITS[name])
+
+    def count_sources(self, image_indices: Sequence[int]) -> int:
+        """From how many photographs or frames these images were cut; StackError where the file
+        does not say."""
+        source = self.dataset("source")
+        if source.shape != (self.num_images,) or h5py.check_string_dtype(source.dtype) is None:
+            self.refuse(f"source of ({self.num_images},) strings, got {source.shape} of "
+                        f"{source.dtype}")
+        return len({self.read(source, index, ()) for index in image_indices})
 
     def two_numbers(self, name: str) -> tuple[float, float] | None:
         """An attribute [low, high]; None where there is none."""

@@ -13,6 +13,7 @@ from swinmpi.errors import ConfigError, OutputError, StackError
 from swinmpi.evaluation.lineup import check_lineup
 from swinmpi.evaluation.splits import Judged, judged
 from swinmpi.evaluation.viewed import read_hwc
+from swinmpi.images.conformal import THRESHOLDS, TOLERANCES, losses_of_image
 from swinmpi.images.ensembles import (
     LEVELS,
     finite_columns,
@@ -38,12 +39,15 @@ from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.result import read_process
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import ENTRY_KEY, TrustAsked, TrustTable
 from swinmpi.training.preparation.values import usual_of_pairs
 
 DEFAULT = "default"
 FEWEST_IMAGES = 4
 MOST_VALUES = 1 << 24  # of all images together; of more, every so many are taken
 ENDLESS = 1 << 40
+TOLD = TrustAsked(0.1)
+LOSS_STEPS = 10_000  # of 0..1: as fine as losses are kept
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,24 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Errors:
+    """What an image tells. spread, error: of some of its pixels, (P,), spread of the samples and
+    distance of their mean from the truth; losses, marked: see `losses_of_image`."""
+
+    spread: np.ndarray
+    error: np.ndarray
+    losses: np.ndarray
+    marked: np.ndarray
+
+
+@dataclass(frozen=True)
 class Calibrating:
-    """A request that can be done: the sampling of each preset, validated; made by `plan`."""
+    """A request that can be done: the sampling of each preset, validated; made by `plan`.
+    num_sources: the photographs that the images were cut from."""
 
     request: Request
     images: Judged
+    num_sources: int
     runs: dict[str, tuple[SampleRequest, Config]]
 
 
@@ -95,7 +112,9 @@ def plan(request: Request) -> Calibrating:
         check_reference(made, config, hr)
         if decided_by(config) not in [decided_by(other) for _, other in runs.values()]:
             runs[preset] = made, config
-    return Calibrating(request, images, runs)
+    with PairReader(request.pairs) as pairs:
+        num_sources = pairs.count_sources(images.indices)
+    return Calibrating(request, images, num_sources, runs)
 
 
 def check_output(request: Request) -> None:
@@ -121,11 +140,15 @@ def sampled_file(request: Request, preset: str) -> Path:
 def describe(made: Calibrating) -> str:
     """What `run` would do, in one line."""
     request = made.request
-    return (f"{len(made.images.indices)} images of split {request.split} of {request.pairs}, "
+    told = (f"{len(made.images.indices)} images of split {request.split} of {request.pairs}, "
             f"{request.samples} samples each, for {', '.join(made.runs)}; {request.checkpoint} "
             f"with what is learned into {request.output}"
             + ("" if usual_in(read_header(request.checkpoint)) else
                "; what the LR images of these pairs are like, too, as it does not tell of others"))
+    if made.num_sources == len(made.images.indices):
+        return told
+    return (f"{told}\ncut from {made.num_sources} photographs or frames: images of others may be "
+            "less like them than they are like each other, and what is promised less sure")
 
 
 def run(made: Calibrating, world: World, stop: StopFlag) -> list[dict]:
@@ -142,7 +165,8 @@ def run(made: Calibrating, world: World, stop: StopFlag) -> list[dict]:
 def learn(made: Calibrating, preset: str) -> dict:
     """The entry of a preset: its factor, and what it does on images it is not learned from."""
     request, (sampling, config) = made.request, made.runs[preset]
-    images = list(read_errors(made, sampling.output))
+    span = span_of(sampling.output)
+    images = list(read_errors(made, sampling.output, span))
     count = request.samples
     if len(images) < FEWEST_IMAGES:
         raise StackError(f"{sampling.output}: expected at least {FEWEST_IMAGES} images that were "
@@ -156,7 +180,8 @@ def learn(made: Calibrating, preset: str) -> dict:
     trials = [judge(others, *fit_errors(*together(learned)))
               for learned, others in (halves, halves[::-1])]
     return {"preset": preset, "settings": decided_by(config),
-            "factor": factor / widening(count), "floor": floor / span_of(sampling.output),
+            "factor": factor / widening(count), "floor": floor / span,
+            ENTRY_KEY: trust_entry(images) | {"sources": made.num_sources},
             "samples": count,
             "images": len(images), "source": f"split {request.split} of {request.pairs}",
             "held_out": {name: float(np.mean([trial[name] for trial in trials]))
@@ -164,8 +189,8 @@ def learn(made: Calibrating, preset: str) -> dict:
             "before": judge(images, 1.0, 0.0), "swinmpi": swinmpi.__version__}
 
 
-def read_errors(made: Calibrating, sampled: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(spread, |error| of the mean) of some pixels of every image."""
+def read_errors(made: Calibrating, sampled: Path, span: float) -> Iterator[Errors]:
+    """What every image tells; one without a number tells nothing. span: the data range."""
     pairs = made.request.pairs
     lineup = check_lineup([str(sampled)], f"{pairs}::/hr", f"{pairs}::/lr",
                           split=made.request.split)
@@ -173,18 +198,29 @@ def read_errors(made: Calibrating, sampled: Path) -> Iterator[tuple[np.ndarray, 
         stacks = lineup.open(opened)
         (one,) = stacks.stacks.values()
         for number in lineup.image_indices:
-            truth = stacks.read(number).truth
-            (mean, spread), known = finite_columns(
-                np.stack([read_hwc(one.ensemble.mean, number),
-                          one.ensemble.read_spread(number)]), truth)
+            mean = read_hwc(one.ensemble.mean, number).astype(np.float64)
+            error = np.abs(stacks.read(number).truth - mean)
+            spread = one.ensemble.read_spread(number)
+            (known,), of_known = finite_columns(spread[None], error)
             step = max(1, -(-known.size * len(lineup.image_indices) // MOST_VALUES))
-            yield spread[::step], np.abs(known - mean)[::step]
+            if known.size:
+                yield Errors(known[::step], of_known[::step],
+                             *losses_of_image(spread / span, error / span))
 
 
-def together(images: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def together(images: Sequence[Errors]) -> tuple[np.ndarray, np.ndarray]:
     """The pixels of all images: spreads, errors."""
-    spreads, errors = zip(*images, strict=True)
-    return np.concatenate(spreads), np.concatenate(errors)
+    return tuple(np.concatenate([getattr(one, name) for one in images])
+                 for name in ("spread", "error"))
+
+
+def trust_entry(images: Sequence[Errors]) -> dict:
+    """What `TrustTable.of` reads. Losses are rounded up."""
+    losses = np.mean([one.losses for one in images], axis=0)
+    return {"tolerances": list(TOLERANCES), "thresholds": list(THRESHOLDS),
+            "losses": (np.ceil(losses * LOSS_STEPS) / LOSS_STEPS).tolist(),
+            "marked": np.mean([one.marked for one in images], axis=0).round(3).tolist(),
+            "images": len(images)}
 
 
 def span_of(sampled: Path) -> float:
@@ -194,7 +230,7 @@ def span_of(sampled: Path) -> float:
     return high - low
 
 
-def judge(images: Sequence[tuple[np.ndarray, np.ndarray]], factor: float,
+def judge(images: Sequence[Errors], factor: float,
           floor: float) -> dict[str, float]:
     """What factor and floor make of images: coverage by level, deviation over error."""
     spread, error = together(images)
@@ -237,9 +273,18 @@ def as_text(entries: Sequence[dict]) -> str:
     levels = [f"coverage_{100 * level:.0f}" for level in LEVELS]
     rows = [[entry["preset"], f"{entry['factor']:.3f}", f"{entry['floor']:.3%}",
              *(f"{entry['before'][name]:.0%} -> {entry['held_out'][name]:.0%}" for name in levels),
-             f"{entry['before']['spread_skill']:.2f} -> {entry['held_out']['spread_skill']:.2f}"]
-            for entry in entries]
+             f"{entry['before']['spread_skill']:.2f} -> {entry['held_out']['spread_skill']:.2f}",
+             trusted_share(entry)] for entry in entries]
     titles = ["preset", "factor", "floor", *(f"in {100 * level:.0f} %" for level in LEVELS),
-              "spread/skill"]
+              "spread/skill", f"trusted at {TOLD.risk:g}"]
     return (format_table(titles, rows) + "\nfloor: of the data range; before -> after on images "
-            "that it was not learned from, half of them by turns")
+            "that it was not learned from, half of them by turns\ntrusted: share of the pixels "
+            f"that --trust {TOLD.risk:g} marks in such images, - where it cannot")
+
+
+def trusted_share(entry: dict) -> str:
+    """Of the pixels of the images that were learned from, by default."""
+    try:
+        return f"{TrustTable.of(entry).trust(TOLD).marked:.0%}"
+    except ConfigError:
+        return "-"

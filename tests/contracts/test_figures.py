@@ -35,7 +35,8 @@ from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.perceptual import load_lpips
 from swinmpi.sampling.exchange import FinishedPart
 from swinmpi.sampling.pixels import from_network
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
 from tests.support.lpips import write_backbone

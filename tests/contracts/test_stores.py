@@ -12,7 +12,8 @@ import tifffile
 
 from swinmpi.images.pictures import Pixels, read_page
 from swinmpi.images.png import PngDetails, encode_png
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.outputs.store import ImageStore
 from swinmpi.storage.pictures.listing import look_at
 from swinmpi.storage.pictures.source import PictureSet, PictureStack

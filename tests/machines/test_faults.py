@@ -21,7 +21,8 @@ from swinmpi.errors import OutputError
 from swinmpi.storage import locking
 from swinmpi.storage.checkpoint import load_weights, save_weights
 from swinmpi.storage.locking import open_locked
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 from tests.machines.faults.kill import KILLS, attempt, make_bench
 from tests.machines.fuzz.photos import write_photos

@@ -7,7 +7,8 @@ import pytest
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.storage.metadata.frames import AS_STORED, View, chosen, spelled
 from swinmpi.storage.metadata.pixel_size import finer, set_finer
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 
 RNG = np.random.default_rng(0)

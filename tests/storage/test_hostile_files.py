@@ -287,7 +287,8 @@ def test_files_are_for_those_the_user_says(tmp_path, umask):
 
 
 def test_partial_output_has_the_users_mode(tmp_path):
-    from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+    from swinmpi.storage.outputs.contents import OutputPlan
+    from swinmpi.storage.outputs.output import StackOutput
     before = os.umask(0o027)
     try:
         with Stack.open(str(write_stack(tmp_path / "in.h5", IMAGES))) as stack, \

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from swinmpi.errors import OutputError
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput, check_output
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput, check_output
 from swinmpi.storage.outputs.packing import chunk_shape
 from swinmpi.storage.stack import Stack
 
@@ -295,7 +296,8 @@ def test_packing_needs_memory_for_one_row_of_chunks(tmp_path):
 
 CHILD = """
 import os, signal, sys
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 import swinmpi.storage.outputs.output as module
 folder, stop_at = sys.argv[1:]
@@ -531,7 +533,8 @@ def test_full_disk_keeps_what_is_done(tmp_path, full_at):
     script = f"""
 import resource, signal
 from swinmpi.errors import OutputError
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 def fill_disk(now):

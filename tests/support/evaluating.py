@@ -8,7 +8,8 @@ import numpy as np
 from swinmpi.cli.evaluate import main
 from swinmpi.config import dump_yaml, load_config
 from swinmpi.images.imresize import imresize
-from swinmpi.storage.outputs.output import OutputPlan, StackOutput
+from swinmpi.storage.outputs.contents import OutputPlan
+from swinmpi.storage.outputs.output import StackOutput
 from swinmpi.storage.stack import Stack
 
 CONFIG = load_config(overrides=["model.window_px=16"])

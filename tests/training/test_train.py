@@ -434,8 +434,9 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(pairs, tmp_path, capsys):
 
 def test_the_command_trains_and_says_where(pairs, tmp_path, capsys):
     assert main(as_arguments(settings(pairs, tmp_path / "run", "train.updates=2"))) == 0
-    assert ("trained 2 updates; checkpoints, "
-            f"log and curves in {tmp_path / 'run'}" in capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert f"trained 2 updates; checkpoints, log and curves in {tmp_path / 'run'}" in told
+    assert f"swinmpi-calibrate {tmp_path / 'run' / 'best.safetensors'} --pairs {pairs}\n" in told
     assert ({path.name for path in (tmp_path / "run").glob("[!.]*")}
             == {"best.safetensors", "curves.png", "log.jsonl", "update-00000002"})
 

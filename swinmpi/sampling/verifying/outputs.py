@@ -26,7 +26,7 @@ from swinmpi.sampling.verifying.remake import Remaking
 from swinmpi.storage.layout import in_letters, to_chw
 from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.carrying import DATA
-from swinmpi.storage.outputs.output import pixel_datasets
+from swinmpi.storage.outputs.contents import pixel_datasets
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
 from swinmpi.storage.pictures.journal import NAME, Memory, read_memory
 from swinmpi.storage.pictures.listing import find_files, look_at, reason_of
@@ -155,7 +155,7 @@ def request_of(making: Making, asked: Asked) -> SampleRequest:
     view = View(config.data.axes, making.frames, config.data.calibration)
     return SampleRequest(find_input(making.process, asked), None, making.checkpoint,
                          making.ensemble, allow_external=asked.allow_external,
-                         shard=making.shard,
+                         shard=making.shard, trust=making.trust,
                          no_data=config.data.no_data_values, view=view)
 
 

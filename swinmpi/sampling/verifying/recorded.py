@@ -14,6 +14,7 @@ from swinmpi.parallel.shares import Shard
 from swinmpi.sampling.request import MOST_SAMPLES
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.metadata.frames import chosen
+from swinmpi.storage.trust import TrustAsked
 
 HEAD_BYTES = 1 << 16
 
@@ -36,7 +37,7 @@ class Making:
     """How a run made its images. config: with the value range that it used; checkpoint: the file
     of the weights that it used; ensemble: samples; frames, shard: of the input, None for all;
     machine: what else decides the last bits, by name, empty where the output does not tell; input:
-    what the images were, as JSON, None where it does not tell."""
+    what the images were, as JSON, None where it does not tell; trust: the mask, if it has one."""
 
     process: Mapping[str, Any]
     config: Config
@@ -46,6 +47,7 @@ class Making:
     shard: Shard | None
     machine: Mapping[str, Any]
     input: Any
+    trust: TrustAsked | None
 
     def check_input(self, identity: Any, address: str) -> None:
         """StackError where the output tells that it was made of other images."""
@@ -71,12 +73,13 @@ def making_of(process: Mapping[str, Any], asked: Asked) -> Making:
         shard = process.get("shard")
         shard = None if shard is None else Shard(int(shard["number"]), int(shard["of"]))
         identity = json.loads(one_of(process.get("input_identity", "null")))
-        frames = one_of(process.get("frames"))
+        frames, told = one_of(process.get("frames")), one_of(process.get("trust"))
+        trust = None if told is None else TrustAsked.recorded(str(told))
         if not (type(count) is int and 1 <= count <= MOST_SAMPLES):
             raise ValueError("no number of samples")
         if not isinstance(settings, dict):
             raise TypeError("no sections")
-    except (KeyError, TypeError, ValueError, YAMLError):
+    except (ConfigError, KeyError, TypeError, ValueError, YAMLError):
         raise ConfigError(f"{output}: expected the settings of a run in it, got none that can be "
                           "made again; name an output of swinmpi-sample") from None
     try:
@@ -90,7 +93,7 @@ def making_of(process: Mapping[str, Any], asked: Asked) -> Making:
     if type(threads := machine.get("threads")) is int and threads > 0:
         config = config.replaced(parallel={"threads": threads})
     return Making(process, config, find_checkpoint(process, wanted, asked), count,
-                  None if frames is None else str(frames), shard, machine, identity)
+                  None if frames is None else str(frames), shard, machine, identity, trust)
 
 
 def find_checkpoint(process: Mapping[str, Any], wanted: str, asked: Asked) -> Path:

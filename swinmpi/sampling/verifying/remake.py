@@ -21,7 +21,7 @@ from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.sampling.sample import GroupWork, rounds
 from swinmpi.sampling.superresolve import make_resolver
 from swinmpi.sampling.verifying.compared import DIFFERS, UNKNOWN, Verdict, verdict
-from swinmpi.storage.outputs.output import pixel_datasets
+from swinmpi.storage.outputs.contents import pixel_datasets
 from swinmpi.storage.pictures.source import PictureStack
 from swinmpi.storage.stack import Stack
 from swinmpi.storage.values import ValueRange
@@ -87,14 +87,15 @@ class Remade:
     which is an `ImageStore` that writes nothing."""
 
     usual = None  # what the images are like was told by the run
+    members_before = None  # all samples are made again
 
     def __init__(self, one: Remaking, world: World, stack: Stack | PictureStack,
                  elsewhere: str | None):
-        plan = output_plan(one.sampling.request, one.sampling.config)
+        low, high = one.sampling.config.output.value_range
+        plan = output_plan(one.sampling.request, one.sampling.config, high - low)
         self.one, self.stack, self.elsewhere = one, stack, elsewhere
         self.datasets, self.error_bars = pixel_datasets(plan, stack.dtype), plan.error_bars
-        self.value_range = replace(ValueRange(*one.sampling.config.output.value_range),
-                                   no_data=stack.no_data)
+        self.value_range = replace(ValueRange(low, high), no_data=stack.no_data)
         self.verdicts: dict[int, Verdict] = {}
         scale = one.sampling.config.model.scale
         self.shape = stack.channels, stack.height * scale, stack.width * scale

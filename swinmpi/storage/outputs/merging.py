@@ -36,6 +36,7 @@ from swinmpi.storage.outputs.packing import (
 )
 from swinmpi.storage.outputs.partial import PER_IMAGE, differing_keys, shortened
 from swinmpi.storage.outputs.result import PROCESS, read_entries
+from swinmpi.storage.outputs.views import link_errors
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def fill(merged: h5py.File, shards: Sequence[ShardFile], virtual_path: Path | No
         link_images(merged, linked)
     if not len(linked):
         attach_scales(merged[DATA])
+    link_errors(merged)
 
 
 def copy_groups(source: h5py.Group, target: h5py.Group) -> None:

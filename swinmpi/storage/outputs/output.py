@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,9 @@ import h5py
 import numpy as np
 
 from swinmpi.errors import ConfigError, OutputError
-from swinmpi.images.figures import stored_names
-from swinmpi.images.likeness.usual import SCORES, Usual
+from swinmpi.images.likeness.usual import SCORES
 from swinmpi.interruption import uninterrupted
 from swinmpi.storage.address import DAMAGE
-from swinmpi.storage.error_bars import ErrorBars
 from swinmpi.storage.files import (
     Sink,
     as_output_error,
@@ -37,19 +34,20 @@ from swinmpi.storage.files import (
 )
 from swinmpi.storage.locking import check_in_place
 from swinmpi.storage.outputs.carrying import DATA
+from swinmpi.storage.outputs.contents import OutputPlan, pixel_datasets
+from swinmpi.storage.outputs.extending import check_same_members
 from swinmpi.storage.outputs.packing import pack
 from swinmpi.storage.outputs.partial import (
     PER_IMAGE,
-    SPREAD_IN_WORDS,
     check_resumable,
     create_partial,
     describe,
-    member_name,
     resume_partial,
 )
 from swinmpi.storage.outputs.placing import check_figures, checked_part
+from swinmpi.storage.outputs.views import link_errors, store_lr
 from swinmpi.storage.stack import Stack
-from swinmpi.storage.values import ValueRange, exact_float
+from swinmpi.storage.values import ValueRange
 
 PLACE = {
     "other kind": "would be an HDF5 file under the name of another format; name it .h5",
@@ -65,47 +63,19 @@ PLACE = {
 ADVICE = "make room and start again, finished images are kept"
 
 
-@dataclass(frozen=True)
-class OutputPlan:
-    """What an output file holds beside `sr`."""
-
-    scale: int
-    ensemble: bool = False  # sr_mean and sr_spread or sr_std, floats
-    regression: bool = False  # like sr
-    compression: int = 4  # gzip level of the finished file
-    figures: tuple[str, ...] = stored_names()  # of every image
-    kept_members: int = 0  # of an ensemble, beside its first, which is sr; like sr
-    error_bars: ErrorBars | None = None  # sr_std, a calibrated spread, in its place
-    samples: int = 1  # of an ensemble
-    usual: Usual | None = None  # how far every image is from those the checkpoint knows
-
-    @property
-    def per_image(self) -> tuple[str, ...]:
-        """Names of the numbers that are kept of every image."""
-        return (*self.figures, *(SCORES if self.usual else ()))
-
-    @property
-    def attributes(self) -> dict[str, Mapping[str, Any]]:
-        """Of data sets of images, by name."""
-        if not self.ensemble:
-            return {}
-        return ({"sr_std": self.error_bars.attributes(self.samples)} if self.error_bars else
-                {"sr_spread": {"long_name": SPREAD_IN_WORDS}})
-
-
 class StackOutput:
     """The one writer of an output file, an `ImageStore`; for one process (rank 0).
 
     A context manager, made by `StackOutput.open`.
     """
 
-    def __init__(self, path: Path, partial: Path, sink: Sink, layout: str, plan: OutputPlan,
+    def __init__(self, path: Path, partial: Path, sink: Sink, stack: Stack, plan: OutputPlan,
                  overwrite: bool):
         self.path = path
         self.partial = partial
         self.plan = plan
         self.overwrite = overwrite
-        self.layout = layout
+        self.stack, self.layout = stack, stack.layout
         self._sink = sink
         self._file = h5py.File(sink, "r+")
 
@@ -120,7 +90,7 @@ class StackOutput:
         OUT.partial was begun with another fingerprint; with `overwrite` that one is discarded, a
         matching one is still resumed.
         """
-        path = check_output(path, stack.address.path, overwrite)
+        path = check_output(path, stack.address.path, overwrite or plan.extends > 0)
         make_folder_of(path)
         partial = beside(path, ".partial")
         pixels = pixel_datasets(plan, stack.dtype)
@@ -133,7 +103,7 @@ class StackOutput:
                          "range_is_measured": range_is_measured}
                 sink = create_partial(partial, stack, plan.scale, pixels, plan.per_image, begun,
                                       plan.attributes)
-        return cls(path, partial, sink, stack.layout, plan, overwrite)
+        return cls(path, partial, sink, stack, plan, overwrite or plan.extends > 0)
 
     def remaining(self) -> list[int]:
         """Image indices that are not done, ascending."""
@@ -185,6 +155,8 @@ class StackOutput:
         check_figures(figures, self.plan.per_image)
         self.check_in_place()
         per_image = self._file[PER_IMAGE]
+        if self.plan.extends:
+            check_same_members(self.path, self._file, self.plan.extends, image_index)
         with self._writing(image_index):
             for name, value in figures.items():
                 per_image[name][image_index] = value
@@ -233,8 +205,17 @@ class StackOutput:
         advice = f"start again to pack the images, they are safe in {self.partial}"
         with as_output_error(self.path, "cannot be packed ({reason})", advice, DAMAGE):
             with discarding(packing):
-                pack(self._file, packing, self.plan.compression, provenance)
+                is_part = provenance.get("shard") is not None
+                pack(self._file, packing, self.plan.compression, provenance,
+                     lambda packed: None if is_part else self._add_views(packed))
                 self._conclude(packing)
+
+    def _add_views(self, packed: h5py.File) -> None:
+        """What NeXus readers find beside the images."""
+        link_errors(packed)
+        if self.plan.lr:
+            done = np.flatnonzero(self._file[PER_IMAGE]["done"][:])
+            store_lr(packed, self.stack, self.plan.compression, done)
 
     @uninterrupted
     def _conclude(self, packing: Path) -> None:
@@ -295,15 +276,3 @@ def measured_before(path: Path | str, identity: Mapping[str, Any],
             return ValueRange(*begun["value_range"]) if is_known else None
     except (*DAMAGE, ConfigError):
         return None
-
-
-def pixel_datasets(plan: OutputPlan, dtype: np.dtype) -> dict[str, np.dtype]:
-    """Names and dtypes of the datasets that hold images; all have the shape of `sr`."""
-    names = {"sr": dtype}
-    if plan.regression:
-        names["regression"] = dtype
-    if plan.ensemble:
-        deviation = "sr_std" if plan.error_bars else "sr_spread"
-        names |= {"sr_mean": exact_float(dtype), deviation: exact_float(dtype)}
-    names |= {member_name(k): dtype for k in range(1, plan.kept_members + 1)}
-    return names

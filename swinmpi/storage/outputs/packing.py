@@ -1,6 +1,6 @@
 """The finished file: images compressed band by band, NeXus groups, and where they came from."""
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,16 @@ from swinmpi.storage.outputs.partial import PER_IMAGE
 CHUNK_BYTES = 1 << 20
 
 
-def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[str, Any]) -> None:
+def pack(partial: h5py.File, path: Path, compression: int, provenance: Mapping[str, Any],
+         add: Callable[[h5py.File], None]) -> None:
     """Write the finished form of OUT.partial to `path`, image by image and safe from a power cut.
 
-    An older file there is overwritten. OSError when the disk is full.
+    An older file there is overwritten. add: writes what comes last. OSError when the disk is full.
     """
     with Sink(path, "w+b") as sink:
         with h5py.File(sink, "w", libver=LIBRARY) as packed:
             fill(packed, partial, compression, provenance, sink)
+            add(packed)
         sink.sync()
 
 
@@ -75,12 +77,11 @@ def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done
     if source.ndim < 3 or not len(source):  # HDF5 cuts nothing into chunks
         target = group.create_dataset(name, data=source[()], dtype=source.dtype)
     else:
-        filters = {"compression": "gzip", "compression_opts": compression, "shuffle": True}
         chunks = chunk_shape(source.shape, source.dtype)
         target = group.create_dataset(name, unfolded(arrangement, source.shape), source.dtype,
                                       chunks=unfolded(arrangement, chunks, is_chunk=True),
                                       fillvalue=np.nan if source.dtype.kind == "f" else 0,
-                                      **(filters if compression else {}))
+                                      **filters(compression))
         for image_index in done:
             for band in bands(source.shape, chunks):
                 place = (image_index, *band)
@@ -89,6 +90,12 @@ def copy_dataset(source: h5py.Dataset, group: h5py.Group, compression: int, done
                 target[into] = source[place]
                 sink.check()
     copy_attributes(source, target)
+
+
+def filters(compression: int) -> dict[str, Any]:
+    """Of a dataset in chunks. compression: gzip's level, 0 for none."""
+    how = {"compression": "gzip", "compression_opts": compression, "shuffle": True}
+    return how if compression else {}
 
 
 def restored_of(data: h5py.Group) -> Arrangement | None:

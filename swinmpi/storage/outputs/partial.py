@@ -30,6 +30,7 @@ from swinmpi.storage.outputs.carrying import (
     tell_no_data,
 )
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import NAME as TRUST
 
 FORMAT = 2  # of OUT.partial; another one as well when the same settings give other pixels
 PER_IMAGE = "/entry/per_image"
@@ -43,6 +44,15 @@ AFRESH = "delete it, or start afresh with --overwrite"
 def member_name(k: int) -> str:
     """The dataset of member k of an ensemble, from 1 on: member 0 is `sr`."""
     return f"member_{k}"
+
+
+def exact_name(k: int) -> str:
+    """The dataset of member k of an ensemble as it is before it is rounded, around -1..1."""
+    return f"exact_{k}"
+
+
+def is_exact(name: str) -> bool:
+    return name.startswith("exact_")
 
 
 def describe(stack: Stack, scale: int, pixels: Mapping[str, np.dtype],
@@ -139,12 +149,14 @@ def allocate(file: h5py.File, stack: Stack, scale: int, pixels: Mapping[str, np.
     for name, dtype in pixels.items():
         allocate_dataset(data, name, scaled_shape(stack.shape, stack.layout, scale), dtype)
     carry_attributes(stack, data["sr"], scale)
-    tell_no_data(stack, [data[name] for name in pixels if name not in MOMENTS])
+    tell_no_data(stack, [data[name] for name in pixels
+                         if name not in (*MOMENTS, TRUST) and not is_exact(name)])
     for name, told in of_pixels.items():
         data[name].attrs.update(told)
     data.attrs["signal"] = "sr"
-    if len(pixels) > 1:
-        data.attrs["auxiliary_signals"] = [name for name in pixels if name != "sr"]
+    beside_sr = [name for name in pixels if name != "sr" and not is_exact(name)]
+    if beside_sr:
+        data.attrs["auxiliary_signals"] = beside_sr
     carry_axes(data, stack, scale)
     per_image = nexus_group(file, PER_IMAGE, "NXdata")
     allocate_dataset(per_image, "done", (stack.num_images,), np.dtype("uint8"))[:] = 0

@@ -1,17 +1,19 @@
 """What a finished output file says about itself: its process, other stacks, images that failed."""
 import posixpath
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from swinmpi.errors import StackError
-from swinmpi.storage.address import DAMAGE, Address, find_object, reason_of
-from swinmpi.storage.attributes import names_of
+from swinmpi.storage.address import DAMAGE, Address, find_object, open_file, reason_of
+from swinmpi.storage.attributes import names_of, text_attribute
 from swinmpi.storage.outputs.carrying import DATA
 from swinmpi.storage.outputs.partial import PER_IMAGE
 from swinmpi.storage.stack import Stack
+from swinmpi.storage.trust import NAME as TRUST
 
 PROCESS = "/entry/process"
 # Of one entry, and of mappings in mappings; ours have far fewer.
@@ -40,6 +42,16 @@ def find_sibling(stack: Stack, name: str) -> Address | None:
     """
     path = posixpath.join(posixpath.dirname(stack.address.dataset), name)
     return None if find_object(stack.file, path) is None else Address(stack.address.path, path)
+
+
+def read_promise(path: Path) -> str:
+    """What an output says of its mask of trust; StackError where it has none that can be read."""
+    with open_file(path) as file:
+        marked = find_object(file, f"{DATA}/{TRUST}")
+        told = None if marked is None else text_attribute(marked, "promise")
+    if told is None:
+        raise StackError(f"{path}: expected a mask of trust, got none; make it again with --trust")
+    return told
 
 
 def find_failed(stack: Stack) -> list[int]:
