@@ -11,8 +11,10 @@ import h5py
 from swinmpi.storage.address import parse_address
 
 MOST_OBJECTS, MOST_KEPT = 1000, 1 << 12
-# A file may change twice in a tick of its file system's clock, and then looks as before.
-TICK_S = 2.0
+# A file may change twice in a tick of its file system's clock, and then looks as before. Times of
+# whole seconds are those of a clock that ticks slowly.
+TICK_S, SLOW_TICK_S = 0.1, 2.0
+NS_PER_S = 10**9
 
 _sound: set[Hashable] = set()
 
@@ -25,9 +27,14 @@ def mark_of(kind: str, address: str, view: Hashable) -> Hashable | None:
     """
     where = parse_address(address)
     try:
-        state = os.stat(where.path)
+        # Opened, because on a network the state of a file is asked for anew only then.
+        opened = os.open(where.path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError):
         return None
+    try:
+        state = os.fstat(opened)
+    finally:
+        os.close(opened)
     return (kind, view, os.path.realpath(where.path), where.dataset, state.st_dev, state.st_ino,
             state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
@@ -38,7 +45,11 @@ def is_known_sound(mark: Hashable | None) -> bool:
 
 def remember_sound(mark: Hashable | None) -> None:
     """A file that `stands_alone`, unless it was changed so lately that it may change unseen."""
-    if mark is None or time.time() - mark[-1] / 1e9 < TICK_S:
+    if mark is None:
+        return
+    changed_ns = mark[-1]
+    tick_s = TICK_S if changed_ns % NS_PER_S else SLOW_TICK_S
+    if time.time() - changed_ns / NS_PER_S < tick_s:
         return
     if len(_sound) == MOST_KEPT:
         _sound.clear()

@@ -1,6 +1,7 @@
 """A file that was found sound is not inspected again, unless it, or what it shows, may have
 changed."""
 import os
+import time
 
 import h5py
 import numpy as np
@@ -98,6 +99,17 @@ def test_a_file_just_written_is_not_remembered(tmp_path, starts_child, monkeypat
     path = write(tmp_path / "in.h5", x=IMAGES)
     inspect_stacks([path])
     assert starts_child(inspect_stacks, [path])
+
+
+def test_a_clock_that_ticks_slowly_is_given_time(monkeypatch):
+    monkeypatch.setattr(inspected, "TICK_S", 60.0)
+    monkeypatch.setattr(inspected, "SLOW_TICK_S", 120.0)
+    second = time.time_ns() // 10**9
+    for age_s, more_ns, known in ((90, 7, True), (30, 7, False), (90, 0, False), (150, 0, True)):
+        mark = "stack", (second - age_s) * 10**9 + more_ns
+        inspected.remember_sound(mark)
+        assert inspected.is_known_sound(mark) == known, (age_s, more_ns)
+    assert not inspected.is_known_sound(None)
 
 
 def virtual(folder):
