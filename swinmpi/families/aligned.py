@@ -99,8 +99,9 @@ class Aligned:
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list["AlignedCondition"]:
         num_features = self.model.encoder.num_features
-        made = [AlignedCondition(encoding.ownership, num_features, self.config.channels,
-                                 encoding.device, encoding.ownership.grid.joins) for _ in images]
+        made = [AlignedCondition(encoding.ownership_of(slot), num_features, self.config.channels,
+                                 encoding.device, encoding.ownership.grid.joins)
+                for slot in range(len(images))]
         vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
                                    encoding, residuals)
         for slot, condition in enumerate(made):

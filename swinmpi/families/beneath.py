@@ -77,6 +77,6 @@ def surrounded(whole: Tensor, grid: WindowGrid) -> Tiled:
     return Tiled(grid, [block], [canvas])
 
 
-def has_windows(encoding: Encoding) -> bool:
-    """Whether this rank will be asked about any window."""
-    return bool(encoding.ownership.positions)
+def has_windows(encoding: Encoding, slot: int) -> bool:
+    """Whether this rank will be asked about any window of an image."""
+    return bool(encoding.ownership_of(slot).positions)

@@ -52,7 +52,7 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
             for slot, block in share[turn:turn + 1]:
                 held = scaled(block, encoder.scale, rank)
                 source = Canvas(made, held.rows.start, held.cols.start)
-                transfers.append(features_transfer(encoding.ownership, held, source,
+                transfers.append(features_transfer(encoding.ownership_of(slot), held, source,
                                                    features[slot]))
                 if residuals is not None:
                     transfers.append(residual_transfer(grid, held, group.rank, source,

@@ -88,7 +88,7 @@ class Encoding:
 
     ownership: of the windows over x_t; micro_batch: how many of them go to a network together,
     where `calls` does not say it of each; shifts_return: whether a shift comes again in later
-    steps, so that what depends on it is worth keeping.
+    steps, so that what depends on it is worth keeping; in_turn: whether image slots are turns.
     """
 
     ownership: Ownership
@@ -98,6 +98,11 @@ class Encoding:
     micro_batch: int
     shifts_return: bool
     calls: Calls | None = None
+    in_turn: bool = False
+
+    def ownership_of(self, slot: int) -> Ownership:
+        """Of the windows of an image."""
+        return self.ownership.turned(slot) if self.in_turn else self.ownership
 
     def parts(self, positions: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Window positions in the calls that they belong in, see `Calls.parts`."""

@@ -74,8 +74,8 @@ class Srdiff:
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list[Beneath]:
-        return [Beneath(self.told(image, encoding) if has_windows(encoding) else None, encoding)
-                for image in images]
+        return [Beneath(self.told(image, encoding) if has_windows(encoding, slot) else None,
+                        encoding) for slot, image in enumerate(images)]
 
     def told(self, image: LrRows, encoding: Encoding) -> Tensor:
         """The enlarged features of a whole image, (unet_channels[0], H, W)."""

@@ -4,7 +4,7 @@ The condition is the LR image (the current x_t in synthesis mode) with a Gaussia
 window; an encoder turns it into features that are added to the U-Net's first feature map (thesis
 ch. 2.1). What is diffused is the residual to the bicubic image, or the image itself in synthesis.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -114,8 +114,9 @@ class Thesis:
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list["ThesisCondition"]:
-        return [ThesisCondition(self, image.values.to(encoding.device), encoding)
-                for image in images]
+        return [ThesisCondition(self, image.values.to(encoding.device), encoding,
+                                encoding.ownership_of(slot).positions)
+                for slot, image in enumerate(images)]
 
     def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
         """told: features (n, unet_channels[0], w, w); nothing without an encoder."""
@@ -125,11 +126,11 @@ class Thesis:
 class ThesisCondition:
     """The encoder's answer to the condition of every window, made once per shift and kept."""
 
-    def __init__(self, family: Thesis, lr: Tensor, encoding: Encoding):
+    def __init__(self, family: Thesis, lr: Tensor, encoding: Encoding, own: Collection[int]):
+        """own: the window positions of this rank."""
         self.family, self.encoding, self.grid = family, encoding, encoding.ownership.grid
         self.lr = family.shrunk(lr[None])
-        self.row_of = {position: row
-                       for row, position in enumerate(sorted(encoding.ownership.positions))}
+        self.row_of = {position: row for row, position in enumerate(sorted(own))}
         self.kept: dict[Shift, Tensor] = {}
         self.known: set[tuple[Shift, int]] = set()
 

@@ -70,9 +70,9 @@ class Vanilla:
 
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list[Beneath]:
-        tells = self.config.conditional and has_windows(encoding)
-        return [Beneath(self.told(image, encoding) if tells else None, encoding)
-                for image in images]
+        tells = self.config.conditional
+        return [Beneath(self.told(image, encoding) if tells and has_windows(encoding, slot)
+                        else None, encoding) for slot, image in enumerate(images)]
 
     def told(self, image: LrRows, encoding: Encoding) -> Tensor:
         """The bicubic image, (C, H, W)."""

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+CACHED_PIXELS = 1 << 15
+
 
 def imresize(image: np.ndarray, scale: float | None = None, size: Sequence[int] | None = None,
              kernel: str = "bicubic") -> np.ndarray:
@@ -101,11 +103,31 @@ def resize_axis(x: Tensor, axis: int, length: int, factor: float, kernel: str) -
 def weighted_sum(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tensor:
     """Output i along `axis` is the sum over taps of weights[tap, i] * x[indices[tap,
     i]], tap by tap."""
+    weights, indices = weights.to(x.device, x.dtype), indices.to(x.device)
+    if x.device.type != "cpu" or x.requires_grad or not x.numel():
+        return summed(x, axis, weights, indices)
+    # A few rows at a time, because what is not in the cache is many times as slow.
+    size = [indices.shape[1] if dim == axis else length for dim, length in enumerate(x.shape)]
+    result, split = x.new_empty(size), axis if axis < x.ndim - 1 else max(0, axis - 1)
+    step = max(1, CACHED_PIXELS * size[split] // max(1, result.numel()))
+    for first in range(0, size[split], step):
+        chosen = slice(first, first + step)
+        part = result.narrow(split, first, min(step, size[split] - first))
+        part.copy_(summed(x, axis, weights[:, chosen], indices[:, chosen]) if split == axis else
+                   summed(x.narrow(split, first, part.shape[split]), axis, weights, indices))
+    return result
+
+
+def summed(x: Tensor, axis: int, weights: Tensor, indices: Tensor) -> Tensor:
+    """`weighted_sum` all at once."""
+    if axis == x.ndim - 1 > 1:  # torch has a way of its own, many times as fast, for two axes
+        flat = summed(x.reshape(-1, x.shape[-1]), 1, weights, indices)
+        return flat.view(*x.shape[:-1], flat.shape[1])
     column = [-1 if dim == axis else 1 for dim in range(x.ndim)]
     result = None
-    for weight, index in zip(weights.to(x.device, x.dtype), indices.to(x.device), strict=True):
-        term = x.index_select(axis, index) * weight.view(column)
-        result = term if result is None else result + term
+    for weight, index in zip(weights, indices, strict=True):
+        term = x.index_select(axis, index).mul_(weight.view(column))
+        result = term if result is None else result.add_(term)
     return result
 
 

@@ -60,14 +60,17 @@ def shrink_part(sr: np.ndarray, origin: Sequence[int], size: Sequence[int], lr_s
     import torch
 
     from swinmpi.images.imresize import imresize_part
-    sr = torch.from_numpy(np.array(sr, dtype=np.float64))
-    missing = ~sr.isfinite()
+    # Channels first, which is as they are made, and for the columns several times as fast.
+    sr = torch.from_numpy(np.array(np.moveaxis(sr, (0, 1), (-2, -1)), dtype=np.float64, order="C"))
+    # a sum is one pass over the memory, the question for each pixel five
+    missing = None if sr.sum().isfinite() else ~sr.isfinite()
 
     def shrink(part: torch.Tensor) -> np.ndarray:
-        return imresize_part(part, origin, size[:2], lr_size[:2], wanted, axes=(0, 1)).numpy()
+        made = imresize_part(part, origin, size[:2], lr_size[:2], wanted)
+        return np.ascontiguousarray(made.movedim((-2, -1), (0, 1)).numpy())
 
-    shrunk = shrink(sr.masked_fill(missing, 0.0))
-    if missing.any():
+    shrunk = shrink(sr if missing is None else sr.masked_fill(missing, 0.0))
+    if missing is not None:
         shrunk[shrink(missing.double()) != 0] = np.nan
     return shrunk
 
@@ -146,8 +149,12 @@ def seam_sums(sr: np.ndarray, reference: np.ndarray, origin: Sequence[int],
         steps = error_steps(error, axis, within(second, origin))
         on_border = np.array(second[axis]) % window_px == 0
         for first, chosen in ((0, steps[on_border]), (2, steps[~on_border])):
-            chosen = chosen[np.isfinite(chosen)]
-            sums[first:first + 2] += chosen.sum(), chosen.size
+            chosen = chosen.ravel()
+            total = chosen.sum()
+            if not np.isfinite(total):
+                chosen = chosen[np.isfinite(chosen)]
+                total = chosen.sum()
+            sums[first:first + 2] += total, chosen.size
     return sums
 
 

@@ -1,4 +1,6 @@
 """The U-Net of the `aligned` family: lean, and told what lies under its window."""
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,7 +45,7 @@ class AlignedUNet(nn.Module):
         global: (n, G)."""
         embedding = self.embed(
             torch.cat([sinusoidal_embedding(t, EMBEDDING_CHANNELS), global_vector], dim=1))
-        x = self.entry(functional.pixel_unshuffle(torch.cat([x_t, features, border], dim=1), 2))
+        x = self.entry(joined_and_unshuffled([x_t, features, border]))
         skips = []
         for level, stage in enumerate(self.encoders):
             x = stage(x if level == 0 else self.downs[level - 1](x), embedding)
@@ -53,6 +55,14 @@ class AlignedUNet(nn.Module):
             x = x if level == 0 else functional.pixel_shuffle(self.ups[level - 1](x), 2)
             x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
         return functional.pixel_shuffle(self.exit(x), 2)
+
+
+def joined_and_unshuffled(images: Sequence[Tensor]) -> Tensor:
+    """pixel_unshuffle by 2 of images joined along their channels, (n, C, h, w) each, in one pass
+    over the memory instead of two."""
+    blocks = [image.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4)
+              for image in images]
+    return torch.cat(blocks, dim=1).flatten(1, 3)
 
 
 class Stage(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.shares import block_range
+from swinmpi.parallel.shares import share_in_turn
 from swinmpi.parallel.staging import host_room, to_device, to_host
 
 
@@ -15,9 +15,8 @@ from swinmpi.parallel.staging import host_room, to_device, to_host
 class StepPlan:
     """Who predicts what in one step; the same value on every rank.
 
-    items: (image slot of the step, window position) of all windows to predict, in the order in
-    which positions are dealt out, then by slot. A rank owns a run of them, so its items are a run
-    too, and their order does not depend on the number of ranks.
+    items: (image slot of the step, window position) of all windows to predict, rank by rank. Unless
+    ranks take turns, they are in the order in which positions are dealt out, then by slot.
     counts, offsets: windows of every rank, and where they start in `items`.
     """
 
@@ -30,17 +29,21 @@ class StepPlan:
         return self.items[self.offsets[rank]:self.offsets[rank] + self.counts[rank]]
 
 
-def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]]) -> StepPlan:
+def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]],
+              in_turn: bool = False) -> StepPlan:
     """Share out one step. order: all window positions as they are dealt out. live: for every image
-    slot, the positions that need a prediction at that image's shift."""
+    slot, the positions that need a prediction at that image's shift. in_turn: whether image slots
+    are turns of the ranks (`share_in_turn`), which then get equally many windows, image by image.
+    """
     if unknown := set().union(*live).difference(order):
         raise ValueError(f"expected window positions of 0..{len(order) - 1}, got {sorted(unknown)}")
     wanted = [frozenset(positions) for positions in live]
     items, counts = [], []
     for rank in range(num_ranks):
-        own = [(slot, order[k]) for k in block_range(len(order), num_ranks, rank)
-               for slot, positions in enumerate(wanted) if order[k] in positions]
-        items += own
+        own = [(k, slot) for slot, positions in enumerate(wanted)
+               for k in share_in_turn(len(order), num_ranks, rank, slot * in_turn)
+               if order[k] in positions]
+        items += [(slot, order[k]) for k, slot in (own if in_turn else sorted(own))]
         counts.append(len(own))
     offsets = tuple(sum(counts[:rank]) for rank in range(num_ranks))
     return StepPlan(tuple(items), tuple(counts), offsets)

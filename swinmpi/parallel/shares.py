@@ -12,6 +12,14 @@ def block_range(num_items: int, num_ranks: int, rank: int) -> range:
     return range(start, start + share + (rank < extra))
 
 
+def share_in_turn(num_items: int, num_ranks: int, rank: int, turn: int) -> range:
+    """The `block_range` of the rank that stands `turn` places further on, the first after the last:
+    over as many turns as ranks every rank gets as many items. Fewer items than ranks stay with the
+    first ones."""
+    place = (rank + turn) % num_ranks if num_items >= num_ranks else rank
+    return block_range(num_items, num_ranks, place)
+
+
 @dataclass(frozen=True)
 class Shard:
     """Part `number` (1..of) of a stack whose images are shared by `of` jobs that know

@@ -99,6 +99,9 @@ class Exchange(State, Protocol):
     in_parts: bool
     """Whether finished images lie in parts on the ranks that made them, each of which then reads
     the LR rows that it needs; else all is read and finished on root."""
+    in_turn: bool
+    """Whether ranks own other windows in every image of a step (`Ownership.turned`), so that
+    together they are as many for each."""
     work: Work
     rects: Sequence[Rect]
     """What of the finished images lies here, in px of x_t; disjoint, over all ranks the image."""

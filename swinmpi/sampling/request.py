@@ -15,8 +15,8 @@ from swinmpi.storage.error_bars import ErrorBars, error_bars_of
 from swinmpi.storage.files import check_by_trying
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import AS_STORED, View
-from swinmpi.storage.outputs.extending import Members, check_extended
 from swinmpi.storage.outputs.contents import OutputPlan, pixel_datasets
+from swinmpi.storage.outputs.extending import Members, check_extended
 from swinmpi.storage.outputs.output import beside, check_output
 from swinmpi.storage.outputs.partial import check_room
 from swinmpi.storage.pictures.source import PictureGroup, PictureStack

@@ -25,9 +25,9 @@ from swinmpi.sampling.request import open_stack, output_plan
 from swinmpi.storage.checkpoint import file_sha256
 from swinmpi.storage.header import read_header
 from swinmpi.storage.locking import check_unlocked
+from swinmpi.storage.outputs.contents import pixel_datasets
 from swinmpi.storage.outputs.extending import ExactMembers, check_extended, check_same_settings
 from swinmpi.storage.outputs.mpio import SharedPartial
-from swinmpi.storage.outputs.contents import pixel_datasets
 from swinmpi.storage.outputs.output import StackOutput, check_resuming, measured_before
 from swinmpi.storage.pictures.done import count_done, range_before
 from swinmpi.storage.pictures.journal import NAME

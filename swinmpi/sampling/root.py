@@ -26,7 +26,7 @@ class RootExchange:
     """See sampling/exchange.py. x_t lives on root; a prediction is made where its
     window is owned."""
 
-    in_parts = False
+    in_parts, in_turn = False, True
 
     def __init__(self, work: Work):
         self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
@@ -186,7 +186,7 @@ def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...]) -> St
     """Who predicts which windows of images at these shifts. Pure arithmetic, the same on every
     rank."""
     return plan_step(ownership_order(grid), num_ranks,
-                     [live_positions(grid, shift) for shift in shifts])
+                     [live_positions(grid, shift) for shift in shifts], in_turn=True)
 
 
 def framed(source: NoiseSource, wanted: Wanted, grid: WindowGrid,

@@ -126,7 +126,7 @@ class SuperResolver:
         work = exchange.work
         encoding = Encoding(work.ownership, self.pieces, torch.device(self.computing.device),
                             self.computing.precision, self.predictor.largest,
-                            self.shifts_return, self.predictor.calls_now)
+                            self.shifts_return, self.predictor.calls_now, exchange.in_turn)
         with self.group.stopwatch.of("encoder"):
             return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding,
                                           residuals)

@@ -8,7 +8,7 @@ import pytest
 
 from swinmpi.cli.experiment import main
 from swinmpi.training.log import read_records
-from tests.support.experiments import TINY, write_experiment
+from tests.support.experiments import TINY, run_here, write_experiment
 
 RUN = ("-m", "swinmpi.cli.experiment")
 
@@ -72,29 +72,40 @@ def test_an_output_that_cannot_be_made_is_refused(tiny, tmp_path, capsys):
     assert "cannot make this folder" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that one job made, undisturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert run_here(write_experiment(folder, TINY), "--output", folder / "run") == 0
+    return folder / "run"
+
+
 @pytest.mark.slow
-def test_parts_join_and_are_what_one_job_makes(alone, tiny, tmp_path):
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert alone(*RUN, tiny, "--output", whole).code == 0
-    first = alone(*RUN, tiny, "--output", parts, "--arm", "1/2")
-    assert first.code == 0 and "arms of other jobs are not done" in first.out
-    early = alone(*RUN, tiny, "--output", parts, "--report")
-    assert early.code == 2 and "missing b, seed 0" in early.err
-    last = alone(*RUN, tiny, "--output", parts, "--arm", "2/2")
-    assert last.code == 0 and "report.json" in last.out, "whichever is last writes the report"
+def test_parts_join_and_are_what_one_job_makes(whole, tiny, tmp_path, capsys):
+    def ended(*options) -> tuple[int, str, str]:
+        code, said = run_here(tiny, "--output", parts, *options), capsys.readouterr()
+        return code, said.out, said.err
+
+    parts = tmp_path / "parts"
+    code, out, _ = ended("--arm", "1/2")
+    assert code == 0 and "arms of other jobs are not done" in out
+    code, _, err = ended("--report")
+    assert code == 2 and "missing b, seed 0" in err
+    code, out, _ = ended("--arm", "2/2")
+    assert code == 0 and "report.json" in out, "whichever is last writes the report"
     assert figures_of(parts) == figures_of(whole)
-    again = alone(*RUN, tiny, "--output", parts)
-    assert again.code == 0 and "==" not in again.out, "what is done is kept"
-    other = alone(*RUN, tiny, "--output", parts, "--set", "train.learning_rate=0.1")
-    assert other.code == 2 and "begun with other settings" in other.err
+    code, out, _ = ended()
+    assert code == 0 and "==" not in out, "what is done is kept"
+    code, _, err = ended("--set", "train.learning_rate=0.1")
+    assert code == 2 and "begun with other settings" in err
 
 
 @pytest.mark.slow
-def test_a_stopped_experiment_goes_on_to_the_same_figures(alone, tiny, tmp_path):
+def test_a_stopped_experiment_goes_on_to_the_same_figures(whole, tiny, tmp_path):
     """Stopped in the middle of a training, by the first line of its log."""
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    assert alone(*RUN, tiny, "--output", whole).code == 0
-    command = [sys.executable, *RUN, str(tiny), "--output", str(stopped)]
+    stopped = tmp_path / "stopped"
+    command = [sys.executable, *RUN, str(tiny), "--output", str(stopped), "--set",
+               "parallel.threads=1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           text=True) as process:
         assert process.stdout.readline().startswith("== a")
@@ -102,8 +113,7 @@ def test_a_stopped_experiment_goes_on_to_the_same_figures(alone, tiny, tmp_path)
         _, said = process.communicate(timeout=300)
     assert process.returncode == 75, said
     assert not (stopped / "report.json").exists()
-    finished = alone(*RUN, tiny, "--output", stopped)
-    assert finished.code == 0, finished.err
+    assert run_here(tiny, "--output", stopped) == 0
     assert figures_of(stopped) == figures_of(whole)
 
 
@@ -120,13 +130,12 @@ def test_ranks_share_every_arm(mpirun, tiny, tmp_path):
 
 
 @pytest.mark.slow
-def test_seconds_are_a_budget_too(alone, tmp_path):
+def test_seconds_are_a_budget_too(tmp_path):
     """And arms of equal seconds; an encoder before its arm has its own share."""
     text = TINY.replace("updates: 6", "seconds: 2.0\n    pretrain: 0.5").replace(
         "- {name: a}", "- {name: a, settings: {train: {freeze_encoder: true}}, pretrain: {}}")
     path = write_experiment(tmp_path, text)
-    finished = alone(*RUN, path, "--output", tmp_path / "run")
-    assert finished.code == 0, finished.err
+    assert run_here(path, "--output", tmp_path / "run") == 0
     first, second = json.loads((tmp_path / "run" / "report.json").read_text())["arms"]
     assert first["training"]["updates"] > 0 and second["training"]["updates"] > 0
     assert first["pretraining"]["updates"] > 0 and second["pretraining"] is None

@@ -6,17 +6,17 @@ import pytest
 from PIL import Image
 
 from swinmpi.experiments.definition import load_experiment, names
+from tests.support.experiments import run_here
 
 pytestmark = pytest.mark.slow
 BY_KIND = {kind: [name for name in names() if load_experiment(name).kind == kind]
            for kind in ("quality", "time", "pictures")}
 
 
-def report_of(alone, folder, name: str, *options: str) -> dict:
-    finished = alone("-m", "swinmpi.cli.experiment", name, "--output", folder, *options,
-                     timeout_s=900)
-    assert finished.code == 0, finished.err
-    assert f"written: {folder / 'report.json'}" in finished.out
+def report_of(folder, name: str, capsys) -> dict:
+    code, said = run_here(name, "--output", folder), capsys.readouterr()
+    assert code == 0, said.err
+    assert f"written: {folder / 'report.json'}" in said.out
     return json.loads((folder / "report.json").read_text())
 
 
@@ -31,9 +31,9 @@ def check_page(folder, report: dict) -> None:
 
 
 @pytest.mark.parametrize("name", BY_KIND["quality"])
-def test_quality(alone, tmp_path, name):
+def test_quality(tmp_path, capsys, name):
     folder = tmp_path / "run"
-    report = report_of(alone, folder, name)
+    report = report_of(folder, name, capsys)
     experiment = load_experiment(name)
     assert [arm["name"] for arm in report["arms"]] == [arm.name for arm in experiment.arms]
     assert report["num_test_images"] == experiment.budgets["smoke"].test_images
@@ -84,9 +84,9 @@ def test_time(mpirun, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", BY_KIND["pictures"])
-def test_pictures(alone, tmp_path, name):
+def test_pictures(tmp_path, capsys, name):
     folder = tmp_path / "run"
-    report = report_of(alone, folder, name)
+    report = report_of(folder, name, capsys)
     for arm in report["arms"]:
         with Image.open(folder / arm["picture"]) as picture:
             assert min(picture.size) > 100

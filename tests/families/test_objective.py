@@ -127,7 +127,7 @@ def test_the_thesis_encoder_sees_in_training_what_it_sees_in_sampling(tmp_path, 
     encoding = Encoding(Ownership(grid, 1, 0), PieceExchange(Group()), torch.device("cpu"), "fp32",
                         4, True)
     for lr, noisy, windows, seen in zip(batch.lr, x_t, batch.windows, features, strict=True):
-        condition = ThesisCondition(family, lr, encoding)
+        condition = ThesisCondition(family, lr, encoding, encoding.ownership.positions)
         condition.prepare(windows[0].shift, range(4), lambda noisy=noisy: noisy)
         told, = condition.inputs(windows[0].shift, [window.position for window in windows])
         assert torch.allclose(told, seen, atol=1e-5)

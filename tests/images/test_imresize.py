@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from swinmpi.images.imresize import imresize, imresize_tensor
+from swinmpi.images.imresize import (
+    CACHED_PIXELS,
+    contributions,
+    imresize,
+    imresize_tensor,
+    summed,
+    weighted_sum,
+)
 
 NEAR, FAR = 0.8671875, 0.2265625  # Keys' kernel, a = -0.5, at 1/4 and 3/4 px
 NEAR_TAIL, FAR_TAIL = -0.0703125, -0.0234375  # at 5/4 and 7/4 px
@@ -167,3 +174,22 @@ def test_wrong_use_is_refused(arguments):
         imresize(np.zeros((4, 4)), **arguments)
     with pytest.raises(ValueError, match="float tensor"):
         imresize_tensor(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), scale=2)
+
+
+@pytest.mark.parametrize("shape,axis", [((3, 150, 140), 1), ((3, 150, 140), 2), ((150, 140, 3), 0),
+                                        ((150, 140, 3), 1), ((70_000,), 0), ((1, 40_001), 1)])
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_at_a_time_have_the_bits_of_all_at_once(shape, axis, factor, dtype):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    weights, indices = contributions(shape[axis], int(shape[axis] * factor), factor, "bicubic")
+    expected = summed(x, axis, weights.to(dtype), indices)
+    made = weighted_sum(x, axis, weights, indices)
+    assert x.numel() > CACHED_PIXELS and torch.equal(made, expected)
+    turned = x.transpose(0, -1).contiguous().transpose(0, -1)
+    assert torch.equal(weighted_sum(turned, axis, weights, indices), expected)
+
+
+def test_what_learns_through_a_resize_has_its_gradient():
+    x = torch.rand(1, 1, 8, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: imresize_tensor(x, 0.5), x)

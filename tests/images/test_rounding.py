@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from swinmpi.images.rounding import rounded_in_blocks
+from swinmpi.images.rounding import ranks, rounded_in_blocks
 
 
 def block_sums(image, scale):
@@ -43,3 +43,10 @@ def test_a_block_does_not_depend_on_its_neighbours():
     whole = rounded_in_blocks(values, (0, 255), 4)
     np.testing.assert_array_equal(rounded_in_blocks(values[:, 4:12, 4:], (0, 255), 4),
                                   whole[:, 4:12, 4:])
+
+
+@pytest.mark.parametrize("size", [1, 4, 9, 64])
+def test_places_are_those_of_a_stable_sort(size):
+    values = np.random.default_rng(size).integers(0, 5, (size, 50)) / 5
+    order = np.argsort(-values, axis=0, kind="stable")
+    np.testing.assert_array_equal(ranks(values), np.argsort(order, axis=0))

@@ -3,6 +3,7 @@ and the moving average."""
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from swinmpi.config import AlignedModel
 from swinmpi.errors import CheckpointError
@@ -11,6 +12,7 @@ from swinmpi.families.encoding import lr_blocks
 from swinmpi.families.family import Encoding
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.aligned_encoder import AlignedEncoder
+from swinmpi.models.aligned_unet import joined_and_unshuffled
 from swinmpi.models.blocks import count_parameters
 from swinmpi.models.diffuser import prepare
 from swinmpi.models.ema import Ema
@@ -206,3 +208,11 @@ def test_a_checkpoint_gives_the_model_back(tmp_path):
         load_into(larger, weights, "model.safetensors")
     with pytest.raises(CheckpointError, match=r"encoder.body.1.bias should be \(8,\), is absent"):
         load_into(Aligned(small(encoder_blocks=1)).model, weights, "model.safetensors")
+
+
+def test_joining_and_unshuffling_at_once_is_one_after_the_other():
+    cut = torch.rand(2, 5, 12, 8)
+    images = [torch.rand(2, 3, 12, 8), cut[:, :-1], cut[:, -1:]]
+    made = joined_and_unshuffled(images)
+    assert torch.equal(made, functional.pixel_unshuffle(torch.cat(images, dim=1), 2))
+    assert made.is_contiguous()

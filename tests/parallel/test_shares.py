@@ -9,6 +9,7 @@ from swinmpi.parallel.shares import (
     block_range,
     group_of,
     images_of_group,
+    share_in_turn,
     split_groups,
 )
 
@@ -69,6 +70,27 @@ def test_a_plan_shares_every_live_window_once_whatever_the_number_of_ranks(
     for rank in range(num_ranks):
         owned = block_range(num_positions, num_ranks, rank)
         assert all(position in owned for _, position in plan.own(rank))
+
+
+@given(st.integers(0, 30), st.integers(1, 9), st.integers(1, 3))
+def test_ranks_that_take_turns_get_equally_many_windows(more, num_ranks, rounds):
+    num_positions = num_ranks + more
+    live = [range(num_positions)] * (num_ranks * rounds)
+    plan = plan_step(range(num_positions), num_ranks, live, in_turn=True)
+    assert set(plan.counts) == {num_positions * rounds}
+    assert sorted(plan.items) == [(slot, position) for slot, owned in enumerate(live)
+                                  for position in owned]
+    for rank in range(num_ranks):
+        for slot, position in plan.own(rank):
+            assert position in share_in_turn(num_positions, num_ranks, rank, slot)
+        assert [slot for slot, _ in plan.own(rank)] == sorted(slot for slot, _ in plan.own(rank))
+
+
+def test_an_odd_window_goes_to_another_rank_in_every_image():
+    plan = plan_step(range(9), 2, [range(9)] * 8, in_turn=True)
+    assert plan.counts == (36, 36)
+    assert plan_step(range(9), 2, [range(9)] * 8).counts == (40, 32)
+    assert plan_step(range(2), 3, [range(2)] * 2, in_turn=True).counts == (2, 2, 0)
 
 
 def test_a_plan_refuses_positions_outside_the_grid():

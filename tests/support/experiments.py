@@ -1,6 +1,10 @@
 """Experiments small enough for tests."""
 from pathlib import Path
 
+import torch
+
+from swinmpi.cli.experiment import main
+
 TINY = """
 title: Two learning rates
 
@@ -26,6 +30,16 @@ budgets:
         {encoder_channels: 8, encoder_blocks: 1, feature_channels: 4, global_channels: 8,
          unet_channels: [8, 16], attention_heads: 2}
 """
+
+
+def run_here(*words) -> int:
+    """The exit code of swinmpi-experiment in this process, one thread; a launch of its own, which
+    first imports everything, takes longer than most of them."""
+    threads = torch.get_num_threads()
+    try:
+        return main([*map(str, words), "--set", "parallel.threads=1"])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def write_experiment(folder: Path, text: str) -> Path:
