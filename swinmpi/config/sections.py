@@ -14,9 +14,19 @@ from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES, AlignedModel
 Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
 
 
+METHODS_OF_PATH = {"curved": ("ddim", "ddpm", "dpmpp_2m", "heun"), "straight": ("euler", "heun")}
+
+
 class DiffusionConfig(Section):
     """The forward process that the network is trained on."""
 
+    path: Literal["curved", "straight"] = Field(
+        "curved", description="from noise to x_0: curved: as DDPM, by the schedule; straight: on a "
+        "line from noise around the base (aligned: the regression) to the truth, as PMRF (arXiv "
+        "2410.00418), for few steps; v is the velocity on it, and train.loss should be l2")
+    start_std: float = Field(0.5, ge=1e-6, le=1e6, description="path straight: deviation of the "
+                             "noise it starts from, in units of x_0, whose own is near 0.5 in "
+                             "family aligned")
     schedule: Literal["linear", "cosine", "quadratic", "thesis64", "thesis128"] = Field(
         "cosine", description="how beta rises with t; thesis64 and thesis128 are the published "
         "ranges, which leave some of the image in x_T")
@@ -46,6 +56,17 @@ class DiffusionConfig(Section):
                 else None)
 
     @property
+    def unsaid(self) -> set[str]:
+        """Settings younger than the first checkpoints, where they say nothing: left out of what is
+        kept, so that checkpoints are those of older versions."""
+        return {"path", "start_std"} if self.path == "curved" else set()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """`sampler.method`s that walk the path, the usual one first."""
+        return METHODS_OF_PATH[self.path]
+
+    @property
     def betas_given(self) -> tuple[float | None, float | None]:
         """beta_start and beta_end."""
         return self.beta_start, self.beta_end
@@ -73,8 +94,9 @@ class ShiftConfig(Section):
 class SamplerConfig(Section):
     """The dial between fidelity and detail."""
 
-    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun"] = Field(
-        "ddim", description="the reverse process; heun evaluates the network twice a step")
+    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun", "euler"] = Field(
+        "ddim", description="the reverse process; heun evaluates the network twice a step; for "
+        "diffusion.path straight euler, which it is when absent, or heun")
     steps: int = Field(10, gt=0, description="of the reverse process; more give more detail")
     eta: float = Field(0.0, ge=0, le=1, description="ddim only; 0: probability-flow ODE, 1: as "
                        "random as ddpm")
@@ -168,8 +190,8 @@ class TrainConfig(Section):
                                    "anneals")
     annealing_epochs: int = Field(200, gt=0, description="epoch: T_max of the cosine")
     annealing_updates: int = Field(100_000, gt=0, description="halve: updates between two halvings")
-    loss: Literal["l1", "smooth_l1"] = Field("l1", description="distance of the prediction to its "
-                                             "target")
+    loss: Literal["l1", "smooth_l1", "l2"] = Field("l1", description="distance of the prediction "
+                                                   "to its target; l2: squared")
     regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), families "
                                      "aligned and srdiff")
     clip_norm: float | None = Field(1.0, gt=0, description="limit of the gradient's norm")
@@ -262,6 +284,18 @@ class Config(Section):
         if values["model"].get("window_px", window_px) is not None:
             return values
         return values | {"sampler": sampler | {"shift": {"pattern": "none"} | shift}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def method_of_the_path(cls, values):
+        """Without a word on it, a straight path is walked by its own method."""
+        if not isinstance(values, dict):
+            return values
+        diffusion, sampler = values.get("diffusion"), values.get("sampler", {})
+        straight = isinstance(diffusion, dict) and diffusion.get("path") == "straight"
+        if not (straight and isinstance(sampler, dict)):
+            return values
+        return values | {"sampler": {"method": METHODS_OF_PATH["straight"][0]} | sampler}
 
     def replaced(self, **sections: Mapping[str, Any]) -> "Config":
         """A copy with other values, not validated: `config.replaced(sampler={"steps": 1})`."""

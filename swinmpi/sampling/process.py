@@ -3,8 +3,8 @@ from dataclasses import dataclass
 
 from swinmpi.config import DiffusionConfig, SamplerConfig, ShiftConfig
 from swinmpi.diffusion.noise import drawn_turn, random_shift
+from swinmpi.diffusion.path import path_of
 from swinmpi.diffusion.samplers import Sampler, make_sampler
-from swinmpi.diffusion.schedule import schedule_of
 from swinmpi.errors import SwinmpiError
 from swinmpi.windows.grid import WindowGrid, window_over
 from swinmpi.windows.shift import circular_shift, max_shift_of
@@ -60,10 +60,9 @@ class ReverseProcess:
 
 def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
                  window_px: int | None) -> ReverseProcess:
-    """The reverse process of a configuration; ValueError for more steps than the schedule has."""
-    schedule = schedule_of(diffusion)
-    return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale,
-                          sampler.shift, window_px, sampler.coherence)
+    """The reverse process of a configuration; ValueError for more steps than the path has."""
+    return ReverseProcess(make_sampler(sampler, diffusion, path_of(diffusion)),
+                          sampler.noise_scale, sampler.shift, window_px, sampler.coherence)
 
 
 def sampling_grid(shift: ShiftConfig, window_px: int | None, height_px: int,

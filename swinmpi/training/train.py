@@ -193,7 +193,8 @@ class Trainer:
     def header(self) -> dict:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"},
-                                          exclude={"train": self.config.train.unsaid})
+                                          exclude={"train": self.config.train.unsaid,
+                                                   "diffusion": self.config.diffusion.unsaid})
         return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target,
                 **self.values, **sections}
 
