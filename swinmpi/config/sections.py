@@ -158,8 +158,20 @@ class TrainConfig(Section):
     data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
     output: str = Field("runs/train", description="folder of checkpoints and log, and of curves "
                         "where matplotlib is installed")
-    target: Literal["diffuser", "encoder"] = Field(
-        "diffuser", description="encoder: train the encoder alone, as a regression super-resolver")
+    target: Literal["diffuser", "encoder", "distill"] = Field(
+        "diffuser", description="encoder: train the encoder alone, as a regression super-resolver; "
+        "distill: a diffuser that takes one step where its teacher takes two (Salimans and Ho "
+        "2022), family aligned; its encoder stays the teacher's")
+    teacher: str | None = Field(None, description="target distill: checkpoint, or name of a "
+                                "shipped model, that the student starts as and learns from")
+    student_steps: Annotated[list[Count], Field(min_length=1, max_length=12)] = Field(
+        [8, 4, 2, 1], description="target distill: steps of the student in each round, half of "
+        "those before; the teacher of the first takes twice as many, later ones are the student of "
+        "the round before; updates are shared out evenly")
+    init: str | None = Field(None, description="checkpoint, or name of a shipped model, to start "
+                             "from: its model and diffusion where nothing else is said, and all "
+                             "weights that fit; between 3 and 1 channels they are made to (family "
+                             "aligned)")
     encoder_checkpoint: str | None = Field(None, description="weights of a pre-trained encoder to "
                                            "start from")
     freeze_encoder: bool = Field(False, description="keep those weights as they are")
@@ -183,9 +195,10 @@ class TrainConfig(Section):
     optimizer: Literal["adam"] = Field("adam", description="the optimiser")
     learning_rate: float = Field(3e-4, gt=0, description="at its highest")
     warmup_updates: int = Field(200, ge=0, description="updates in which the learning rate rises")
-    annealing: Literal["none", "tail", "epoch", "halve"] = Field(
+    annealing: Literal["none", "tail", "epoch", "halve", "linear"] = Field(
         "tail", description="how the learning rate falls: cosine over the last part, or per epoch "
-        "as in the thesis, or by half at a time as in SRDiff")
+        "as in the thesis, or by half at a time as in SRDiff, or evenly to 0; with target distill "
+        "in every round")
     annealing_share: float = Field(0.3, gt=0, le=1, description="tail: part of the updates that "
                                    "anneals")
     annealing_epochs: int = Field(200, gt=0, description="epoch: T_max of the cosine")
@@ -218,7 +231,18 @@ class TrainConfig(Section):
     def unsaid(self) -> set[str]:
         """Settings younger than the first checkpoints, where they say nothing: left out of what is
         kept and compared, so that older runs go on."""
-        return set() if self.compile else {"compile"}
+        silent = {name for name in ("compile", "init", "teacher") if not getattr(self, name)}
+        return silent if self.distils else silent | {"student_steps"}
+
+    @property
+    def makes_diffuser(self) -> bool:
+        """Whether what is trained takes steps; else it is an encoder alone."""
+        return self.target != "encoder"
+
+    @property
+    def distils(self) -> bool:
+        """Whether a teacher says what is wanted."""
+        return self.target == "distill"
 
 
 class OutputConfig(Section):

@@ -44,6 +44,12 @@ def to_x_0(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, path: Path) 
     return output if kind == "x_0" else combine(of_x_t, x_t, of_output, output)
 
 
+def output_for(kind: str, x_0: Tensor, x_t: Tensor, t: Tensor | int, path: Path) -> Tensor:
+    """The output of this kind that stands for x_0: the inverse of `to_x_0`."""
+    of_x_t, of_output = x_0_factors(kind, t, path)
+    return x_0 if kind == "x_0" else combine(1 / of_output, x_0, -of_x_t / of_output, x_t)
+
+
 def x_0_factors(kind: str, t: Tensor | int, path: Path):
     """(of_x_t, of_output) of x_0 = of_x_t x_t + of_output output.
 

@@ -26,7 +26,7 @@ class TrainingModule(nn.Module):
 
 def make_training_module(config: Config) -> TrainingModule:
     """Of a configuration, with first weights from torch's generator."""
-    family = make_family(config.model, config.train.target == "diffuser")
+    family = make_family(config.model, config.train.makes_diffuser)
     return TrainingModule(family, make_objective(config, family))
 
 

@@ -22,7 +22,9 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.files import tell
+from swinmpi.training.distilling import check_distillation, check_goes_on, check_teacher
 from swinmpi.training.log import Averages
+from swinmpi.training.origin import check_origin
 from swinmpi.windows.shift import max_shift_of
 
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
@@ -33,6 +35,10 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Ma
     writes nothing. values: what a checkpoint keeps of the pairs. Not collective."""
     newest = folder.latest()
     check_size(config.model)
+    check_distillation(config)
+    if not (resume and newest is not None):
+        check_origin(config)
+        check_teacher(config)
     check_encoder_checkpoint(config, resuming=resume and newest is not None)
     if newest is not None and not resume:
         raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, "
@@ -83,9 +89,10 @@ def check_encoder(config: Config) -> None:
                               "none; remove them")
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
                           f"trained alone, got {model.encoder}")
-    if settings.freeze_encoder and not reused:
-        raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint, the weights to "
-                          "keep, got none; train them with --set train.target=encoder")
+    if settings.freeze_encoder and not (reused or settings.init or settings.distils):
+        raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint or train.init, "
+                          "the weights to keep, got none; train them with --set "
+                          "train.target=encoder")
 
 
 def check_encoder_checkpoint(config: Config, resuming: bool) -> None:
@@ -134,11 +141,12 @@ def check_state(config: Config, path: Path) -> dict:
     """Whatever would keep a run from going on from an `update-*` folder; no network is made.
     Returns what its checkpoint says about itself."""
     with torch.device("meta"):
-        model = make_family(config.model, config.train.target == "diffuser").model
+        model = make_family(config.model, config.train.makes_diffuser).model
     if config.train.freeze_encoder:
         freeze(model.encoder)
     weights, header = load_weights(path / "weights.safetensors")
     check_same_run(config, header, path)
+    check_goes_on(config, header, path)
     for tensors in (weights, load_weights(path / "ema.safetensors")[0]):
         check_shapes(model.state_dict(), tensors, str(path))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
