@@ -133,6 +133,9 @@ def train_on(world: World, config: Config, resume: bool,
         curves = ", log and curves" if (folder / CURVES).exists() else " and log"
         best = folder / "best.safetensors"
         if config.train.makes_diffuser and best.exists():
+            if config.train.distils:
+                print("students: " + ", ".join(f"{folder}/steps-{steps}.safetensors"
+                                               for steps in config.train.student_steps))
             print(f"error bars for ensembles: swinmpi-calibrate {best} --pairs {config.train.data}")
         print(f"trained {config.train.updates} updates; checkpoints{curves} in {folder}",
               flush=True)

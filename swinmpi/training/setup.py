@@ -22,7 +22,7 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.files import tell
-from swinmpi.training.distilling import check_distillation, check_goes_on, check_teacher
+from swinmpi.training.distilling import check_goes_on, check_teacher
 from swinmpi.training.log import Averages
 from swinmpi.training.origin import check_origin
 from swinmpi.windows.shift import max_shift_of
@@ -35,7 +35,6 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Ma
     writes nothing. values: what a checkpoint keeps of the pairs. Not collective."""
     newest = folder.latest()
     check_size(config.model)
-    check_distillation(config)
     if not (resume and newest is not None):
         check_origin(config)
         check_teacher(config)
