@@ -4,7 +4,7 @@ The new network answers for grey images as the old one does for grey images in c
 of its outputs: where a layer sees image channels their kernels are added up, where it makes them
 they are averaged. From 1 channel to 3, kernels are shared out and outputs repeated. Two things are
 not the same: noise, which has three independent channels in colour and one in grey, and what a
-U-Net is told of a regression whose colours differ, of which it now sees the mean.
+U-Net of family aligned is told of a regression whose colours differ, of which it now sees the mean.
 """
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinmpi.config import AlignedModel, ModelConfig
+from swinmpi.config import AlignedModel, ModelConfig, SrdiffModel, ThesisModel, VanillaModel
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,15 @@ def to_channels(tensors: Mapping[str, Tensor], model: ModelConfig,
                 channels: int) -> dict[str, Tensor]:
     """Those tensors of a model that another number of channels changes, changed; by their names.
 
-    model: what the tensors are of. ValueError for a family whose layout is not known.
+    model: what the tensors are of.
     """
-    if model.family not in LAYOUTS:
-        raise ValueError(f"expected {model.channels} channels, as its weights have; only those of "
-                         f"family {', '.join(LAYOUTS)} can be made for another number")
     return {name: changed(tensors[name], axis, parts, model.channels, channels)
             for name, (axis, parts) in LAYOUTS[model.family](model).items() if name in tensors}
 
 
 def changed(tensor: Tensor, axis: int, parts: tuple[Part, ...], before: int,
             after: int) -> Tensor:
-    """One tensor. ValueError, as of `split`, where its axis has another length."""
+    """One tensor. RuntimeError, as of `split`, where its axis has another length."""
     made = []
     lengths = [part.size * (before if part.of_image else 1) for part in parts]
     for values, part in zip(tensor.split(lengths, axis), parts, strict=True):
@@ -61,17 +58,54 @@ def changed(tensor: Tensor, axis: int, parts: tuple[Part, ...], before: int,
 
 def of_aligned(model: AlignedModel) -> Layout:
     """Of models/aligned_encoder.py and aligned_unet.py, which unshuffles and shuffles by 2."""
-    subpixels, told = model.scale**2, model.feature_channels
+    told, subpixels = model.feature_channels, model.scale**2
     tail = (Part(told * subpixels, of_image=False), Part(subpixels))
     # x_t, then features and the regression residual, then the border.
     entry = (Part(4), Part(4 * told, of_image=False), Part(4), Part(4, of_image=False))
-    layout = {"encoder.head.weight": (INPUTS, (Part(1),)), "unet.entry.weight": (INPUTS, entry)}
-    for kind in ("weight", "bias"):
-        layout |= {f"encoder.tail.{kind}": (OUTPUTS, tail), f"unet.exit.{kind}": (OUTPUTS,
-                                                                                 (Part(4),))}
-    return layout | {name.removeprefix("encoder."): kind for name, kind in layout.items()
-                     if name.startswith("encoder.")}
+    encoder = seeing("head", Part(1)) | making("tail", *tail)
+    return encoder | within("encoder", encoder) | seeing("unet.entry", *entry) | making(
+        "unet.exit", Part(4))
 
 
-LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {"aligned": of_aligned}
+def of_thesis(model: ThesisModel) -> Layout:
+    """Of models/thesis_encoders.py and thesis_unet.py; an encoder alone has no `head` around its
+    last convolution."""
+    mask, x_t = Part(1, of_image=False), [Part(1)] if model.condition_on == "lr+x_t" else []
+    encoder = (seeing("trunk.first", Part(1)) | making("head.last", Part(1))
+               | seeing("layers.0", Part(1), mask, *x_t)
+               | (seeing("join", mask, *x_t) if x_t else {}))
+    return (within("encoder", encoder) | seeing("trunk.first", Part(1)) | making("last", Part(1))
+            | seeing("unet.entry.0", Part(1)) | making("unet.exit", Part(1)))
+
+
+def of_srdiff(model: SrdiffModel) -> Layout:
+    """Of models/srdiff_encoder.py and srdiff_unet.py."""
+    encoder = seeing("first", Part(1)) | making("last", Part(1))
+    first = "unet.encoders.0.blocks.0"
+    return (encoder | within("encoder", encoder) | seeing(f"{first}.conv1", Part(1))
+            | seeing(f"{first}.skip", Part(1)) | making("unet.exit.2", Part(1)))
+
+
+def of_vanilla(model: VanillaModel) -> Layout:
+    """Of models/vanilla_unet.py: x_t, then the bicubic image."""
+    seen = [Part(1)] * (2 if model.conditional else 1)
+    return seeing("unet.entry", *seen) | making("unet.exit", Part(1))
+
+
+def seeing(name: str, *parts: Part) -> Layout:
+    """A convolution that sees them."""
+    return {f"{name}.weight": (INPUTS, parts)}
+
+
+def making(name: str, *parts: Part) -> Layout:
+    """A convolution that makes them."""
+    return {f"{name}.{kind}": (OUTPUTS, parts) for kind in ("weight", "bias")}
+
+
+def within(name: str, layout: Layout) -> Layout:
+    return {f"{name}.{inner}": told for inner, told in layout.items()}
+
+
+LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
+    "aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff, "vanilla": of_vanilla}
 """By family; of an encoder alone as well."""

@@ -63,9 +63,9 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
                               "retrain or update") from None
     config = load_config(files, overrides, preset, settings_of(header),
                          presets_of(header, trained))
-    if config.train.makes_diffuser:
-        config = config.replaced(train={"target": "diffuser"})  # however it was trained
     wanted, own = (flat(settings.model_dump(include=MEANING)) for settings in (config, trained))
+    if wanted["train.target"] == "distill":
+        wanted["train.target"] = "diffuser"  # which a student is
     for name in sorted(wanted, key=lambda name: name != "model.family"):
         if name not in FREE and wanted[name] != own.get(name):
             raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "

@@ -86,7 +86,7 @@ def differences(config: Config, trained: Config) -> Iterator[tuple[str, object, 
 def initial_weights(config: Config, model: nn.Module) -> tuple[dict[str, Tensor], str]:
     """What `train.init` gives to the configured model, and a line on what it does not.
 
-    CheckpointError where it gives nothing, or cannot give weights for so many channels.
+    CheckpointError where it gives nothing.
     """
     origin = origin_of(config)
     tensors, header = load_weights(origin)
@@ -94,9 +94,9 @@ def initial_weights(config: Config, model: nn.Module) -> tuple[dict[str, Tensor]
     if trained.model.channels != config.model.channels:
         try:
             remade = to_channels(tensors, trained.model, config.model.channels)
-        except (ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{origin}: cannot start a model of {config.model.channels} "
-                                  f"channels (model.channels): {error}") from None
+        except RuntimeError:
+            raise CheckpointError(f"{origin}: expected weights that fit its own `model` settings, "
+                                  "got others; copy or train it again") from None
     wanted = {name: value.shape for name, value in model.state_dict().items()}
     taken = {name: value for name, value in (tensors | remade).items()
              if wanted.get(name) == value.shape}

@@ -5,7 +5,8 @@ import torch
 from swinmpi.config import load_config
 from swinmpi.families.loading import make_family
 from swinmpi.models.image_channels import to_channels
-from tests.support.training import ALIGNED, THESIS, VANILLA
+from swinmpi.models.thesis_encoders import thesis_condition
+from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
 
 
 def model_of(channels, *overrides, takes_steps=True):
@@ -85,8 +86,50 @@ def test_an_encoder_alone_can_change_as_well():
     torch.testing.assert_close(grey(lr)[0][:, -1], colour(triple(lr))[0][:, -3:].mean(1))
 
 
-@pytest.mark.parametrize("model", [THESIS, VANILLA], ids=["thesis", "vanilla"])
-def test_other_families_are_refused(model):
-    config = load_config(overrides=model).model
-    with pytest.raises(ValueError, match="expected 3 channels, as its weights have"):
-        to_channels({}, config, 1)
+OTHERS = {"thesis": THESIS, "thesis text": [*THESIS, "model.layers=text"],
+          "thesis x_t": [*THESIS, "model.condition_on=lr+x_t"],
+          "thesis conv": [*THESIS, "model.encoder=conv", "model.condition_on=lr+x_t"],
+          "thesis synthesis": [*THESIS, "model.condition_on=x_t"],
+          "srdiff": SRDIFF, "vanilla": VANILLA,
+          "vanilla alone": [*VANILLA, "model.conditional=false"]}
+
+
+@pytest.mark.parametrize("name, takes_steps", [
+    *((name, True) for name in OTHERS), ("thesis", False), ("thesis text", False),
+    ("srdiff", False)])
+def test_every_tensor_of_every_family_that_channels_change_is_made(name, takes_steps):
+    (config, colour), (_, grey) = (of_family(name, channels, takes_steps) for channels in (3, 1))
+    shapes = {key: value.shape for key, value in grey.state_dict().items()}
+    before = colour.state_dict()
+    changed = to_channels(before, config, 1)
+    assert {key: value.shape for key, value in (before | changed).items()} == shapes
+    assert changed.keys() == {key for key in before if before[key].shape != shapes[key]}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_networks_answer_for_grey_as_well(name):
+    (config, colour), (_, grey) = (of_family(name, channels) for channels in (3, 1))
+    grey.load_state_dict(colour.state_dict() | to_channels(colour.state_dict(), config, 1))
+    x_t, t = draw(2, 1, 16, 16).float(), torch.tensor([3, 40])
+    lr, answers = x_t.flip(-1), []
+    for network, show in ((grey, lambda image: image), (colour, triple)):
+        told = told_in(config, network, show(lr), show(x_t))
+        answers.append(network.unet(show(x_t), t, *told).mean(1, keepdim=True))
+    torch.testing.assert_close(*answers, rtol=1e-3, atol=1e-4)
+
+
+def of_family(name, channels, takes_steps=True):
+    config = load_config(overrides=[*OTHERS[name], f"model.channels={channels}"]).model
+    torch.manual_seed(0)
+    return config, make_family(config, takes_steps).model.eval()
+
+
+def told_in(config, network, lr, x_t):
+    """What the U-Net of a family is told."""
+    if config.family == "thesis":
+        return (network.encoder(thesis_condition(config, lr, lr[:, :1].flip(-2), x_t)),)
+    if config.family == "srdiff":
+        encoder = network.encoder
+        enlarged = network.unet.enlarge(encoder.features(encoder.levels(lr)))
+        return (enlarged[:, :, :16, :16],)
+    return (lr,) if config.conditional else ()
