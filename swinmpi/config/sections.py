@@ -54,12 +54,6 @@ class DiffusionConfig(Section):
                 else None)
 
     @property
-    def unsaid(self) -> set[str]:
-        """Settings younger than the first checkpoints, where they say nothing: left out of what is
-        kept, so that checkpoints are those of older versions."""
-        return {"path", "start_std"} if self.path == "curved" else set()
-
-    @property
     def methods(self) -> tuple[str, ...]:
         """`sampler.method`s that walk the path, the usual one first."""
         return METHODS_OF_PATH[self.path]
@@ -107,6 +101,10 @@ class SamplerConfig(Section):
         "as_trained", description="x_T: as_trained: noise as strong as the schedule left it in "
         "training; unit: N(0, 1), as algorithm 2.2 reads")
     quiet_steps: int = Field(1, ge=1, description="last steps that add no noise (code: 2)")
+    overlap: Literal[1, 2, 4] = Field(
+        1, description="evaluations of the network in the last step, at opposite or all shifts, of "
+        "which the mean is taken, so that seams fade that few steps leave; half a window apart "
+        "where shift.max_px is half a window; pattern circular only")
     coherence: float | None = Field(
         None, ge=1, le=1e6, description="over so many images that follow each other, slices of a "
         "volume or frames of a film, noise changes into another one, so that detail does not "

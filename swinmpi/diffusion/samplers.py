@@ -30,6 +30,14 @@ class Rule:
     of_kept: tuple[float, ...] = ()
     of_noise: float = 0.0
 
+    def kept(self, x_t: Tensor, x_0: Tensor, before: Sequence[Tensor]) -> Tensor:
+        """What is kept by it; before: what was."""
+        made = (x_0 if (self.of_x_t, self.of_x_0) == (0, 1)
+                else combine(self.of_x_t, x_t, self.of_x_0, x_0))
+        for factor, tensor in zip(self.of_kept, before, strict=False):
+            made = made + factor * tensor
+        return made
+
 
 X_0_ITSELF = Rule(0.0, 1.0)
 SIGMA_MAX = 80.0
@@ -55,6 +63,7 @@ class Sampler:
     path: Path
     clip_result: float | None = None
     unit_start: bool = False
+    overlap: int = 1
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -70,6 +79,12 @@ class Sampler:
     def initial_std(self) -> float:
         """x_T is this times N(0, 1): as noisy as training left it, or 1."""
         return 1.0 if self.unit_start else self.path.initial_std
+
+    def turn(self, number: int) -> int:
+        """Which of the circular shifts an evaluation has, counted on: those that overlap in the
+        last step have opposite ones, or all four."""
+        last = len(self.evaluations) - self.overlap
+        return number if number <= last else last + (number - last) * 4 // self.overlap
 
     def needs_noise(self, number: int) -> bool:
         """Whether this evaluation adds noise; never the last (z = 0)."""
@@ -97,9 +112,7 @@ class Sampler:
             if self.clip_x_0 is not None:
                 x_0 = x_0.clamp(-self.clip_x_0, self.clip_x_0)
             following = combine(rule.of_x_t, x_t, rule.of_x_0, x_0)
-            keeping = tuple(x_0 if keep == X_0_ITSELF
-                            else combine(keep.of_x_t, x_t, keep.of_x_0, x_0)
-                            for keep in evaluation.keeps)
+            keeping = tuple(keep.kept(x_t, x_0, kept) for keep in evaluation.keeps)
         if len(kept) < len(rule.of_kept) or (rule.of_noise != 0 and noise is None):
             missing = ("noise" if len(kept) >= len(rule.of_kept)
                        else f"{len(rule.of_kept)} kept tensors")
@@ -126,8 +139,20 @@ def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, path: Path) 
     loud = len(evaluations) - config.quiet_steps
     evaluations = [one if number < loud else replace(one, rule=replace(one.rule, of_noise=0.0))
                    for number, one in enumerate(evaluations)]
+    if config.overlap > 1:
+        evaluations = overlapping(evaluations, config.overlap)
     return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, path,
-                   config.clip_result, config.start == "unit")
+                   config.clip_result, config.start == "unit", config.overlap)
+
+
+def overlapping(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
+    """With `count` evaluations in place of the last, of which the mean x_0 is taken: all but one
+    leave x_t and keep the sum of their x_0, in their order."""
+    *before, last = evaluations
+    stay, share = Rule(1.0, 0.0), last.rule.of_x_0 / count
+    sums = [X_0_ITSELF] + [Rule(0.0, 1.0, (1.0,))] * (count - 2)
+    return [*before, *(Evaluation(last.t, stay, (keep,)) for keep in sums),
+            Evaluation(last.t, replace(last.rule, of_x_0=share, of_kept=(share,)))]
 
 
 def timesteps(num_steps: int, schedule_steps: int) -> list[int]:

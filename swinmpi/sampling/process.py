@@ -46,7 +46,7 @@ class ReverseProcess:
         max_px = max_shift_of(self.shift, self.window_px)
         stack_index = stack_index if self.coherence is None else 0
         if self.shift.pattern == "circular":
-            turn = (number if self.shift.circular == "turn"
+            turn = (self.sampler.turn(number) if self.shift.circular == "turn"
                     else drawn_turn(seed, stack_index, number))
             return circular_shift(turn, max_px)
         return random_shift(seed, stack_index, number, max_px)

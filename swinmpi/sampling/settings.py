@@ -14,7 +14,7 @@ MEANING = {"model": True, "diffusion": True, "train": {"target"}}
 ADDED = {"diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
                        "start_std": 0.5},
          "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
-                     "coherence": None}}
+                     "coherence": None, "overlap": 1}}
 DISTILLED_KEY = "distilled_steps"  # of a checkpoint's header
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
 
@@ -141,11 +141,25 @@ def check_path(config: Config) -> None:
                           "got unit")
 
 
+def check_overlap(config: Config) -> None:
+    """ConfigError where windows of the last step cannot overlap as asked."""
+    shift = config.sampler.shift
+    if config.sampler.overlap == 1:
+        return
+    moves = shift.pattern == "circular" and shift.circular == "turn" and shift.edge == "roll"
+    if not moves or shift.max_px == 0 or config.model.window_px is None:
+        raise ConfigError("sampler.overlap: expected 1 unless windows move by "
+                          f"sampler.shift.pattern circular in turn, got {config.sampler.overlap}; "
+                          "remove it, or set pattern=circular, circular=turn, edge=roll, a max_px "
+                          "above 0 and model.window_px")
+
+
 def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
     check_shift(config)
     check_path(config)
+    check_overlap(config)
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")

@@ -13,7 +13,7 @@ from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
-from swinmpi.sampling.settings import check_edge, check_path, check_shift
+from swinmpi.sampling.settings import check_edge, check_overlap, check_path, check_shift
 from swinmpi.storage.checkpoint import (
     CheckpointFolder,
     check_shapes,
@@ -51,6 +51,7 @@ def check_drawing(config: Config) -> None:
     settings, shift, model = config.train, config.sampler.shift, config.model
     check_shift(config)
     check_path(config)
+    check_overlap(config)
     check_edge(config)
     if shift.edge != "roll" and settings.crop_px <= max_shift_of(shift, model.window_px):
         raise ConfigError(f"sampler.shift.edge: {shift.edge} would cut too much off crops of "

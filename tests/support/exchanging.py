@@ -32,6 +32,7 @@ SAMPLERS = {
     "dpmpp_2m, wrap": {"method": "dpmpp_2m", "steps": 5, "shift": {"border": "wrap"}},
     "heun": {"method": "heun", "steps": 4},
     "straight, heun": {"path": "straight", "method": "heun", "steps": 3},
+    "ddim, overlap": {"steps": 2, "overlap": 4, "shift": {"max_px": 8}},
     "none": {"steps": 2, "shift": {"pattern": "none"}},
     "ddpm, random, coherent": {"method": "ddpm", "steps": 3, "coherence": 4,
                                "shift": {"pattern": "random"}},
