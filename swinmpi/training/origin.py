@@ -34,10 +34,10 @@ def settings_beneath(config: Config, resume: bool) -> dict:
         return {}
     newest = CheckpointFolder(Path(config.train.output), 1).latest() if resume else None
     header = read_header(newest / "weights.safetensors" if newest else origin)
-    settings = {name: settings_of(header).get(name, {}) for name in ("model", "diffusion")}
-    shift = header.get("sampler", {}).get("shift")
-    if shift is not None:
-        settings["sampler"] = {"shift": shift}
+    trained_as(newest or origin, header)
+    settings = {name: dict(header.get(name, {})) for name in ("model", "diffusion", "sampler")}
+    settings["sampler"] = {name: value for name, value in settings["sampler"].items()
+                           if name == "shift"}
     if not newest and not config.train.distils:  # the pairs decide
         settings["model"] = {name: value for name, value in settings["model"].items()
                              if name not in ("scale", "channels")}

@@ -173,3 +173,14 @@ def test_what_is_no_checkpoint_is_told_and_nothing_written(folder, tmp_path, cap
     code, err = run(capsys, *words(folder, "colour.h5", tmp_path / "run", init=init))
     assert code == 2 and told in err and len(err.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("section, value", [("sampler", 3), ("model", "aligned"),
+                                            ("diffusion", {"path": "bent"})])
+def test_a_damaged_header_is_told_in_one_line(folder, tmp_path, capsys, section, value):
+    weights, header = load_weights(folder / "model.safetensors")
+    save_weights(tmp_path / "odd.safetensors", weights, header | {section: value})
+    code, err = run(capsys, *words(folder, "colour.h5", tmp_path / "run",
+                                   init=tmp_path / "odd.safetensors"), "train.updates=1")
+    assert code == 2 and "holds settings this version does not know" in err
+    assert len(err.splitlines()) == 1
