@@ -92,7 +92,10 @@ def configured(options: Namespace) -> Config:
     if config.train.data is None:
         raise ConfigError("train.data: expected the HDF5 file of swinmpi-prepare, got nothing; "
                           "add --set train.data=FILE")
-    return config
+    if config.train.init is None and config.train.teacher is None:
+        return config
+    from swinmpi.training.origin import settings_beneath
+    return config_from(options, settings_beneath(config, options.resume))
 
 
 def convert(options: Namespace) -> None:
@@ -130,7 +133,10 @@ def train_on(world: World, config: Config, resume: bool,
     if rank == 0:
         curves = ", log and curves" if (folder / CURVES).exists() else " and log"
         best = folder / "best.safetensors"
-        if config.train.target == "diffuser" and best.exists():
+        if config.train.makes_diffuser and best.exists():
+            if config.train.distils:
+                print("students: " + ", ".join(f"{folder}/steps-{steps}.safetensors"
+                                               for steps in config.train.student_steps))
             command = shlex.join(["swinmpi-calibrate", str(best), "--pairs", config.train.data])
             print(f"error bars for ensembles: {command}")
         print(f"trained {config.train.updates} updates; checkpoints{curves} in {folder}",

@@ -14,8 +14,8 @@ from swinmpi.config.sections import (
     ParallelConfig,
     SamplerConfig,
     ShiftConfig,
-    TrainConfig,
 )
+from swinmpi.config.train_section import TrainConfig
 
 __all__ = ["PRESETS", "AlignedModel", "Config", "DataConfig", "DiffusionConfig", "ModelConfig",
            "ParallelConfig", "SamplerConfig", "ShiftConfig", "SrdiffModel", "ThesisModel",

@@ -24,15 +24,17 @@ PRESETS: dict[str, dict] = {
 
 
 def load_config(files: Sequence[Path | str] = (), overrides: Sequence[str] = (),
-                preset: str | None = None, base: Mapping[str, Any] | None = None) -> Config:
+                preset: str | None = None, base: Mapping[str, Any] | None = None,
+                presets: Mapping[str, dict] = PRESETS) -> Config:
     """Merge base, preset, YAML files and `section.key=value` overrides into a validated Config.
 
+    presets: by name, where those of a checkpoint differ from the usual ones.
     Raises ConfigError naming the source, the key, what was expected and what came.
     """
     merged: dict = {}
     sources = [("checkpoint", dict(base or {}))]
     if preset is not None:
-        sources.append((f"preset {preset}", PRESETS[preset]))
+        sources.append((f"preset {preset}", presets[preset]))
     sources += [(str(path), read_yaml(path)) for path in files]
     sources += [(f"--set {text}", parse_override(text)) for text in overrides]
     for name, values in sources:

@@ -76,6 +76,11 @@ class ModelSection(Section):
         """Whether the encoder can be trained alone (`train.target: encoder`)."""
         return False
 
+    @property
+    def can_be_taught(self) -> bool:
+        """Whether a student with its encoder can learn from it (`train.target: distill`)."""
+        return False
+
 
 class AlignedModel(ModelSection):
     """Each window sees the features that lie under it; lean U-Net. The default family."""
@@ -127,6 +132,10 @@ class AlignedModel(ModelSection):
 
     @property
     def keeps_to_lr(self) -> bool:
+        return True
+
+    @property
+    def can_be_taught(self) -> bool:
         return True
 
     @property

@@ -7,16 +7,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from swinmpi.config.base import MOST_AT_ONCE, MOST_SEED, Section
+from swinmpi.config.base import MOST_SEED, Count, Section
 from swinmpi.config.data_section import DataConfig
 from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES, AlignedModel, ModelConfig
+from swinmpi.config.train_section import TrainConfig
 
-Count = Annotated[int, Field(ge=1, le=MOST_AT_ONCE)]
+METHODS_OF_PATH = {"curved": ("ddim", "ddpm", "dpmpp_2m", "heun", "regression"),
+                   "straight": ("euler", "heun", "regression")}
 
 
 class DiffusionConfig(Section):
     """The forward process that the network is trained on."""
 
+    path: Literal["curved", "straight"] = Field(
+        "curved", description="from noise to x_0: curved: as DDPM, by the schedule; straight: on a "
+        "line from noise around the base (aligned: the regression) to the truth, as PMRF (arXiv "
+        "2410.00418), for few steps; v is the velocity on it, and train.loss should be l2")
+    start_std: float = Field(0.5, ge=1e-6, le=1e6, description="path straight: deviation of the "
+                             "noise it starts from, in units of x_0, whose own is near 0.5 in "
+                             "family aligned")
     schedule: Literal["linear", "cosine", "quadratic", "thesis64", "thesis128"] = Field(
         "cosine", description="how beta rises with t; thesis64 and thesis128 are the published "
         "ranges, which leave some of the image in x_T")
@@ -46,6 +55,11 @@ class DiffusionConfig(Section):
                 else None)
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """`sampler.method`s that walk the path, the usual one first."""
+        return METHODS_OF_PATH[self.path]
+
+    @property
     def betas_given(self) -> tuple[float | None, float | None]:
         """beta_start and beta_end."""
         return self.beta_start, self.beta_end
@@ -73,10 +87,11 @@ class ShiftConfig(Section):
 class SamplerConfig(Section):
     """The dial between fidelity and detail."""
 
-    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun", "regression"] = Field(
-        "ddim", description="the reverse process; heun evaluates the network twice a step; "
-        "regression: none of it, the image that the encoder regresses is the result (family "
-        "aligned, and encoders trained alone)")
+    method: Literal["ddpm", "ddim", "dpmpp_2m", "heun", "euler", "regression"] = Field(
+        "ddim", description="the reverse process; heun evaluates the network twice a step; for "
+        "diffusion.path straight euler, which it is when absent, or heun; regression: none of it, "
+        "the image that the encoder regresses is the result (family aligned, and encoders trained "
+        "alone)")
     steps: int = Field(10, gt=0, description="of the reverse process; more give more detail")
     eta: float = Field(0.0, ge=0, le=1, description="ddim only; 0: probability-flow ODE, 1: as "
                        "random as ddpm")
@@ -89,6 +104,10 @@ class SamplerConfig(Section):
         "as_trained", description="x_T: as_trained: noise as strong as the schedule left it in "
         "training; unit: N(0, 1), as algorithm 2.2 reads")
     quiet_steps: int = Field(1, ge=1, description="last steps that add no noise (code: 2)")
+    overlap: Literal[1, 2, 4] = Field(
+        1, description="evaluations of the network in the last step, at opposite or all shifts, of "
+        "which the mean is taken, so that seams fade that few steps leave; half a window apart "
+        "where shift.max_px is half a window; pattern circular only")
     coherence: float | None = Field(
         None, ge=1, le=1e6, description="over so many images that follow each other, slices of a "
         "volume or frames of a film, noise changes into another one, so that detail does not "
@@ -135,75 +154,6 @@ class ParallelConfig(Section):
                           "long runs; changes the last digits")
     fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of an "
                                   "explicit softmax, for comparison only")
-
-
-class TrainConfig(Section):
-    """Algorithm 2.1 and its surroundings."""
-
-    data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
-    output: str = Field("runs/train", description="folder of checkpoints and log, and of curves "
-                        "where matplotlib is installed")
-    target: Literal["diffuser", "encoder"] = Field(
-        "diffuser", description="encoder: train the encoder alone, as a regression super-resolver")
-    encoder_checkpoint: str | None = Field(None, description="weights of a pre-trained encoder to "
-                                           "start from")
-    freeze_encoder: bool = Field(False, description="keep those weights as they are")
-    updates: int = Field(10000, gt=0, description="of the weights, in the whole run")
-    batch_images: int = Field(16, gt=0, le=1 << 16, description="images per update, all ranks "
-                              "together")
-    crop_px: int = Field(96, gt=0, le=8192, description="side of the HR crop taken from each "
-                         "stored image; less when absent and the pairs are smaller")
-    batch: Literal["image", "iid"] = Field(
-        "iid", description="all windows of a frame together, or drawn one by one (thesis 3.2.5)")
-    windows_per_image: int = Field(4, gt=0, le=1 << 16, description="drawn from each image, batch "
-                                   "iid only")
-    shift_of: Literal["image", "batch"] = Field(
-        "image", description="image: every image has a shift of its own; batch: all images of a "
-        "micro step, on all ranks, have the same (code)")
-    circular: Literal["drawn", "turn"] = Field(
-        "drawn", description="sampler.shift.pattern circular, in training: one of the four shifts "
-        "drawn, or in turn from image to image, with shift_of batch from micro step to micro step")
-    first_t: int = Field(0, ge=0, description="the least t that is drawn (code: 1)")
-    accumulate: int = Field(1, gt=0, description="micro steps per update")
-    optimizer: Literal["adam"] = Field("adam", description="the optimiser")
-    learning_rate: float = Field(3e-4, gt=0, description="at its highest")
-    warmup_updates: int = Field(200, ge=0, description="updates in which the learning rate rises")
-    annealing: Literal["none", "tail", "epoch", "halve"] = Field(
-        "tail", description="how the learning rate falls: cosine over the last part, or per epoch "
-        "as in the thesis, or by half at a time as in SRDiff")
-    annealing_share: float = Field(0.3, gt=0, le=1, description="tail: part of the updates that "
-                                   "anneals")
-    annealing_epochs: int = Field(200, gt=0, description="epoch: T_max of the cosine")
-    annealing_updates: int = Field(100_000, gt=0, description="halve: updates between two halvings")
-    loss: Literal["l1", "smooth_l1"] = Field("l1", description="distance of the prediction to its "
-                                             "target")
-    regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), families "
-                                     "aligned and srdiff")
-    clip_norm: float | None = Field(1.0, gt=0, description="limit of the gradient's norm")
-    ema_decay: float = Field(0.999, ge=0, lt=1, description="mu of the averaged weights (thesis "
-                             "eq. 2.1)")
-    ema_ramp: bool = Field(True, description="start from a short average: min(mu, (1 + n) / "
-                           "(10 + n)) after n updates")
-    ema_start: int = Field(0, ge=0, description="first updates in which the average is a copy of "
-                           "the weights (code: 2000)")
-    augment: bool = Field(True, description="flips and quarter turns")
-    checkpoint_every: int = Field(500, gt=0, description="updates between saved states")
-    keep_last: int = Field(2, gt=0, description="saved states to keep")
-    validate_every: int = Field(500, gt=0, description="updates between validations")
-    validate_images: int = Field(8, gt=0, description="images sampled in a validation")
-    log_every: int = Field(50, gt=0, description="updates between lines of log.jsonl, "
-                           "each with the mean losses since the line before")
-    seed: int = Field(0, ge=0, lt=MOST_SEED, description="of first weights, crops, windows, times "
-                      "and noise")
-    compile: bool = Field(False, description="have torch.compile make the networks' kernels: takes "
-                          "a minute or more at the start, for long runs on a GPU; where it cannot, "
-                          "a line says so and the run goes on without")
-
-    @property
-    def unsaid(self) -> set[str]:
-        """Settings younger than the first checkpoints, where they say nothing: left out of what is
-        kept and compared, so that older runs go on."""
-        return set() if self.compile else {"compile"}
 
 
 class OutputConfig(Section):
@@ -276,6 +226,18 @@ class Config(Section):
         if values["model"].get("window_px", window_px) is not None:
             return values
         return values | {"sampler": sampler | {"shift": {"pattern": "none"} | shift}}
+
+    @model_validator(mode="before")
+    @classmethod
+    def method_of_the_path(cls, values):
+        """Without a word on it, a straight path is walked by its own method."""
+        if not isinstance(values, dict):
+            return values
+        diffusion, sampler = values.get("diffusion"), values.get("sampler", {})
+        straight = isinstance(diffusion, dict) and diffusion.get("path") == "straight"
+        if not (straight and isinstance(sampler, dict)):
+            return values
+        return values | {"sampler": {"method": METHODS_OF_PATH["straight"][0]} | sampler}
 
     def replaced(self, **sections: Mapping[str, Any]) -> "Config":
         """A copy with other values, not validated: `config.replaced(sampler={"steps": 1})`."""

@@ -1,61 +1,68 @@
 """The forward process, what a network may predict about it, and its posterior (thesis 1.2).
 
 Shapes: x_0, x_t, eps and outputs are (N, C, H, W), float; t is 0-based, an int for the whole batch
-or (N,) int64. Write a = sqrt(abar_t), s = sqrt(1 - abar_t): the amplitudes of signal and noise in
-x_t = a x_0 + s eps.
+or (N,) int64. a and s are the amplitudes of signal and noise in x_t = a x_0 + s eps, as the path
+has them; on a schedule a = sqrt(abar_t), s = sqrt(1 - abar_t).
 Coefficients are worked out in float64 and applied element by element, so a part of an image gets
 the bits of the whole.
 """
-import math
-
 from torch import Tensor
 
-from swinmpi.diffusion.schedule import Schedule
+from swinmpi.diffusion.path import Path
 
 PREDICTIONS = ("eps", "v", "x_0")
 VARIANCES = ("beta", "posterior")
 
 
-def q_sample(x_0: Tensor, t: Tensor | int, eps: Tensor, schedule: Schedule) -> Tensor:
+def q_sample(x_0: Tensor, t: Tensor | int, eps: Tensor, path: Path) -> Tensor:
     """Draw x_t ~ q(x_t | x_0) with the noise eps ~ N(0, 1) (thesis eq. 1.2)."""
-    a, s = _amplitudes(t, schedule)
+    a, s = path.amplitudes(t)
     return combine(a, x_0, s, eps)
 
 
-def v_target(x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
-    """v = a eps - s x_0, how x_t turns from signal to noise (Salimans and Ho 2022, appendix D)."""
-    a, s = _amplitudes(t, schedule)
-    return combine(a, eps, -s, x_0)
+def v_target(x_0: Tensor, eps: Tensor, t: Tensor | int, path: Path) -> Tensor:
+    """How x_t turns along the path; v = a eps - s x_0 on a schedule."""
+    of_x_0, of_eps = path.velocity(t)
+    return combine(of_eps, eps, of_x_0, x_0)
 
 
-def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+def target(kind: str, x_0: Tensor, eps: Tensor, t: Tensor | int, path: Path) -> Tensor:
     """What a network of this kind (eps, v, x_0) should return for x_t; eps is thesis eq. 1.8."""
     _check("prediction", kind, PREDICTIONS)
     if kind == "v":
-        return v_target(x_0, eps, t, schedule)
+        return v_target(x_0, eps, t, path)
     return eps if kind == "eps" else x_0
 
 
-def to_x_0(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, schedule: Schedule) -> Tensor:
+def to_x_0(kind: str, output: Tensor, x_t: Tensor, t: Tensor | int, path: Path) -> Tensor:
     """The x_0 that an output of this kind stands for, in the dtype of its x_t.
 
     The output's dtype may be a lower one.
     """
-    of_x_t, of_output = x_0_factors(kind, t, schedule)
+    of_x_t, of_output = x_0_factors(kind, t, path)
     output = output.to(x_t.dtype)
     return output if kind == "x_0" else combine(of_x_t, x_t, of_output, output)
 
 
-def x_0_factors(kind: str, t: Tensor | int, schedule: Schedule):
+def output_for(kind: str, x_0: Tensor, x_t: Tensor, t: Tensor | int, path: Path) -> Tensor:
+    """The output of this kind that stands for x_0: the inverse of `to_x_0`."""
+    of_x_t, of_output = x_0_factors(kind, t, path)
+    return x_0 if kind == "x_0" else combine(1 / of_output, x_0, -of_x_t / of_output, x_t)
+
+
+def x_0_factors(kind: str, t: Tensor | int, path: Path):
     """(of_x_t, of_output) of x_0 = of_x_t x_t + of_output output.
 
-    Floats for an int t, else (N, 1, 1, 1) float64.
+    Floats for an int t, else (N, 1, 1, 1) float64. No eps at the start of a straight path, where
+    x_t holds nothing of x_0.
     """
     _check("prediction", kind, PREDICTIONS)
     if kind == "x_0":
         return 0.0, 1.0
-    a, s = _amplitudes(t, schedule)
-    return (a, -s) if kind == "v" else (1 / a, -s / a)
+    if kind == "v":
+        return path.x_0_of_v(t)
+    a, s = path.amplitudes(t)
+    return 1 / a, -s / a
 
 
 def posterior_coefficients(abar_t, abar_prev, variance: str):
@@ -79,29 +86,6 @@ def combine(first, x: Tensor, second, y: Tensor) -> Tensor:
     So neither the vector width nor fused multiply-add can be seen in the bits.
     """
     return (_round(first, x) * x).add_(_round(second, y) * y)
-
-
-def _amplitudes(t: Tensor | int, schedule: Schedule):
-    """a = sqrt(abar_t), s = sqrt(1 - abar_t).
-
-    Floats for an int t, else (N, 1, 1, 1) float64 on t's device.
-    """
-    abar = _at(schedule.alphas_cumprod, t)
-    if isinstance(abar, float):
-        return math.sqrt(abar), math.sqrt(1 - abar)
-    return abar.sqrt(), (1 - abar).sqrt()
-
-
-def _at(table: Tensor, t: Tensor | int):
-    """table[t], shaped to be multiplied with images.
-
-    A negative int is an error, not an index from the end.
-    """
-    if isinstance(t, Tensor):
-        return table.to(t.device)[t].view(-1, 1, 1, 1)
-    if not 0 <= t < len(table):
-        raise ValueError(f"t: expected 0..{len(table) - 1}, got {t}")
-    return table[t].item()
 
 
 def _round(factor, x: Tensor):

@@ -6,7 +6,8 @@ and so is what it keeps for later evaluations. The factors are worked out in flo
 element by element, to any part of an image.
 
 A method with one evaluation a step makes one `Evaluation` of a step, Heun's two; one that looks
-back keeps tensors. Adding a method: a function here, its line in METHODS, its name in the settings.
+back keeps tensors. Adding a method: a function here, its line in METHODS under the path that it
+walks, its name in the settings.
 """
 import math
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from swinmpi.config import DiffusionConfig, SamplerConfig
+from swinmpi.diffusion.path import Path
 from swinmpi.diffusion.process import combine, posterior_coefficients, to_x_0, x_0_factors
-from swinmpi.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class Rule:
     of_x_0: float
     of_kept: tuple[float, ...] = ()
     of_noise: float = 0.0
+
+    def kept(self, x_t: Tensor, x_0: Tensor, before: Sequence[Tensor]) -> Tensor:
+        """What is kept by it; before: what was."""
+        made = (x_0 if (self.of_x_t, self.of_x_0) == (0, 1)
+                else combine(self.of_x_t, x_t, self.of_x_0, x_0))
+        for factor, tensor in zip(self.of_kept, before, strict=False):
+            made = made + factor * tensor
+        return made
 
 
 X_0_ITSELF = Rule(0.0, 1.0)
@@ -51,9 +60,10 @@ class Sampler:
     evaluations: tuple[Evaluation, ...]
     prediction: str
     clip_x_0: float | None
-    schedule: Schedule
+    path: Path
     clip_result: float | None = None
     unit_start: bool = False
+    overlap: int = 1
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -67,8 +77,14 @@ class Sampler:
 
     @property
     def initial_std(self) -> float:
-        """x_T is this times N(0, 1): sqrt(1 - abar_T), as noisy as training left it, or 1."""
-        return 1.0 if self.unit_start else initial_std(self.schedule)
+        """x_T is this times N(0, 1): as noisy as training left it, or 1."""
+        return 1.0 if self.unit_start else self.path.initial_std
+
+    def turn(self, number: int) -> int:
+        """Which of the circular shifts an evaluation has, counted on: those that overlap in the
+        last step have opposite ones, or all four."""
+        last = len(self.evaluations) - self.overlap
+        return number if number <= last else last + (number - last) * 4 // self.overlap
 
     def needs_noise(self, number: int) -> bool:
         """Whether this evaluation adds noise; never the last (z = 0)."""
@@ -87,18 +103,16 @@ class Sampler:
         if self.clip_x_0 is None and not evaluation.keeps:
             # Nobody needs x_0 itself: it is linear in x_t and the output, and that spares half the
             # passes over the memory.
-            of_x_t, of_output = x_0_factors(self.prediction, evaluation.t, self.schedule)
+            of_x_t, of_output = x_0_factors(self.prediction, evaluation.t, self.path)
             following = combine(rule.of_x_t + rule.of_x_0 * of_x_t, x_t, rule.of_x_0 * of_output,
                                 output.to(x_t.dtype))
             keeping = ()
         else:
-            x_0 = to_x_0(self.prediction, output, x_t, evaluation.t, self.schedule)
+            x_0 = to_x_0(self.prediction, output, x_t, evaluation.t, self.path)
             if self.clip_x_0 is not None:
                 x_0 = x_0.clamp(-self.clip_x_0, self.clip_x_0)
             following = combine(rule.of_x_t, x_t, rule.of_x_0, x_0)
-            keeping = tuple(x_0 if keep == X_0_ITSELF
-                            else combine(keep.of_x_t, x_t, keep.of_x_0, x_0)
-                            for keep in evaluation.keeps)
+            keeping = tuple(keep.kept(x_t, x_0, kept) for keep in evaluation.keeps)
         if len(kept) < len(rule.of_kept) or (rule.of_noise != 0 and noise is None):
             missing = ("noise" if len(kept) >= len(rule.of_kept)
                        else f"{len(rule.of_kept)} kept tensors")
@@ -112,21 +126,33 @@ class Sampler:
         return following, keeping
 
 
-def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, schedule: Schedule) -> Sampler:
+def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, path: Path) -> Sampler:
     """The sampler of a configuration. It scales the noise of each step by noise_scale; x_T's is the
     caller's to scale.
 
     clip_x_0 limits the x_0 inside each step and with it the noise that x_t is then taken to hold.
-    Raises ValueError for more steps than the schedule has.
+    Raises ValueError for more steps than the path has.
     """
-    times = timesteps(config.steps, schedule.steps)
-    abar = [schedule.alphas_cumprod[t].item() for t in times] + [1.0]
-    evaluations = METHODS[config.method](times, abar, config, diffusion)
+    times = timesteps(config.steps, path.steps)
+    method = METHODS[diffusion.path][config.method]
+    evaluations = method(times, path.levels(times), config, diffusion)
     loud = len(evaluations) - config.quiet_steps
     evaluations = [one if number < loud else replace(one, rule=replace(one.rule, of_noise=0.0))
                    for number, one in enumerate(evaluations)]
-    return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, schedule,
-                   config.clip_result, config.start == "unit")
+    if config.overlap > 1:
+        evaluations = overlapping(evaluations, config.overlap)
+    return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, path,
+                   config.clip_result, config.start == "unit", config.overlap)
+
+
+def overlapping(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:
+    """With `count` evaluations in place of the last, of which the mean x_0 is taken: all but one
+    leave x_t and keep the sum of their x_0, in their order."""
+    *before, last = evaluations
+    stay, share = Rule(1.0, 0.0), last.rule.of_x_0 / count
+    sums = [X_0_ITSELF] + [Rule(0.0, 1.0, (1.0,))] * (count - 2)
+    return [*before, *(Evaluation(last.t, stay, (keep,)) for keep in sums),
+            Evaluation(last.t, replace(last.rule, of_x_0=share, of_kept=(share,)))]
 
 
 def timesteps(num_steps: int, schedule_steps: int) -> list[int]:
@@ -139,11 +165,6 @@ def timesteps(num_steps: int, schedule_steps: int) -> list[int]:
         raise ValueError(f"sampler.steps: expected 1..{schedule_steps} (diffusion.steps), "
                          f"got {num_steps}")
     return [round(schedule_steps * (num_steps - i) / num_steps) - 1 for i in range(num_steps)]
-
-
-def initial_std(schedule: Schedule) -> float:
-    """sqrt(1 - abar_T), the share of noise in x_T (its amplitude)."""
-    return math.sqrt(1 - schedule.alphas_cumprod[-1].item())
 
 
 def ddpm(times: Sequence[int], abar: Sequence[float], config: SamplerConfig,
@@ -216,10 +237,42 @@ def regression(times: Sequence[int], abar: Sequence[float], config: SamplerConfi
     """Nothing is evaluated: what would be diffused is taken to be zero."""
     return []
 
+def euler(times: Sequence[int], shares: Sequence[float], config: SamplerConfig,
+          diffusion: DiffusionConfig) -> list[Evaluation]:
+    """Steps along the velocity of a straight path, as in PMRF (Ohayon et al. 2024). v being
+    (x_0 - x_t) / u, a step from u to u' leaves u' / u of the way to x_0."""
+    return [Evaluation(t, euler_rule(now, then))
+            for t, (now, then) in zip(times, pairwise(shares), strict=True)]
+
+
+def euler_rule(now: float, then: float) -> Rule:
+    return Rule(then / now, 1 - then / now)
+
+
+def straight_heun(times: Sequence[int], shares: Sequence[float], config: SamplerConfig,
+                  diffusion: DiffusionConfig) -> list[Evaluation]:
+    """Euler's step, then again with the mean of the velocities at both its ends; the last step is
+    Euler's, because at its end the velocity is not known. What is kept is half of the way along
+    the velocity at the start."""
+    made = []
+    for step, (now, then) in enumerate(pairwise(shares)):
+        whole = euler_rule(now, then)
+        if then == 0:
+            made.append(Evaluation(times[step], whole))
+            continue
+        half = whole.of_x_0 / 2
+        half_then = (now - then) / 2 / then
+        made += [Evaluation(times[step], whole, (Rule(1 - half, half),)),
+                 Evaluation(times[step + 1], Rule(-half_then, half_then, (1.0,)))]
+    return made
+
 
 Method = Callable[[Sequence[int], Sequence[float], SamplerConfig, DiffusionConfig],
                   list[Evaluation]]
-"""(t of every step, abar at them and 1 at the end, settings) -> the evaluations."""
+"""(t of every step, what the path's `levels` says of them, settings) -> the evaluations."""
 
-METHODS: dict[str, Method] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun,
-                              "regression": regression}
+METHODS: dict[str, dict[str, Method]] = {
+    "curved": {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "heun": heun,
+               "regression": regression},
+    "straight": {"euler": euler, "heun": straight_heun, "regression": regression}}
+"""By path and name."""

@@ -2,6 +2,7 @@
 float64 on the CPU."""
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,7 +18,9 @@ MAX_LAST_ALPHAS_CUMPROD = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """The tables that follow from betas (T,), float64, 0 < beta < 1; their index t is 0-based
+    """The curved path of DDPM, see path.py; a^2 + s^2 = 1.
+
+    The tables that follow from betas (T,), float64, 0 < beta < 1; their index t is 0-based
     (thesis eqs. 1.1, 1.2).
 
     Raises ValueError where betas are not such a table.
@@ -52,6 +55,44 @@ class Schedule:
     def alphas_cumprod_prev(self) -> Tensor:
         """abar_{t-1}, (T,), with 1 before the first step: x_0 itself holds no noise."""
         return torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
+
+    @property
+    def initial_std(self) -> float:
+        """sqrt(1 - abar_T), the share of noise in x_T (its amplitude)."""
+        return math.sqrt(1 - self.alphas_cumprod[-1].item())
+
+    def amplitudes(self, t: Tensor | int):
+        """a = sqrt(abar_t), s = sqrt(1 - abar_t)."""
+        abar = at(self.alphas_cumprod, t)
+        if isinstance(abar, float):
+            return math.sqrt(abar), math.sqrt(1 - abar)
+        return abar.sqrt(), (1 - abar).sqrt()
+
+    def velocity(self, t: Tensor | int):
+        """v = a eps - s x_0 (Salimans and Ho 2022, appendix D)."""
+        a, s = self.amplitudes(t)
+        return -s, a
+
+    def x_0_of_v(self, t: Tensor | int):
+        """x_0 = a x_t - s v."""
+        a, s = self.amplitudes(t)
+        return a, -s
+
+    def levels(self, times: Sequence[int]) -> list[float]:
+        """abar."""
+        return [self.alphas_cumprod[t].item() for t in times] + [1.0]
+
+
+def at(table: Tensor, t: Tensor | int):
+    """table[t], shaped to be multiplied with images.
+
+    A negative int is an error, not an index from the end.
+    """
+    if isinstance(t, Tensor):
+        return table.to(t.device)[t].view(-1, 1, 1, 1)
+    if not 0 <= t < len(table):
+        raise ValueError(f"t: expected 0..{len(table) - 1}, got {t}")
+    return table[t].item()
 
 
 def schedule_of(config: DiffusionConfig) -> Schedule:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from swinmpi.config import AlignedModel
-from swinmpi.diffusion.process import q_sample, target
 from swinmpi.families.encoding import encode_in_blocks, rows_encoded
 from swinmpi.families.family import (
     Batch,
@@ -84,10 +83,8 @@ class Aligned:
         x_0, eps, features = (cut_windows(image, batch, grid)
                               for image in (x_0, batch.eps, features))
         borders = border_distances(batch.places[:, 1:], grid, BORDER_REACH_PX)
-        output = self.predict(q_sample(x_0, batch.t, eps, objective.schedule), batch.t, features,
-                              borders, for_windows(global_vector, batch))
-        wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
-        diffusion = objective.distance(output.float(), wanted)
+        diffusion = objective.on_windows(self.predict, x_0, eps, batch.t, (
+            features, borders, for_windows(global_vector, batch)))
         regression = functional.l1_loss(regression, batch.hr)
         return {"loss": diffusion + objective.regression_weight * regression,
                 "diffusion": diffusion.detach(), "regression": regression.detach()}

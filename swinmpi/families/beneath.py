@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from swinmpi.diffusion.process import q_sample, target
 from swinmpi.families.family import Batch, Encoding, Family, Objective, Shift, cut_windows
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, source_index, whole_image_px
@@ -19,9 +18,7 @@ def distance_on_windows(family: Family, batch: Batch, objective: Objective, x_0:
     `told`, each (B, F, H, W)."""
     grid = objective.grid
     x_0, eps, *told = (cut_windows(image, batch, grid) for image in (x_0, batch.eps, *told))
-    x_t = q_sample(x_0, batch.t, eps, objective.schedule)
-    wanted = target(objective.prediction, x_0, eps, batch.t, objective.schedule)
-    return objective.distance(family.predict(x_t, batch.t, *told).float(), wanted)
+    return objective.on_windows(family.predict, x_0, eps, batch.t, told)
 
 
 def predict_beneath(network: Callable[..., Tensor], x_t: Tensor, t: Tensor,

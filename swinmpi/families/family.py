@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from swinmpi.diffusion.schedule import Schedule
+from swinmpi.diffusion.path import Path
+from swinmpi.diffusion.process import q_sample, target
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.parallel.calls import Calls
@@ -74,12 +75,19 @@ class Objective:
     """What a prediction is trained towards. distance: (output, wanted) -> mean distance; edge: of
     the shift, see `moved`."""
 
-    schedule: Schedule
+    path: Path
     prediction: str
     distance: Callable[[Tensor, Tensor], Tensor]
     regression_weight: float
     grid: WindowGrid
     edge: str = "roll"
+
+    def on_windows(self, network: Callable[..., Tensor], x_0: Tensor, eps: Tensor, t: Tensor,
+                   told: Sequence[Tensor]) -> Tensor:
+        """How far a network, as `Family.predict`, is from what is wanted of windows: x_0 and eps
+        (n, C, w, w), t (n,)."""
+        output = network(q_sample(x_0, t, eps, self.path), t, *told)
+        return self.distance(output.float(), target(self.prediction, x_0, eps, t, self.path))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,4 +260,5 @@ def upsampled(batch: Batch) -> Tensor:
     return imresize_tensor(batch.lr, size=tuple(batch.hr.shape[-2:]))
 
 
-DISTANCES = {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss}
+DISTANCES = {"l1": functional.l1_loss, "smooth_l1": functional.smooth_l1_loss,
+             "l2": functional.mse_loss}

@@ -75,8 +75,8 @@ class Thesis:
         base = upsampled(batch) if self.starts_from_lr else batch.hr
         x_0 = self.x_0(batch.hr, base)
         t_image = torch.stack([t[0] for t in batch.t.split([*map(len, batch.windows)])])
-        x_t = q_sample(x_0, t_image, batch.eps, objective.schedule)
-        wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.schedule)
+        x_t = q_sample(x_0, t_image, batch.eps, objective.path)
+        wanted = target(objective.prediction, x_0, batch.eps, t_image, objective.path)
         wanted, windows = (cut_windows(moved(image, batch.windows, objective.edge), batch, grid)
                            for image in (wanted, x_t))
         told = self.told(batch, x_t, grid)

@@ -143,7 +143,9 @@ def describe_steps(config: Config, grid: WindowGrid) -> str:
     """Windows and steps of an image, in words."""
     windows = "1 window" if grid.num_positions == 1 else f"{grid.num_positions} windows"
     return (f"{windows} of {grid.window_px} px, "
-            f"{config.sampler.steps} steps ({config.sampler.method})")
+            f"{config.sampler.steps} steps ({config.sampler.method})"
+            + (f", the last at {config.sampler.overlap} shifts" if config.sampler.overlap > 1
+               else ""))
 
 
 def describe_step(plan: SamplingPlan) -> list[str]:

@@ -3,8 +3,8 @@ from dataclasses import dataclass
 
 from swinmpi.config import DiffusionConfig, SamplerConfig, ShiftConfig
 from swinmpi.diffusion.noise import drawn_turn, random_shift
+from swinmpi.diffusion.path import path_of
 from swinmpi.diffusion.samplers import Sampler, make_sampler
-from swinmpi.diffusion.schedule import schedule_of
 from swinmpi.errors import SwinmpiError
 from swinmpi.windows.grid import WindowGrid, window_over
 from swinmpi.windows.shift import circular_shift, max_shift_of
@@ -46,7 +46,7 @@ class ReverseProcess:
         max_px = max_shift_of(self.shift, self.window_px)
         stack_index = stack_index if self.coherence is None else 0
         if self.shift.pattern == "circular":
-            turn = (number if self.shift.circular == "turn"
+            turn = (self.sampler.turn(number) if self.shift.circular == "turn"
                     else drawn_turn(seed, stack_index, number))
             return circular_shift(turn, max_px)
         return random_shift(seed, stack_index, number, max_px)
@@ -60,10 +60,9 @@ class ReverseProcess:
 
 def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
                  window_px: int | None) -> ReverseProcess:
-    """The reverse process of a configuration; ValueError for more steps than the schedule has."""
-    schedule = schedule_of(diffusion)
-    return ReverseProcess(make_sampler(sampler, diffusion, schedule), sampler.noise_scale,
-                          sampler.shift, window_px, sampler.coherence)
+    """The reverse process of a configuration; ValueError for more steps than the path has."""
+    return ReverseProcess(make_sampler(sampler, diffusion, path_of(diffusion)),
+                          sampler.noise_scale, sampler.shift, window_px, sampler.coherence)
 
 
 def sampling_grid(shift: ShiftConfig, window_px: int | None, height_px: int,

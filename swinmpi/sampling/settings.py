@@ -3,7 +3,7 @@ what cannot be."""
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from swinmpi.config import Config, load_config
+from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.config.model_sections import FAMILIES
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.outputs.mpio import check_backend
@@ -11,9 +11,11 @@ from swinmpi.storage.values import ValueRange
 
 # What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
-ADDED = {"diffusion": {"beta_start": None, "beta_end": None},
+ADDED = {"diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
+                       "start_std": 0.5},
          "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
-                     "coherence": None}}
+                     "coherence": None, "overlap": 1}}
+DISTILLED_KEY = "distilled_steps"  # of a checkpoint's header
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
 
 
@@ -22,6 +24,27 @@ def settings_of(header: Mapping) -> dict:
     validated with, and whether it is a diffuser or an encoder alone."""
     settings = {name: header[name] for name in ("model", "diffusion", "sampler") if name in header}
     return settings | {"train": {"target": header.get("target", "diffuser")}}
+
+
+def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
+    """The presets as a checkpoint takes them: by a method that walks its path, and in the steps it
+    was distilled for."""
+    methods, steps = trained.diffusion.methods, distilled_steps(header)
+    made = {}
+    for name, preset in PRESETS.items():
+        sampler = dict(preset.get("sampler", {}))
+        if sampler.get("method", methods[0]) not in methods:
+            sampler["method"] = methods[0]
+        if steps is not None and "steps" in sampler:
+            sampler["steps"] = steps
+        made[name] = preset | ({"sampler": sampler} if sampler else {})
+    return made
+
+
+def distilled_steps(header: Mapping) -> int | None:
+    """How many steps a checkpoint was distilled for; None for one that was not."""
+    steps = header.get(DISTILLED_KEY)
+    return steps if type(steps) is int and steps > 0 else None
 
 
 def takes_steps(header: Mapping) -> bool:
@@ -38,8 +61,11 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
     except ConfigError as error:
         raise CheckpointError(f"{checkpoint}: holds settings this version does not know ({error}); "
                               "retrain or update") from None
-    config = load_config(files, overrides, preset, settings_of(header))
+    config = load_config(files, overrides, preset, settings_of(header),
+                         presets_of(header, trained))
     wanted, own = (flat(settings.model_dump(include=MEANING)) for settings in (config, trained))
+    if wanted["train.target"] == "distill":
+        wanted["train.target"] = "diffuser"  # which a student is
     for name in sorted(wanted, key=lambda name: name != "model.family"):
         if name not in FREE and wanted[name] != own.get(name):
             raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "
@@ -91,10 +117,49 @@ def check_shift(config: Config) -> None:
                           "remove it or set model.window_px")
 
 
+def check_path(config: Config) -> None:
+    """ConfigError where settings do not fit the path from noise to x_0."""
+    diffusion, sampler = config.diffusion, config.sampler
+    if sampler.method not in diffusion.methods:
+        raise ConfigError(f"sampler.method: expected {' or '.join(diffusion.methods)} with "
+                          f"diffusion.path {diffusion.path}, got {sampler.method}")
+    if diffusion.path == "curved":
+        if diffusion.start_std != ADDED["diffusion"]["start_std"]:
+            raise ConfigError("diffusion.start_std: expected none with diffusion.path curved, its "
+                              "noise being the schedule's; remove it, or set "
+                              "diffusion.path=straight")
+        return
+    if diffusion.prediction == "eps":
+        raise ConfigError("diffusion.prediction: expected v or x_0 with diffusion.path straight, "
+                          "which starts where eps says nothing of x_0, got eps")
+    if diffusion.schedule != "cosine" or diffusion.betas_given != (None, None):
+        raise ConfigError("diffusion.schedule, beta_start, beta_end: expected none with "
+                          "diffusion.path straight, which has no schedule; remove them")
+    if sampler.start == "unit":
+        raise ConfigError("sampler.start: expected as_trained with diffusion.path straight, whose "
+                          f"noise has deviation {diffusion.start_std:g} (diffusion.start_std), "
+                          "got unit")
+
+
+def check_overlap(config: Config) -> None:
+    """ConfigError where windows of the last step cannot overlap as asked."""
+    shift = config.sampler.shift
+    if config.sampler.overlap == 1:
+        return
+    moves = shift.pattern == "circular" and shift.circular == "turn" and shift.edge == "roll"
+    if not moves or shift.max_px == 0 or config.model.window_px is None:
+        raise ConfigError("sampler.overlap: expected 1 unless windows move by "
+                          f"sampler.shift.pattern circular in turn, got {config.sampler.overlap}; "
+                          "remove it, or set pattern=circular, circular=turn, edge=roll, a max_px "
+                          "above 0 and model.window_px")
+
+
 def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
     check_shift(config)
+    check_path(config)
+    check_overlap(config)
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")

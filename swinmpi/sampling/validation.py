@@ -18,6 +18,7 @@ from swinmpi.sampling.settings import (
     check_consistent,
     check_regression,
     check_settings,
+    distilled_steps,
     is_only_shrunk,
     resolve_config,
     takes_steps,
@@ -79,6 +80,11 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
     if takes_steps(header) and trained_px not in (None, config.model.window_px):
         warnings.warn(f"model.window_px: the network was trained on windows of {trained_px} px, "
                       f"with {config.model.window_px} px its results may be worse", stacklevel=2)
+    steps = distilled_steps(header)
+    if steps not in (None, config.sampler.steps):
+        warnings.warn(f"sampler.steps: the network was distilled for {steps} "
+                      f"step{'s' if steps > 1 else ''}, with {config.sampler.steps} its results "
+                      "may be worse", stacklevel=2)
     return config
 
 

@@ -149,6 +149,7 @@ class CheckpointFolder:
             for leftover in (*self.root.glob(".filling-*"), *self.root.glob(".emptying-*")):
                 shutil.rmtree(leftover)
             for leftover in (*self.root.glob(".best.safetensors.*"),
+                             *self.root.glob(".steps-*.safetensors.*"),
                              *self.root.glob(".log.jsonl.*")):
                 leftover.unlink()
 

@@ -14,6 +14,7 @@ from swinmpi.parallel.device import choose_threads, planned_device
 from swinmpi.parallel.launch import allowed_cpus, cores_of
 from swinmpi.randomness import generator
 from swinmpi.reports.timing import about
+from swinmpi.training.distilling import taught
 from swinmpi.training.objective import TrainingModule, make_drawing, make_objective
 
 # What small convolutions reach, a part of what a machine could: of a core with 256-bit vectors, of
@@ -36,8 +37,11 @@ class Cost:
 def cost_of(config: Config) -> Cost:
     """Counted on tensors without content."""
     with torch.device("meta"):
-        family = make_family(config.model, config.train.target == "diffuser")
-    module = TrainingModule(family, make_objective(config, family))
+        family = make_family(config.model, config.train.makes_diffuser)
+    objective = make_objective(config, family)
+    if config.train.distils:
+        objective = taught(objective, config, family, "meta")
+    module = TrainingModule(family, objective)
     batch = empty_batch(config, module, "meta")
     own = {storage_key(value) for value in (*module.parameters(), *module.buffers())}
     saved: dict[int, int] = {}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from swinmpi.config import Config
-from swinmpi.diffusion.schedule import schedule_of
+from swinmpi.diffusion.path import path_of
 from swinmpi.families.family import DISTANCES, Batch, Drawing, Family, Objective
 from swinmpi.families.loading import make_family
 from swinmpi.windows.grid import WindowGrid, window_over
@@ -26,13 +26,13 @@ class TrainingModule(nn.Module):
 
 def make_training_module(config: Config) -> TrainingModule:
     """Of a configuration, with first weights from torch's generator."""
-    family = make_family(config.model, config.train.target == "diffuser")
+    family = make_family(config.model, config.train.makes_diffuser)
     return TrainingModule(family, make_objective(config, family))
 
 
 def make_objective(config: Config, family: Family) -> Objective:
     """The objective of a configuration."""
-    return Objective(schedule_of(config.diffusion),
+    return Objective(path_of(config.diffusion),
                      config.diffusion.prediction, DISTANCES[config.train.loss],
                      config.train.regression_weight, training_grid(config, family),
                      config.sampler.shift.edge)

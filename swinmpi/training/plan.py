@@ -11,8 +11,10 @@ from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.storage.checkpoint import CheckpointFolder
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
+from swinmpi.training.distilling import check_distillation, prepared, rounds_of
 from swinmpi.training.estimate import describe_cost
 from swinmpi.training.fitting import check_fit, fitted, values_of
+from swinmpi.training.origin import initial_weights
 from swinmpi.training.preparation.degradation import in_words
 from swinmpi.training.setup import check_drawing, check_encoder, check_run
 
@@ -20,7 +22,8 @@ from swinmpi.training.setup import check_drawing, check_encoder, check_run
 @dataclass(frozen=True)
 class TrainingPlan:
     """A run that can be done. pairs: what its file of pairs is, in a few words; newest: the name of
-    the state that it goes on from, None at update 0."""
+    the state that it goes on from, None at update 0; origin: a line on the checkpoint that it
+    starts from, empty without one."""
 
     config: Config
     num_ranks: int
@@ -28,6 +31,7 @@ class TrainingPlan:
     num_train: int
     pairs: tuple[str, ...]
     newest: str | None
+    origin: str = ""
 
     @property
     def num_epochs(self) -> float:
@@ -46,6 +50,8 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
         "precision": settled_precision(config.parallel.precision, device)})
     folder = CheckpointFolder(Path(config.train.output), config.train.keep_last)
     check_encoder(config)
+    check_distillation(config)
+    config = prepared(config)
     folder.check()
     inspect_pairs(config.train.data)
     with PairReader(config.train.data) as pairs:
@@ -55,10 +61,12 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
         num_train, words, values = len(pairs.train_indices), words_of(pairs), values_of(pairs)
     check_run(config, folder, resume, values)
     with torch.device("meta"):
-        family = make_family(config.model, config.train.target == "diffuser")
+        family = make_family(config.model, config.train.makes_diffuser)
     newest = folder.latest()
+    origin = (initial_weights(config, family.model)[1]
+              if config.train.init is not None and newest is None else "")
     return TrainingPlan(config, num_ranks, count_parameters(family.model), num_train, words,
-                        newest and newest.name)
+                        newest and newest.name, origin)
 
 
 def words_of(pairs: PairReader) -> tuple[str, ...]:
@@ -74,6 +82,16 @@ def words_of(pairs: PairReader) -> tuple[str, ...]:
             f"range   {range_words}")
 
 
+def words_of_rounds(config: Config) -> list[str]:
+    """A line on what a distillation goes through; none where nothing is distilled."""
+    settings = config.train
+    if not settings.distils:
+        return []
+    steps = [2 * settings.student_steps[0], *settings.student_steps]
+    return [f"rounds  {' -> '.join(map(str, steps))} steps, {rounds_of(config).each} updates each, "
+            f"first taught by {settings.teacher}"]
+
+
 def describe(plan: TrainingPlan) -> str:
     """What the run will do, in a few lines."""
     settings = plan.config.train
@@ -81,6 +99,8 @@ def describe(plan: TrainingPlan) -> str:
         *plan.pairs,
         f"model   {plan.config.model.family}, {plan.num_parameters / 1e6:.2f} M parameters, "
         f"trained for {settings.target}",
+        *([f"        {plan.origin}"] if plan.origin else []),
+        *words_of_rounds(plan.config),
         f"run     {settings.updates} updates of {settings.batch_images} images "
         f"({plan.num_epochs:.1f} epochs), crops of {settings.crop_px} px",
         *describe_cost(plan.config, plan.num_ranks, plan.num_parameters),

@@ -13,7 +13,7 @@ from swinmpi.config import Config, load_config
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import check_size, make_family
 from swinmpi.models.thesis_encoders import RRDBEncoder
-from swinmpi.sampling.settings import check_edge, check_shift
+from swinmpi.sampling.settings import check_edge, check_overlap, check_path, check_shift
 from swinmpi.storage.checkpoint import (
     CheckpointFolder,
     check_shapes,
@@ -22,7 +22,9 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.files import tell
+from swinmpi.training.distilling import check_goes_on, check_teacher
 from swinmpi.training.log import Averages
+from swinmpi.training.origin import check_origin
 from swinmpi.windows.shift import max_shift_of
 
 OPTIMIZERS = {"adam": torch.optim.Adam}  # by `train.optimizer`
@@ -33,6 +35,9 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Ma
     writes nothing. values: what a checkpoint keeps of the pairs. Not collective."""
     newest = folder.latest()
     check_size(config.model)
+    if not (resume and newest is not None):
+        check_origin(config)
+        check_teacher(config)
     check_encoder_checkpoint(config, resuming=resume and newest is not None)
     if newest is not None and not resume:
         raise ConfigError(f"{folder.root}: holds a training run already; go on with --resume, "
@@ -45,6 +50,8 @@ def check_drawing(config: Config) -> None:
     """ConfigError where windows or times cannot be drawn as asked."""
     settings, shift, model = config.train, config.sampler.shift, config.model
     check_shift(config)
+    check_path(config)
+    check_overlap(config)
     check_edge(config)
     if settings.target == "diffuser" and not config.sampler.diffuses:
         raise ConfigError("sampler.method: expected a reverse process to validate a diffuser with, "
@@ -85,9 +92,10 @@ def check_encoder(config: Config) -> None:
                               "none; remove them")
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
                           f"trained alone, got {model.encoder}")
-    if settings.freeze_encoder and not reused:
-        raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint, the weights to "
-                          "keep, got none; train them with --set train.target=encoder")
+    if settings.freeze_encoder and not (reused or settings.init or settings.distils):
+        raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint or train.init, "
+                          "the weights to keep, got none; train them with --set "
+                          "train.target=encoder")
 
 
 def check_encoder_checkpoint(config: Config, resuming: bool) -> None:
@@ -136,11 +144,12 @@ def check_state(config: Config, path: Path) -> dict:
     """Whatever would keep a run from going on from an `update-*` folder; no network is made.
     Returns what its checkpoint says about itself."""
     with torch.device("meta"):
-        model = make_family(config.model, config.train.target == "diffuser").model
+        model = make_family(config.model, config.train.makes_diffuser).model
     if config.train.freeze_encoder:
         freeze(model.encoder)
     weights, header = load_weights(path / "weights.safetensors")
     check_same_run(config, header, path)
+    check_goes_on(config, header, path)
     for tensors in (weights, load_weights(path / "ema.safetensors")[0]):
         check_shapes(model.state_dict(), tensors, str(path))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]

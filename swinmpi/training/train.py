@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from swinmpi import __version__
-from swinmpi.config import Config, TrainConfig
+from swinmpi.config import Config
 from swinmpi.errors import Stopped, SwinmpiError
 from swinmpi.models.blocks import set_fused_attention
 from swinmpi.models.diffuser import autocast
@@ -24,16 +24,31 @@ from swinmpi.storage.checkpoint import (
     load_into,
     load_state,
     load_weights,
+    save_weights,
 )
+from swinmpi.storage.files import tell
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, Prefetched, channels_last
 from swinmpi.training.compiling import compile_networks
 from swinmpi.training.crops import crops_on
+from swinmpi.training.distilling import (
+    TEACHER_KEY,
+    first_teacher,
+    in_round,
+    load_teacher,
+    make_teacher,
+    rounds_of,
+    student_path,
+    student_words,
+    taught,
+)
 from swinmpi.training.fitting import values_of
 from swinmpi.training.log import Averages, Log
-from swinmpi.training.objective import make_training_module
+from swinmpi.training.objective import make_objective, make_training_module
+from swinmpi.training.origin import start_from
 from swinmpi.training.plan import TrainingPlan
 from swinmpi.training.preparation.values import usual_of_pairs
+from swinmpi.training.rate import rate_factor
 from swinmpi.training.setup import (
     OPTIMIZERS,
     check_same_run,
@@ -63,6 +78,8 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
             trainer.values = values_of(pairs) | usual_of_pairs(
                 pairs, config.train.crop_px, pairs.train_indices, f"split train of {pairs.path}")
+            if newest is None and plan.origin:
+                worker.on_root(tell, plan.origin)
             log = Log(folder.root, config.train.batch_images)
             worker.on_root(log.start, trainer.update)
             with batches(trainer, pairs) as source:
@@ -86,10 +103,13 @@ def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: Pai
                 worker.on_root(log.add_losses, trainer.update, trainer.learning_rate, losses)
                 trainer.averages = Averages()
             if trainer.is_due(settings.validate_every):
-                figures = validate(trainer.config, worker, trainer.ema.tensors, pairs)
+                figures = validate(trainer.config, worker, trainer.ema.tensors, pairs,
+                                   trainer.module.objective)
                 worker.on_root(keep_figures, figures, trainer, folder, log)
                 if figures:
                     progress.say(in_words(trainer.update, figures))
+            if trainer.rounds.distils and trainer.rounds.ends_at(trainer.update):
+                worker.on_root(trainer.save_student, folder)
             stopping = worker.any(stop_requested())
             if stopping or trainer.is_due(settings.checkpoint_every):
                 worker.on_root(trainer.save, folder)
@@ -101,8 +121,8 @@ def run_updates(trainer: "Trainer", source: BatchSource | Prefetched, pairs: Pai
 class Trainer:
     """The evolving state: model, optimiser, EMA, and how many updates were made.
 
-    Made collectively: with a pre-trained encoder where asked for, or from `newest`,
-    an `update-*` folder.
+    Made collectively: from another checkpoint or with a pre-trained encoder where asked for, or
+    from `newest`, an `update-*` folder.
     """
 
     def __init__(self, config: Config, worker: Worker, images_per_epoch: int,
@@ -117,6 +137,15 @@ class Trainer:
         set_fused_attention(self.model, config.parallel.fused_attention)
         if config.train.encoder_checkpoint is not None and newest is None:
             worker.root_first(load_encoder, self.model.encoder, config.train.encoder_checkpoint)
+        if config.train.init is not None and newest is None:
+            worker.root_first(start_from, self.model, config)
+        self.rounds, self.teacher, self.taught_by = rounds_of(config), None, {}
+        if self.rounds.distils:
+            self.teacher = make_teacher(config.model, worker.device, memory_format)
+            if newest is None:
+                worker.root_first(load_teacher, self.teacher, config, 0)
+                self.model.load_state_dict(self.teacher.model.state_dict())
+                self.taught_by = worker.on_root(first_teacher, config)
         if config.train.freeze_encoder:
             freeze(self.model.encoder)
         if worker.size > 1:
@@ -134,16 +163,33 @@ class Trainer:
 
     def step(self, source: BatchSource | Prefetched) -> dict[str, float]:
         """One update; returns its losses. Collective."""
-        settings = self.config.train
+        if self.rounds.begins_at(self.update):
+            self.start_round()
+        settings, each = self.config.train, self.rounds.each
         epoch = self.update * settings.batch_images // self.images_per_epoch
+        factor = rate_factor(settings, self.update % each, epoch, each)
         for group in self.optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate_factor(settings, self.update, epoch)
+            group["lr"] = settings.learning_rate * factor
         losses = self.gradient(source)
         self.check_finite("loss", losses["loss"])
         self.apply_gradient()
         self.ema.update(self.model, self.update)
         self.update += 1
         return losses
+
+    def start_round(self) -> None:
+        """What was the student teaches now; equal on all ranks, as its weights are."""
+        self.teacher.model.load_state_dict(self.ema.tensors)
+        self.model.load_state_dict(self.ema.tensors)
+        self.optimizer.state.clear()
+        self.best = math.inf  # losses of other rounds are others
+        self.enter_round(self.update // self.rounds.each)
+
+    def enter_round(self, number: int) -> None:
+        """Settings and objective of a round."""
+        self.config = in_round(self.config, number)
+        self.module.objective = taught(make_objective(self.config, self.family), self.config,
+                                       self.teacher, self.worker.device)
 
     def gradient(self, source: BatchSource | Prefetched) -> dict[str, float]:
         """Backpropagate the batch of this update; returns its losses, means over micro steps and
@@ -188,15 +234,16 @@ class Trainer:
         return self.optimizer.param_groups[0]["lr"]
 
     def is_due(self, interval: int) -> bool:
-        """Every `interval` updates, and at the end."""
-        return self.update % interval == 0 or self.update == self.config.train.updates
+        """Every `interval` updates, and at the end, of a round as well."""
+        return self.update % interval == 0 or self.rounds.ends_at(self.update)
 
     def header(self) -> dict:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"},
                                           exclude={"train": self.config.train.unsaid})
-        return {"swinmpi": __version__, "update": self.update, "target": self.config.train.target,
-                **self.values, **sections}
+        target = "diffuser" if self.config.train.makes_diffuser else "encoder"
+        return {"swinmpi": __version__, "update": self.update, "target": target,
+                **self.values, **student_words(self.config, self.taught_by), **sections}
 
     def save(self, folder: CheckpointFolder) -> None:
         """Not collective: one rank writes."""
@@ -204,6 +251,11 @@ class Trainer:
                  "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
                  "torch_rng": torch.get_rng_state()}
         folder.save(self.update, self.model.state_dict(), self.ema.tensors, state, self.header())
+
+    def save_student(self, folder: CheckpointFolder) -> None:
+        """The student of a round, at its end. Not collective."""
+        save_weights(student_path(folder.root, self.config.sampler.steps), self.ema.tensors,
+                     self.header())
 
     def load(self, path: Path) -> None:
         """Go on from one `update-*` folder."""
@@ -220,22 +272,11 @@ class Trainer:
             load_moments(self.optimizer, state["optimizer"]["state"])
             self.scaler.load_state_dict(state["scaler"])
             torch.set_rng_state(state["torch_rng"])
-
-
-def rate_factor(settings: TrainConfig, update: int, epoch: int) -> float:
-    """Learning rate over its peak: linear warm-up, then constant, cosine tail, the thesis's
-    cosine per epoch (2.3), or halved again and again."""
-    if update < settings.warmup_updates:
-        return (update + 1) / settings.warmup_updates
-    progress = 0.0
-    if settings.annealing == "halve":
-        return 0.5 ** (update // settings.annealing_updates)
-    if settings.annealing == "tail":
-        start = settings.updates * (1 - settings.annealing_share)
-        progress = max(0.0, (update - start) / (settings.updates - start))
-    elif settings.annealing == "epoch":
-        progress = epoch / settings.annealing_epochs
-    return 0.5 * (1 + math.cos(math.pi * progress))
+        if self.teacher is not None:
+            number, self.taught_by = self.rounds.number(self.update), header[TEACHER_KEY]
+            if self.update % self.rounds.each:  # else it is the student just loaded
+                load_teacher(self.teacher, self.config, number)
+            self.enter_round(number)
 
 
 def batches(trainer: Trainer,

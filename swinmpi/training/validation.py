@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from swinmpi.config import Config
-from swinmpi.families.family import Batch, Family
+from swinmpi.families.family import Batch, Family, Objective
+from swinmpi.families.loading import make_family
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.images.metrics import psnr, ssim
@@ -17,7 +18,7 @@ from swinmpi.sampling.superresolve import make_resolver
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, channels_last, to_unit
 from swinmpi.training.crops import as_bits
-from swinmpi.training.objective import make_training_module
+from swinmpi.training.objective import TrainingModule
 from swinmpi.training.setup import freeze
 
 MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
@@ -25,13 +26,14 @@ Answer = Callable[[Tensor, int], dict[str, Tensor]]
 """(lr (C, h, w), image index) -> images (C, H, W) by name."""
 
 
-def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor],
-             pairs: PairReader) -> dict[str, float]:
+def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader,
+             objective: Objective) -> dict[str, float]:
     """`loss_validation` over the split (a part of a large one), and mean PSNR and SSIM
     of `bicubic`, `regression` and `sample` over some of its images. Images are shared over
     the ranks. Collective; equal on all ranks, empty when there is no validation split.
     """
-    module = make_training_module(config).to(worker.device).eval()
+    family = make_family(config.model, config.train.makes_diffuser)
+    module = TrainingModule(family, objective).to(worker.device).eval()
     module.model.load_state_dict(dict(ema))
     if config.train.freeze_encoder:
         freeze(module.model.encoder)  # what is not trained is not in the loss either

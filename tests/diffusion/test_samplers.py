@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from swinmpi.config import DiffusionConfig, SamplerConfig
 from swinmpi.diffusion import samplers
 from swinmpi.diffusion.process import PREDICTIONS, target, to_x_0
-from swinmpi.diffusion.samplers import initial_std, make_sampler, timesteps
+from swinmpi.diffusion.samplers import make_sampler, timesteps
 from swinmpi.diffusion.schedule import make_schedule
 
 COSINE = make_schedule("cosine", 1000)
@@ -162,14 +162,14 @@ def std_of_samples(sampler, data_std):
     """
     steps = len(sampler.timesteps)
     x_t, kept = torch.zeros(1 + steps, 1, 1, 1, dtype=torch.float64), ()
-    x_t[0] = initial_std(sampler.schedule)
+    x_t[0] = sampler.path.initial_std
     for step, t in enumerate(sampler.timesteps):
-        abar = sampler.schedule.alphas_cumprod[t].item()
+        abar = sampler.path.alphas_cumprod[t].item()
         eps = (1 - abar) ** 0.5 / (abar * data_std ** 2 + 1 - abar) * x_t
         noise = torch.zeros_like(x_t)
         noise[1 + step] = 1
-        output = target(sampler.prediction, to_x_0("eps", eps, x_t, t, sampler.schedule), eps, t,
-                        sampler.schedule)
+        output = target(sampler.prediction, to_x_0("eps", eps, x_t, t, sampler.path), eps, t,
+                        sampler.path)
         x_t, kept = sampler.step(step, x_t, output, noise, kept)
     return x_t.square().sum().sqrt().item()
 
@@ -280,5 +280,5 @@ def test_an_impossible_number_of_steps_is_refused(num_steps):
 def test_x_t_starts_as_noisy_as_training_left_it():
     with pytest.warns(UserWarning):
         thesis = make_schedule("thesis64", 100)
-    assert initial_std(thesis) == pytest.approx((1 - 0.25668) ** 0.5, abs=1e-4)
-    assert initial_std(COSINE) == pytest.approx(1)
+    assert thesis.initial_std == pytest.approx((1 - 0.25668) ** 0.5, abs=1e-4)
+    assert COSINE.initial_std == pytest.approx(1)

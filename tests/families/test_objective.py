@@ -53,7 +53,7 @@ def test_the_thesis_objective_is_algorithm_2_1(tmp_path, layers, edge, loss):
                                        batch.t.split(4), strict=True):
         shift = windows[0].shift
         x_0 = ((hr[None] - imresize_tensor(lr[None], scale=2)) * 2).clamp(-1, 1)
-        x_t = q_sample(x_0, t[:1], eps[None], module.objective.schedule)
+        x_t = q_sample(x_0, t[:1], eps[None], module.objective.path)
         def frame(image, shift=shift):
             if edge == "roll":
                 return torch.roll(image, shift, (-2, -1))
@@ -85,10 +85,10 @@ def test_the_aligned_objective_written_out(tmp_path):
                 for image in ((hr - regression) * 16, eps[None], features))
             t = next(times)[None]
             border = border_distance_at(*window.origin, 16, 32, 32, BORDER_REACH_PX)[None]
-            x_t = q_sample(x_0, t, noise, module.objective.schedule)
+            x_t = q_sample(x_0, t, noise, module.objective.path)
             predicted = model.unet(x_t, t, seen, border, global_vector)
             losses.append(functional.l1_loss(predicted,
-                                             v_target(x_0, noise, t, module.objective.schedule)))
+                                             v_target(x_0, noise, t, module.objective.path)))
     wanted = torch.stack(losses).mean() + 3 * torch.stack(regressions).mean()
     assert torch.allclose(module(batch)["loss"], wanted, atol=1e-5)
 

@@ -31,6 +31,8 @@ SAMPLERS = {
     "ddpm, random": {"method": "ddpm", "steps": 3, "shift": {"pattern": "random"}},
     "dpmpp_2m, wrap": {"method": "dpmpp_2m", "steps": 5, "shift": {"border": "wrap"}},
     "heun": {"method": "heun", "steps": 4},
+    "straight, heun": {"path": "straight", "method": "heun", "steps": 3},
+    "ddim, overlap": {"steps": 2, "overlap": 4, "shift": {"max_px": 8}},
     "none": {"steps": 2, "shift": {"pattern": "none"}},
     "ddpm, random, coherent": {"method": "ddpm", "steps": 3, "coherence": 4,
                                "shift": {"pattern": "random"}},
@@ -50,8 +52,9 @@ def make_resolver(family: str, sampler: str, exchange: str, group: Group,
             if not parameter.any():
                 nn.init.normal_(parameter, std=0.1)
     made.model.eval()
-    config = SamplerConfig(**SAMPLERS[sampler])
-    process = make_process(config, DiffusionConfig(steps=50), made.config.window_px)
+    settings = {"path": "curved"} | SAMPLERS[sampler]
+    diffusion = DiffusionConfig(steps=50, path=settings.pop("path"))
+    process = make_process(SamplerConfig(**settings), diffusion, made.config.window_px)
     return SuperResolver(made, process, Computing("cpu", micro_batch=2),
                          EXCHANGES_UNDER_TEST[exchange], group, consistency)
 

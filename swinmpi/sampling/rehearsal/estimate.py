@@ -67,6 +67,7 @@ def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
     told, network = (sum(getattr(costs[size], name) * batches[size] for size in sizes)
                      for name in ("told", "network"))
     evaluations = config.sampler.steps * (2 if config.sampler.method == "heun" else 1)
+    evaluations += config.sampler.overlap - 1
     members = plan.request.ensemble - plan.request.first_sampled
     shift = config.sampler.shift.pattern
     shifts = {"none": 1, "circular": min(4, evaluations)}.get(shift, evaluations * members)
