@@ -119,10 +119,10 @@ def test_fingerprints_of_curved_runs_stay():
 
 
 @pytest.mark.parametrize("overrides, told", [
-    (["sampler.method=euler"], "sampler.method: expected ddim or ddpm or dpmpp_2m or heun with "
+    (["sampler.method=euler"], "sampler.method: expected ddim or ddpm or dpmpp_2m or heun or regression with "
                                "diffusion.path curved, got euler"),
     (["diffusion.path=straight", "sampler.method=ddim"],
-     "sampler.method: expected euler or heun with diffusion.path straight, got ddim"),
+     "sampler.method: expected euler or heun or regression with diffusion.path straight, got ddim"),
     (["diffusion.path=straight", "diffusion.prediction=eps"], "expected v or x_0"),
     (["diffusion.path=straight", "diffusion.schedule=linear"], "which has no schedule"),
     (["diffusion.path=straight", "sampler.start=unit"], "expected as_trained"),
