@@ -119,8 +119,9 @@ def test_fingerprints_of_curved_runs_stay():
 
 
 @pytest.mark.parametrize("overrides, told", [
-    (["sampler.method=euler"], "sampler.method: expected ddim or ddpm or dpmpp_2m or heun or regression with "
-                               "diffusion.path curved, got euler"),
+    (["sampler.method=euler"],
+     "sampler.method: expected ddim or ddpm or dpmpp_2m or heun or regression with "
+     "diffusion.path curved, got euler"),
     (["diffusion.path=straight", "sampler.method=ddim"],
      "sampler.method: expected euler or heun or regression with diffusion.path straight, got ddim"),
     (["diffusion.path=straight", "diffusion.prediction=eps"], "expected v or x_0"),
