@@ -263,8 +263,7 @@ def usual_by_pairs(request: Request, header: dict) -> dict:
     crop_px = trained.get("crop_px") if isinstance(trained, dict) else None
     with PairReader(request.pairs) as pairs:
         whole_px = min(pairs.hr.shape[1:3])
-        return usual_of_pairs(pairs, crop_px if isinstance(crop_px, int) else whole_px,
-                              range(pairs.num_images), request.pairs)
+        return usual_of_pairs(pairs, crop_px if isinstance(crop_px, int) else whole_px)
 
 
 def as_text(entries: Sequence[dict]) -> str:

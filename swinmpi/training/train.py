@@ -76,8 +76,7 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
-            trainer.values = values_of(pairs) | usual_of_pairs(
-                pairs, config.train.crop_px, pairs.train_indices, f"split train of {pairs.path}")
+            trainer.values = values_of(pairs) | usual_of_pairs(pairs, config.train.crop_px)
             if newest is None and plan.origin:
                 worker.on_root(tell, plan.origin)
             log = Log(folder.root, config.train.batch_images)

@@ -48,8 +48,9 @@ def binary(images):
     return np.where(images > 128, 255, 0).astype(np.uint8)
 
 
-def header_of(images):
-    return usual_of((image[None] / np.float32(127.5) - 1 for image in images), 32, "split train")
+def header_of(*groups):
+    return usual_of([[image[None] / np.float32(127.5) - 1 for image in images]
+                     for images in groups], 32, "pairs.h5")
 
 
 HEADER = header_of(photographs(200, 32))
@@ -71,8 +72,8 @@ def test_only_a_stack_that_is_far_is_told(tmp_path, change, said):
         assert how_unlike(stack, None, BYTES) is None, "an older checkpoint does not tell"
 
 
-def scores_of(image):
-    usual = usual_in(HEADER)
+def scores_of(image, header=HEADER):
+    usual = usual_in(header)
     unit = image[None] / np.float32(127.5) - 1
     return usual.scores(usual.statistics(lambda rows: unit[:, rows.start:rows.stop], image.shape))
 
@@ -82,6 +83,14 @@ def test_few_images_of_the_same_kind_are_told_whatever_their_size(size):
     scores = np.array([[*scores_of(image).values()] for image in photographs(100, size)])
     assert (np.abs(scores) > 1).any(axis=1).mean() <= 0.02
     assert np.isfinite(scores).all()
+
+
+def test_a_small_group_does_not_drown_in_a_large_one():
+    """Such as a few noisy photographs of the validation split beside many to train on."""
+    grainy, header = noisy(photographs(40)), header_of(photographs(400), noisy(photographs(20)))
+    alone, beside = (np.array([scores_of(image, known)["unlike_noise"] for image in grainy])
+                     for known in (HEADER, header))
+    assert np.mean(alone > 1) > 0.9 and np.mean(beside > 1) <= 0.05
 
 
 @pytest.mark.parametrize("change, kind, sign", [

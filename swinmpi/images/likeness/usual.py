@@ -112,17 +112,27 @@ def usual_in(header: Mapping[str, Any]) -> Usual | None:
     return found if sound and found.crop_px > 0 else None
 
 
-def usual_of(images: Iterable[np.ndarray], crop_px: int, source: str) -> dict[str, Any]:
+def usual_of(groups: Iterable[Iterable[np.ndarray]], crop_px: int, source: str) -> dict[str, Any]:
     """The entry of a header; nothing where no image tells.
 
-    images: (C, h, w), -1..1.
+    groups: of images (C, h, w), -1..1, such as those of a split. The limits are the widest of any
+    group's, so that few of many do not drown.
     """
-    found = [statistics_of(lambda rows, of=image: of[:, rows.start:rows.stop], image.shape[1:],
-                           crop_px) for image in images]
-    known = {name: [one[name] for one in found if math.isfinite(one[name])] for name in STATISTICS}
-    if not all(known.values()):
+    found = [[statistics_of(lambda rows, of=image: of[:, rows.start:rows.stop], image.shape[1:],
+                            crop_px) for image in images] for images in groups]
+    quantiles = {name: widest([known for images in found if (known := [
+        one[name] for one in images if math.isfinite(one[name])])]) for name in STATISTICS}
+    if not all(quantiles.values()):
         return {}
-    quantiles = {name: [float(value) for value in np.quantile(values, QUANTILES)]
-                 for name, values in known.items()}
-    return {HEADER_KEY: {"crop_px": crop_px, "images": len(found), "source": source,
+    return {HEADER_KEY: {"crop_px": crop_px, "images": sum(map(len, found)), "source": source,
                          "at": list(QUANTILES), "quantiles": quantiles}}
+
+
+def widest(groups: Sequence[Sequence[float]]) -> list[float]:
+    """QUANTILES of all values, but for the outer ones the farthest of any group's."""
+    if not groups:
+        return []
+    each = np.stack([np.quantile(values, QUANTILES) for values in groups])
+    low, high = each.min(axis=0), each.max(axis=0)
+    middle = float(np.median(np.concatenate(groups)))
+    return [*map(float, low[:2]), middle, *map(float, high[-2:])]

@@ -155,11 +155,12 @@ def in_words(kind: Kind) -> str:
     return f"{depth} {'grey' if channels == 1 else 'RGB'}"
 
 
-def usual_of_pairs(pairs: PairReader, crop_px: int, indices: Sequence[int], source: str) -> dict:
-    """What a checkpoint keeps of what the LR images with these indices are like, if they can be
-    read. crop_px: of the HR crops that are trained on."""
+def usual_of_pairs(pairs: PairReader, crop_px: int) -> dict:
+    """What a checkpoint keeps of what LR images are like that it was trained on and chosen by, if
+    they can be read. crop_px: of the HR crops that are trained on."""
     lr_px = min(round(crop_px / pairs.scale), *pairs.lr.shape[1:3])
-    return usual_of(in_unit(pairs, indices), lr_px, source)
+    splits = (pairs.train_indices, pairs.validate_indices)
+    return usual_of([in_unit(pairs, indices) for indices in splits], lr_px, str(pairs.path))
 
 
 def in_unit(pairs: PairReader, indices: Sequence[int]) -> Iterator[np.ndarray]:
