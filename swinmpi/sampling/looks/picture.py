@@ -9,7 +9,14 @@ import numpy as np
 from PIL import Image
 
 from swinmpi.config import PRESETS, Config
-from swinmpi.images.contact_sheet import as_png, closeup_row, closeup_sheet, is_sheet, to_uint8
+from swinmpi.images.contact_sheet import (
+    as_png,
+    closeup_row,
+    closeup_sheet,
+    is_sheet,
+    to_uint8,
+    trust_overlay,
+)
 from swinmpi.sampling.looks.finished import (
     SPREAD,
     SR,
@@ -29,7 +36,6 @@ from swinmpi.storage.pictures.listing import reason_of
 FOLDER_PICTURE = "swinmpi.png"
 TITLES = {"bicubic": "bicubic", SR: "SR", STD: "deviation (std)", SPREAD: "spread of samples",
           TRUST: "trusted"}
-DISTRUSTED = np.array([220, 40, 40], np.float64)
 LONGEST_NAME = 34
 
 
@@ -170,19 +176,13 @@ def row_of(seen: Seen, finished: Finished, image_index: int) -> tuple[list[np.nd
             most = float(np.nanmax(image, initial=0)) or 1.0
             tiles[name], told[name] = to_uint8(image, 0, most), f"0 to {most:.3g}"
         elif name == TRUST:
-            tiles[name] = marked(tiles[SR], image > 0)
-            told[name] = f"{float((image > 0).mean()):.0%}; the rest is red"
+            trusted = (image > 0).all(axis=2)
+            tiles[name] = trust_overlay(tiles[SR], trusted)
+            told[name] = f"{trusted.mean():.0%}; the rest is magenta"
         else:
             tiles[name] = to_uint8(image, low, high)
     return (closeup_row(to_uint8(seen.lr, low, high), list(tiles.values()),
                         guide=list(tiles).index(SR)), [told[name] for name in tiles])
-
-
-def marked(image: np.ndarray, trusted: np.ndarray) -> np.ndarray:
-    """uint8 RGB with what is not trusted in any channel tinted red."""
-    colour = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.float64)
-    mixed = np.where(trusted.all(axis=2, keepdims=True), colour, (colour + DISTRUSTED) / 2)
-    return np.rint(mixed).astype(np.uint8)
 
 
 def extent(seen: Seen, finished: Finished) -> list[str]:
