@@ -79,7 +79,7 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "frames": request.view.frames, "checkpoint": str(request.checkpoint),
             "checkpoint_sha256": deciding["checkpoint"],
             "input_identity": json.dumps(deciding["input"]),
-            "machine": made_on(config.parallel.device),
+            "machine": made_on(planned_device(config.parallel.device)),
             "configuration": dump_yaml(config),
             "seed": config.sampler.seed, "ensemble": request.ensemble, **trusted(request),
             FINGERPRINT: json.dumps(deciding, sort_keys=True) if config.output.members else None,
