@@ -16,7 +16,7 @@ from swinmpi.config.strict_yaml import parse_override, read_yaml
 from swinmpi.errors import ConfigError
 
 PRESETS: dict[str, dict] = {
-    "faithful": {"sampler": {"method": "ddim", "steps": 5, "noise_scale": 0.3}},
+    "faithful": {"sampler": {"method": "ddim", "steps": 1, "noise_scale": 1.0}},
     "balanced": {"sampler": {"method": "ddim", "steps": 10, "noise_scale": 1.0}},
     "detailed": {"sampler": {"method": "ddim", "steps": 25, "noise_scale": 1.0}},
     "regression": {"sampler": {"method": "regression"}},

@@ -17,6 +17,8 @@ ADDED = {"diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
                      "coherence": None, "overlap": 1}}
 DISTILLED_KEY = "distilled_steps"  # of a checkpoint's header
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
+# The first step from x_T, which holds next to nothing of the image, is a guess; more correct it.
+FEWEST_STEPS_OF_EPS = 5
 
 
 def settings_of(header: Mapping) -> dict:
@@ -27,8 +29,8 @@ def settings_of(header: Mapping) -> dict:
 
 
 def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
-    """The presets as a checkpoint takes them: by a method that walks its path, and in the steps it
-    was distilled for."""
+    """The presets as a checkpoint takes them: by a method that walks its path, in the steps it was
+    distilled for, and in a few at least where it predicts eps."""
     methods, steps = trained.diffusion.methods, distilled_steps(header)
     made = {}
     for name, preset in PRESETS.items():
@@ -37,6 +39,8 @@ def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
             sampler["method"] = methods[0]
         if steps is not None and "steps" in sampler:
             sampler["steps"] = steps
+        elif trained.diffusion.prediction == "eps" and "steps" in sampler:
+            sampler["steps"] = max(sampler["steps"], FEWEST_STEPS_OF_EPS)
         made[name] = preset | ({"sampler": sampler} if sampler else {})
     return made
 

@@ -2,8 +2,11 @@
 import pytest
 
 from swinmpi.cli.sample import main
+from swinmpi.config import load_config
 from swinmpi.sampling.request import SampleRequest
+from swinmpi.sampling.settings import presets_of, settings_of
 from swinmpi.sampling.validation import GivenSettings, resolved
+from swinmpi.storage.header import read_header
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
 
 
@@ -34,13 +37,21 @@ def test_it_is_walked_in_any_number_of_steps_by_both_methods(folder, tmp_path):
     assert len(set(made.values())) == len(made)
 
 
-@pytest.mark.parametrize("preset, steps", [("faithful", 5), ("balanced", 10), ("detailed", 25)])
+@pytest.mark.parametrize("preset, steps", [("faithful", 1), ("balanced", 10), ("detailed", 25)])
 def test_presets_take_its_method(folder, preset, steps):
     request = SampleRequest("", None, folder / "straight.safetensors")
     sampler = resolved(request, GivenSettings((), (), preset)).sampler
     assert (sampler.method, sampler.steps) == ("euler", steps)
     curved = SampleRequest("", None, folder / "curved.safetensors")
     assert resolved(curved, GivenSettings((), (), preset)).sampler.method == "ddim"
+
+
+def test_presets_give_a_prediction_of_eps_a_few_steps(folder):
+    header = read_header(folder / "curved.safetensors")
+    for prediction, steps in (("v", 1), ("eps", 5)):
+        trained = load_config(base=settings_of(header)).replaced(
+            diffusion={"prediction": prediction})
+        assert presets_of(header, trained)["faithful"]["sampler"]["steps"] == steps
 
 
 @pytest.mark.parametrize("model, setting, told", [

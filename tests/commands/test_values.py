@@ -119,7 +119,7 @@ def test_the_range_goes_from_the_pairs_into_the_checkpoint(tmp_path):
         wanted = [*pairs.value_range]
     _, header = load_weights(tmp_path / "run" / "best.safetensors")
     assert header["value_range"] == wanted and header["value_dtype"] == "uint16"
-    assert usual_in(header).crop_px == 16 and usual_in(header).images == 14
+    assert usual_in(header).crop_px == 16 and usual_in(header).images == 16
 
 
 @pytest.mark.parametrize("factor, offset, used, said", [

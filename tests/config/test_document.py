@@ -44,7 +44,7 @@ def test_the_page_is_up_to_date():
     "| `shift.pattern` | one of none, circular, random | `circular` |",
     "| `threads` | whole number, 1 to 4096, or auto | `auto` |",
     "| `seed` | whole number, 0 to 2^63 - 1 | `0` |",
-    "| `faithful` | `ddim` | `5` | `0.3` |",
+    "| `faithful` | `ddim` | `1` | `1.0` |",
 ])
 def test_types_and_bounds_read_as_words(row):
     assert row in document()

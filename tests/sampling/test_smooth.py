@@ -37,12 +37,11 @@ def test_the_measure_finds_a_step():
     assert step_at_borders(smooth) < 1e-6 and step_at_borders(image) > 0.5
 
 
-# Grey levels, docs/trust.md: with less noise than it was trained with the network makes a faint
-# pattern of 2 px of its own on smooth images, strongest at the borders of windows.
+# Grey levels, docs/trust.md.
 @pytest.mark.slow
 @pytest.mark.parametrize("preset,dtype,limit", [
     ("regression", "float32", 0.1), ("regression", "uint16", 0.1), ("balanced", "float32", 0.5),
-    ("detailed", "float32", 0.5), ("faithful", "float32", 2.5)])
+    ("detailed", "float32", 0.5), ("faithful", "float32", 0.5)])
 def test_how_smooth_smooth_gradients_stay(tmp_path, preset, dtype, limit):
     gain = 1 if dtype == "float32" else 256
     images = np.round(gradients() * gain) if gain > 1 else gradients()
