@@ -12,7 +12,7 @@ from swinmpi.cli.options import (
     run_command,
     works_alone,
 )
-from swinmpi.errors import SomeImagesFailed
+from swinmpi.errors import ConfigError, SomeImagesFailed
 from swinmpi.parallel.launch import allowed_cpus, cores_of
 
 MOST_WORKERS = 1024
@@ -61,6 +61,10 @@ def prepare_command(argv: Sequence[str] | None) -> None:
     if not works_alone("prepare"):
         return
     config = config_from(options).data
+    if config.noise is not None or config.blur_px is not None:
+        raise ConfigError("data.noise, data.blur_px: expected none, as swinmpi-train draws them "
+                          "for every crop anew; give them to it, or data.read_noise and "
+                          "data.psf_px to swinmpi-prepare")
 
     # Imported here: torch takes seconds to import; --help must not.
     from swinmpi.training.prepare import PrepareRequest, describe, plan, run

@@ -6,12 +6,16 @@ from pydantic import Field, field_validator
 from swinmpi.config.base import MOST_COUNT, MOST_SEED, Section
 
 Spread = float | list[float] | None
+MEASURE = "measure"
 # Settings of DataConfig that are a number or [low, high], and what lies in their bounds.
 SPREADS = {"psf_px": (0.0, 1000.0), "photons": (0.01, 1e12), "read_noise": (0.0, 10.0)}
+# Of what swinmpi-train draws anew for every crop it trains on.
+DRAWN_SPREADS = {"noise": (0.0, 1.0), "blur_px": (0.0, 100.0)}
 
 
 class DataConfig(Section):
-    """What `swinmpi-prepare` cuts from its images and how it degrades it."""
+    """What `swinmpi-prepare` cuts from its images and how it degrades it; `noise` and `blur_px` are
+    of training and sampling."""
 
     size_px: int = Field(192, ge=8, le=8192, description="side of the HR crops, or of the whole "
                          "padded images")
@@ -42,6 +46,14 @@ class DataConfig(Section):
     read_noise: Spread = Field(None, description="sigma of Gaussian noise on LR, as a share of the "
                                "value range; a number, or [low, high] to draw one for every crop; "
                                "nothing or 0: none")
+    noise: Spread | Literal["measure"] = Field(
+        None, description="models with model.noise_aware only: deviation of Gaussian noise on LR, "
+        "as a share of the value range. swinmpi-train: a number, or [low, high] to draw a level "
+        "for every crop each time it is trained on, low ones more often. swinmpi-sample: the level "
+        "of the images, or measure, which it is when absent: measured in every image")
+    blur_px: Spread = Field(None, description="as psf_px, but drawn by swinmpi-train each time a "
+                            "crop is trained on, whose LR is then made anew from HR; with "
+                            "model.noise_aware")
     flat_reject: float = Field(0.85, ge=0, le=1, description="probability with which a flat crop "
                                "is drawn again")
     flat_threshold: float = Field(0.02, ge=0, description="a crop is flat below this standard "
@@ -83,18 +95,26 @@ class DataConfig(Section):
     def degradation(self) -> dict[str, tuple[float, float]]:
         """(low, high) of what is drawn for every crop beside shrinking it, by its setting."""
         set_ones = {name: getattr(self, name) for name in SPREADS}
-        both = {name: tuple(map(float, value)) if isinstance(value, list) else (float(value),) * 2
-                for name, value in set_ones.items() if value is not None}
+        both = {name: as_range(value) for name, value in set_ones.items() if value is not None}
         return {name: (low, high) for name, (low, high) in both.items() if high > 0}
 
-    @field_validator(*SPREADS, mode="before")
+    @property
+    def drawn(self) -> dict[str, tuple[float, float]]:
+        """(low, high) of what training draws for every crop, by its setting."""
+        return {name: as_range(getattr(self, name)) for name in DRAWN_SPREADS
+                if getattr(self, name) not in (None, MEASURE)}
+
+    @field_validator(*SPREADS, *DRAWN_SPREADS, mode="before")
     @classmethod
     def check_spread(cls, value: Any, info) -> Any:
-        low, high = SPREADS[info.field_name]
+        if info.field_name == "noise" and value == MEASURE:
+            return value
+        low, high = (SPREADS | DRAWN_SPREADS)[info.field_name]
         told = value if isinstance(value, list) else [value, value]
         numbers = all(type(one) in (int, float) and low <= one <= high for one in told)
         if value is not None and not (numbers and len(told) == 2 and told[0] <= told[1]):
-            raise ValueError(f"a number from {low:g} to {high:g}, or two as [low, high]")
+            raise ValueError(f"a number from {low:g} to {high:g}, or two as [low, high]"
+                             + (f", or {MEASURE}" if info.field_name == "noise" else ""))
         return value
 
     @field_validator("axes")
@@ -105,3 +125,9 @@ class DataConfig(Section):
             raise ValueError("a lower-case letter for each axis, y and x among them and "
                              "none twice, such as tzyx")
         return axes
+
+
+def as_range(spread: float | list[float]) -> tuple[float, float]:
+    """(low, high) of a number or of [low, high]."""
+    low, high = spread if isinstance(spread, list) else (spread, spread)
+    return float(low), float(high)

@@ -56,6 +56,16 @@ class ModelSection(Section):
         return False
 
     @property
+    def told_noise(self) -> bool:
+        """Whether its encoder sees the noise level of the LR image (`data.noise`) beside it."""
+        return getattr(self, "noise_aware", False)
+
+    @property
+    def unsaid(self) -> set[str]:
+        """As of the section `train`."""
+        return set() if self.told_noise else {"noise_aware"}
+
+    @property
     def may_crop(self) -> bool:
         """Whether `sampler.shift.edge` crop_* makes sense for it."""
         return False
@@ -101,6 +111,8 @@ class AlignedModel(ModelSection):
                                  "resolution")
     residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="x_0 = (HR - regression) * "
                                  "residual_gain, images in -1..1")
+    noise_aware: bool = Field(False, description="the encoder is told how strong the noise of the "
+                              "LR image is, and learns on LR images with noise: see data.noise")
 
     @model_validator(mode="after")
     def network_can_be_built(self):

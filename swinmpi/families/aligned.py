@@ -74,7 +74,7 @@ class Aligned:
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """Distance of the prediction on windows, plus the weighted L1 of the regression."""
         channels, grid = self.config.channels, objective.grid
-        features, global_vector = self.model.encoder(batch.lr)
+        features, global_vector = self.model.encoder(batch.seen)
         residual = features[:, -channels:].float()
         regression = upsampled(batch) + residual
         # The regression answers to its own loss only: the U-Net sees it, but does not bend it.

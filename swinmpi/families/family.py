@@ -15,7 +15,7 @@ from torch.nn import functional
 from swinmpi.diffusion.path import Path
 from swinmpi.diffusion.process import q_sample, target
 from swinmpi.images.imresize import imresize_tensor
-from swinmpi.images.lr_rows import LrRows
+from swinmpi.images.lr_rows import LrRows, with_noise
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
@@ -42,7 +42,8 @@ class Window:
 class Batch:
     """lr (B, C, h, w), hr and eps (B, C, H, W), images in -1..1; windows per image; t (windows of
     all images,) int64. eps is like x_0, which may have other channels than hr. places: of all
-    windows, see `places_of`, on the device of the images; made from `windows` when absent."""
+    windows, see `places_of`, on the device of the images; made from `windows` when absent. noise:
+    (B,), the level that lr has, as a share of the value range, where the network is told."""
 
     lr: Tensor
     hr: Tensor
@@ -50,6 +51,13 @@ class Batch:
     windows: list[list[Window]]
     t: Tensor
     places: Tensor | None = None
+    noise: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """LR images as an encoder sees them, (B, C, h, w), with the noise level as one more channel
+        where it is told."""
+        return self.lr if self.noise is None else with_noise(self.lr, self.noise)
 
     def __post_init__(self):
         if self.places is None:

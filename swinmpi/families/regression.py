@@ -51,7 +51,7 @@ class Regression:
 
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """L1(HR, bicubic + residual)."""
-        loss = functional.l1_loss(upsampled(batch) + self.residual(batch.lr).float(), batch.hr)
+        loss = functional.l1_loss(upsampled(batch) + self.residual(batch.seen).float(), batch.hr)
         return {"loss": loss, "regression": loss.detach()}
 
     def lr_rows(self, height: int, width: int, num_images: int,

@@ -10,14 +10,14 @@ class AlignedEncoder(nn.Module):
     """LR image -> features and regression residual on the HR grid, and the image's global vector.
 
     EDSR body (Lim et al. 2017, no normalisation) at LR size, then sub-pixel convolution
-    (Shi et al. 2016).
+    (Shi et al. 2016). With `noise_aware` the LR image has one more channel, its noise level.
     """
 
     def __init__(self, config: AlignedModel):
         super().__init__()
         width = config.encoder_channels
         self.scale, self.image_channels = config.scale, config.channels
-        self.head = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.head = nn.Conv2d(config.channels + config.noise_aware, width, 3, padding=1)
         self.body = nn.Sequential(*[EdsrBlock(width) for _ in range(config.encoder_blocks)],
                                   nn.Conv2d(width, width, 3, padding=1))
         self.tail = nn.Conv2d(width, (config.feature_channels + config.channels) * config.scale**2,
@@ -36,7 +36,7 @@ class AlignedEncoder(nn.Module):
                    if isinstance(module, nn.Conv2d))
 
     def trunk(self, lr: Tensor) -> Tensor:
-        """lr: (N, C, h, w) in -1..1 -> (N, width, h, w)."""
+        """lr: (N, C, h, w) in -1..1, C one more where noise is told -> (N, width, h, w)."""
         shallow = self.head(lr)
         return shallow + self.body(shallow)
 

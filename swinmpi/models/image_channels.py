@@ -40,6 +40,15 @@ def to_channels(tensors: Mapping[str, Tensor], model: ModelConfig,
             for name, (axis, parts) in LAYOUTS[model.family](model).items() if name in tensors}
 
 
+def to_noise_told(tensors: Mapping[str, Tensor], told: bool) -> dict[str, Tensor]:
+    """Of a model of family aligned, which is told the noise level or is not: those tensors that
+    differ in one that is, or is not. What is new is zero: the answers stay, whatever the level, or
+    become those for level 0."""
+    names = [name for name in ("head.weight", "encoder.head.weight") if name in tensors]
+    return {name: torch.cat([tensors[name], torch.zeros_like(tensors[name][:, :1])], INPUTS)
+            if told else tensors[name][:, :-1].contiguous() for name in names}
+
+
 def changed(tensor: Tensor, axis: int, parts: tuple[Part, ...], before: int,
             after: int) -> Tensor:
     """One tensor. RuntimeError, as of `split`, where its axis has another length."""
@@ -62,7 +71,8 @@ def of_aligned(model: AlignedModel) -> Layout:
     tail = (Part(told * subpixels, of_image=False), Part(subpixels))
     # x_t, then features and the regression residual, then the border.
     entry = (Part(4), Part(4 * told, of_image=False), Part(4), Part(4, of_image=False))
-    encoder = seeing("head", Part(1)) | making("tail", *tail)
+    noise = [Part(1, of_image=False)] * model.noise_aware
+    encoder = seeing("head", Part(1), *noise) | making("tail", *tail)
     return encoder | within("encoder", encoder) | seeing("unet.entry", *entry) | making(
         "unet.exit", Part(4))
 

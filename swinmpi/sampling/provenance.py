@@ -33,7 +33,7 @@ def fingerprint(plan: SamplingPlan, stack: Stack, checkpoint_sha256: str,
     return {**edges, **compiled, "input": stack.identity(), "checkpoint": checkpoint_sha256,
             "ensemble": plan.request.ensemble, "value_range": [value_range.low, value_range.high],
             **trusted(plan.request),
-            **agreement(config), **deciding_settings(config),
+            **agreement(config), **told_noise(config), **deciding_settings(config),
             **config.parallel.model_dump(include=DECIDING), "micro_batch": plan.calls.told}
 
 
@@ -41,6 +41,11 @@ def agreement(config: Config) -> dict:
     """How far samples are made to agree with the LR image, where they are."""
     weight = config.output.consistent
     return {"consistent": weight} if weight else {}
+
+
+def told_noise(config: Config) -> dict:
+    """The noise level that the network is told, or how it is found, where it is told one."""
+    return {"noise": config.data.noise} if config.model.told_noise else {}
 
 
 def trusted(request: SampleRequest) -> dict:
@@ -53,7 +58,7 @@ def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: s
     other settings cannot be continued. JSON values."""
     device = planned_device(config.parallel.device)
     deciding = {"checkpoint": checkpoint_sha256, "value_range": config.output.value_range,
-                **agreement(config), **deciding_settings(config),
+                **agreement(config), **told_noise(config), **deciding_settings(config),
                 **config.parallel.model_dump(include=DECIDING),
                 "device": device,
                 "precision": settled_precision(config.parallel.precision, device)}

@@ -188,7 +188,8 @@ def output_plan(request: SampleRequest, config: Config, span: float | None = Non
                       samples=request.ensemble, exact=config.output.members == "exact",
                       lr=config.output.lr,
                       extends=request.members.first if request.members else 0,
-                      usual=usual_in(read_header(request.checkpoint)))
+                      usual=usual_in(read_header(request.checkpoint)),
+                      noise=config.model.told_noise)
 
 
 def error_bars_for(request: SampleRequest, config: Config, span: float | None) -> ErrorBars | None:

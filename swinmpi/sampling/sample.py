@@ -2,7 +2,7 @@
 image by image."""
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from swinmpi.config import ModelConfig
+from swinmpi.config.data_section import MEASURE
 from swinmpi.errors import StackError, Stopped
 from swinmpi.families.family import Family
 from swinmpi.families.loading import load_family
 from swinmpi.images.figures import count_sums, finish_sums
+from swinmpi.images.likeness.noise import NAME as NOISE
+from swinmpi.images.likeness.noise import noise_level
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.device import start_computing
@@ -128,8 +131,9 @@ class GroupWork:
         stack_indices = [self.stack.stack_index(shard_index) for shard_index in good]
         request, before = self.plan.request, results.members_before
         seeds = [config.sampler.seed + k for k in range(request.first_sampled, request.ensemble)]
-        likeness = {shard_index: self.likeness(shard_index, image)
-                    for shard_index, image in zip(good, lr, strict=True) if self.group.is_root}
+        lr = self.with_noise(good, lr)
+        noted = {shard_index: self.likeness(shard_index, image) | self.told(image)
+                 for shard_index, image in zip(good, lr, strict=True) if self.group.is_root}
         sums = np.zeros((len(good), count_sums()))
         for part in self.resolver(lr, stack_indices, seeds, lambda: self.stop.agreed(self.group)):
             if before is not None:
@@ -143,7 +147,7 @@ class GroupWork:
         if everybodys is not None:
             for shard_index, total in zip(good, everybodys.sum(axis=0), strict=True):
                 results.complete(shard_index, finish_sums(total, results.value_range.span)
-                                 | likeness[shard_index])
+                                 | noted[shard_index])
 
     def enlarge(self, shard_indices: Sequence[int]) -> None:
         """Darks and flats of a tomogram, dealt to the ranks of the group; without the network."""
@@ -207,9 +211,32 @@ class GroupWork:
     def likeness(self, shard_index: int, lr: LrRows) -> dict[str, float]:
         """How far an image is from those that the checkpoint knows, as far as it tells. On the root
         of the group, which reads what it does not hold of it."""
-        values, usual = self.results.value_range, self.results.usual
+        usual = self.results.usual
         if usual is None:
             return {}
+        return usual.scores(usual.statistics(self.reader(shard_index, lr), (lr.height, lr.width)))
+
+    def with_noise(self, shard_indices: Sequence[int], lr: Sequence[LrRows]) -> list[LrRows]:
+        """Images with the noise level that the network is told, if it is: as set, or measured in
+        each by the root of the group. Collective in the group."""
+        noise, size = self.plan.config.data.noise, (self.stack.height, self.stack.width)
+        if not self.plan.config.model.told_noise:
+            return list(lr)
+        levels = [noise] * len(lr)
+        if noise == MEASURE:
+            levels = self.group.bcast_object(
+                [noise_level(self.reader(shard_index, image), size)
+                 for shard_index, image in zip(shard_indices, lr, strict=True)]
+                if self.group.is_root else None)
+        return [replace(image, noise=level) for image, level in zip(lr, levels, strict=True)]
+
+    def told(self, lr: LrRows) -> dict[str, float]:
+        """The noise level of an image, as the output keeps it, where the network is told."""
+        return {NOISE: lr.noise} if self.plan.config.model.told_noise else {}
+
+    def reader(self, shard_index: int, lr: LrRows) -> Callable[[range], np.ndarray]:
+        """Of rows of an image, (C, rows, w), -1..1, NaN for no number. On the root of the group."""
+        values = self.results.value_range
 
         def read_rows(rows: range) -> np.ndarray:
             top, inside = lr.top, slice(rows.start - lr.top, rows.stop - lr.top)
@@ -217,7 +244,7 @@ class GroupWork:
             raw = lr.raw[:, inside] if holds else self.read(shard_index, rows)
             return in_unit(raw, values)
 
-        return usual.scores(usual.statistics(read_rows, (lr.height, lr.width)))
+        return read_rows
 
     def read(self, shard_index: int, rows: range) -> np.ndarray:
         """(C, len(rows), w) raw values; StackError where they cannot be read."""

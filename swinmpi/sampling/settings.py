@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swinmpi.config import PRESETS, Config, load_config
+from swinmpi.config.data_section import MEASURE
 from swinmpi.config.model_sections import FAMILIES
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.outputs.mpio import check_backend
@@ -11,7 +12,8 @@ from swinmpi.storage.values import ValueRange
 
 # What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
-ADDED = {"diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
+ADDED = {"model": {"noise_aware": False},
+         "diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
                        "start_std": 0.5},
          "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
                      "coherence": None, "overlap": 1}}
@@ -75,23 +77,45 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
             raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "
                                   f"as configured, but it was trained with {own.get(name)}; "
                                   "remove that setting or choose another --checkpoint")
+    check_noise(config, checkpoint)
+    if config.model.told_noise and config.data.noise is None:
+        config = config.replaced(data={"noise": MEASURE})
     return config.replaced(output={"consistent": consistency(config, header)})
+
+
+def check_noise(config: Config, checkpoint: Path) -> None:
+    """ConfigError where the noise level cannot be told as asked."""
+    noise, blur = config.data.noise, config.data.blur_px
+    if noise is not None and not config.model.told_noise:
+        raise ConfigError("data.noise: expected a checkpoint that is told how noisy images are "
+                          f"(model.noise_aware), got {checkpoint}, which is not; remove it, or "
+                          "name another model")
+    if isinstance(noise, list):
+        raise ConfigError(f"data.noise: expected one level, or {MEASURE}, to sample with, got "
+                          f"{noise}, which is for training")
+    if blur is not None:
+        raise ConfigError(f"data.blur_px: expected none to sample with, got {blur}; it is for "
+                          "training")
 
 
 def consistency(config: Config, header: Mapping) -> bool | float:
     """Whether, or with which weight, samples are made to agree with their LR image: yes, unless
-    told otherwise, for a family that keeps to LR where nothing but shrinking made LR."""
+    told otherwise, for a family that keeps to LR where nothing but shrinking made LR; where a
+    network takes noise away, agreeing would bring it back, so only images that are said to have
+    none."""
     told = config.output.consistent
     if told is not None:
         return bool(told) if told in (0, 1) else told
+    clean = not config.model.told_noise or config.data.noise == 0
     return (config.model.keeps_to_lr and takes_steps(header) and is_only_shrunk(header)
-            and not sees_edges_joined(config))
+            and clean and not sees_edges_joined(config))
 
 
 def is_only_shrunk(header: Mapping) -> bool:
     """Whether the LR images that a checkpoint learned from were HR images, shrunk by bicubic
-    imresize, and nothing else."""
-    return not header.get("degradation") and header.get("lr_kernel", "bicubic") == "bicubic"
+    imresize, and nothing else but noise that it was told."""
+    blurred = header.get("degradation") or header.get("blur_px")
+    return not blurred and header.get("lr_kernel", "bicubic") == "bicubic"
 
 
 def sees_edges_joined(config: Config) -> bool:

@@ -22,6 +22,7 @@ from swinmpi.families.family import (
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.crops import Crops, FromFile, picked, to_device
+from swinmpi.training.degrading import degrading_of
 from swinmpi.training.objective import draw_times, make_drawing, noise_of
 from swinmpi.windows.shift import circular_shift
 
@@ -54,7 +55,7 @@ class BatchSource:
         """crops: of these pairs; by default read from the file, for the CPU."""
         self.config, self.family, self.pairs, self.rank = config, family, pairs, rank
         self.crops = FromFile(pairs, torch.device("cpu")) if crops is None else crops
-        self.drawing = make_drawing(config, family)
+        self.drawing, self.degrading = make_drawing(config, family), degrading_of(config, pairs)
         self.total, self.size = config.train.batch_images, size
         self.per_step = self.total // (size * config.train.accumulate)
 
@@ -104,10 +105,12 @@ class BatchSource:
                                 [one.corner for one in drawn], self.lr_px)
         turns = [one.turn for one in drawn]
         hr, lr = (to_unit(oriented(image, turns), highest) for image in stored)
-        eps = noise_of(self.family, self.drawing.grid, [one.rng for one in drawn], device)
+        rngs = [one.rng for one in drawn]
+        eps = noise_of(self.family, self.drawing.grid, rngs, device)
+        lr, noise = (lr, None) if self.degrading is None else self.degrading(hr, lr, rngs)
         windows = [one.windows for one in drawn]
         t = to_device(np.concatenate([one.t for one in drawn]), device)
-        return Batch(lr, hr, eps, windows, t, to_device(places_of(windows).numpy(), device))
+        return Batch(lr, hr, eps, windows, t, to_device(places_of(windows).numpy(), device), noise)
 
     @property
     def lr_px(self) -> int:
@@ -200,5 +203,6 @@ def channels_last(batch: Batch, device: torch.device) -> Batch:
     """On the device, images as they will be convolved."""
     lr, hr, eps = (image.to(device, non_blocking=True, memory_format=torch.channels_last)
                    for image in (batch.lr, batch.hr, batch.eps))
+    noise = None if batch.noise is None else batch.noise.to(device, non_blocking=True)
     return Batch(lr, hr, eps, batch.windows, batch.t.to(device, non_blocking=True),
-                 batch.places.to(device, non_blocking=True))
+                 batch.places.to(device, non_blocking=True), noise)

@@ -68,7 +68,8 @@ def empty_batch(config: Config, module: TrainingModule, device: str) -> Batch:
     lr_px = side // config.model.scale
     return Batch(empty(1, channels, lr_px, lr_px), empty(1, channels, side, side),
                  empty(1, module.family.x_channels, drawing.grid.height_px, drawing.grid.width_px),
-                 [windows], empty(len(windows), dtype=torch.int64))
+                 [windows], empty(len(windows), dtype=torch.int64),
+                 noise=empty(1) if config.model.told_noise else None)
 
 
 def storage_key(tensor: torch.Tensor) -> int:

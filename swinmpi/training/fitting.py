@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from swinmpi.config import Config
 from swinmpi.errors import ConfigError
 from swinmpi.storage.pairs import PairReader
+from swinmpi.training.degrading import degrading_of
 
 
 def fitted(config: Config, pairs: PairReader) -> Config:
@@ -76,10 +77,10 @@ def misfits_of_crop(config: Config, pairs: PairReader, num_ranks: int) -> Iterat
                f"got {crop_px}")
 
 
-def values_of(pairs: PairReader) -> dict:
-    """What a checkpoint keeps of the pairs it was trained on: the values that are -1 and 1, and
-    their dtype, as far as the pairs tell; how LR was degraded, where it was, and by what it was
-    made, where not by bicubic imresize."""
+def values_of(pairs: PairReader, config: Config) -> dict:
+    """What a checkpoint keeps of the images it was trained on: the values that are -1 and 1, and
+    their dtype, as far as the pairs tell; how LR was degraded, in the pairs and in training, where
+    it was, and by what it was made, where not by bicubic imresize."""
     told: dict = {}
     if pairs.value_range is not None:
         told |= {"value_range": [*pairs.value_range], "value_dtype": pairs.value_dtype}
@@ -87,4 +88,6 @@ def values_of(pairs: PairReader) -> dict:
         told["degradation"] = {name: [*both] for name, both in pairs.degradation.items()}
     if pairs.kernel != "bicubic":
         told["lr_kernel"] = pairs.kernel
+    if degrading := degrading_of(config, pairs):
+        told |= degrading.words
     return told

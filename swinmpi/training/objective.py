@@ -72,9 +72,16 @@ def noise_of(family: Family, grid: WindowGrid, rngs: Sequence[np.random.Generato
     On a CPU by these themselves; elsewhere by the device's, started by them: other numbers, as
     little dependent on ranks and batches.
     """
+    return normal((family.x_channels, grid.height_px, grid.width_px), rngs, device)
+
+
+def normal(shape: Sequence[int], rngs: Sequence[np.random.Generator],
+           device: torch.device) -> Tensor:
+    """N(0, 1) of images, float32 (n, *shape); see `noise_of`."""
     if device.type == "cpu":
-        return torch.from_numpy(np.stack([noise_like_x_0(family, grid, rng) for rng in rngs]))
-    return drawn_there((family.x_channels, grid.height_px, grid.width_px), rngs, device)
+        return torch.from_numpy(np.stack([rng.standard_normal(tuple(shape), dtype=np.float32)
+                                          for rng in rngs]))
+    return drawn_there(shape, rngs, device)
 
 
 def drawn_there(shape: Sequence[int], rngs: Sequence[np.random.Generator],
@@ -84,8 +91,3 @@ def drawn_there(shape: Sequence[int], rngs: Sequence[np.random.Generator],
     for part, rng in zip(eps, rngs, strict=True):
         part.normal_(generator=there.manual_seed(int(rng.integers(2**63))))
     return eps
-
-
-def noise_like_x_0(family: Family, grid: WindowGrid, rng: np.random.Generator) -> np.ndarray:
-    """eps ~ N(0, 1) of one training crop, float32 (x_channels, h, w)."""
-    return rng.standard_normal((family.x_channels, grid.height_px, grid.width_px), dtype=np.float32)

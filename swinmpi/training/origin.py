@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from swinmpi.config import Config, load_config
 from swinmpi.demo import MODELS, shipped
 from swinmpi.errors import CheckpointError, ConfigError
-from swinmpi.models.image_channels import to_channels
+from swinmpi.models.image_channels import to_channels, to_noise_told
 from swinmpi.sampling.settings import settings_of, takes_steps
 from swinmpi.storage.checkpoint import CheckpointFolder, load_weights
 from swinmpi.storage.header import read_header
 
-ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout")
+ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout", "noise_aware")
 """`model` settings that may differ from those of `train.init`."""
 NAMED = 3
 
@@ -97,6 +97,8 @@ def initial_weights(config: Config, model: nn.Module) -> tuple[dict[str, Tensor]
         except RuntimeError:
             raise CheckpointError(f"{origin}: expected weights that fit its own `model` settings, "
                                   "got others; copy or train it again") from None
+    if trained.model.told_noise != config.model.told_noise:
+        remade |= to_noise_told(tensors | remade, config.model.told_noise)
     wanted = {name: value.shape for name, value in model.state_dict().items()}
     taken = {name: value for name, value in (tensors | remade).items()
              if wanted.get(name) == value.shape}
@@ -105,14 +107,21 @@ def initial_weights(config: Config, model: nn.Module) -> tuple[dict[str, Tensor]
                               "`model` settings to use the checkpoint's own")
     told = f"train.init: {len(taken)} of {len(wanted)} tensors from {origin.name}"
     if made := taken.keys() & remade.keys():
-        told += (f", {len(made)} of them made for {config.model.channels} of "
-                 f"{trained.model.channels} channels")
+        told += f", {len(made)} of them made for {new_inputs(config, trained)}"
     told += f"; new: {named(wanted.keys() - taken.keys())}"
     if left := tensors.keys() - wanted.keys():
         told += f"; left out: {named(left)}"
     if trained.diffusion != config.diffusion:
         told += "; it was trained with other `diffusion` settings"
     return taken, told
+
+
+def new_inputs(config: Config, trained: Config) -> str:
+    """What else an encoder sees than the one it is made of."""
+    now, before = config.model, trained.model
+    channels = [f"{now.channels} of {before.channels} channels"] * (now.channels != before.channels)
+    noise = ["noise that is told" if now.told_noise else "noise that is not told"]
+    return " and ".join(channels + noise * (now.told_noise != before.told_noise))
 
 
 def named(names: set[str]) -> str:

@@ -11,6 +11,7 @@ from swinmpi.parallel.device import planned_device, settled_precision
 from swinmpi.storage.checkpoint import CheckpointFolder
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
+from swinmpi.training.degrading import check_degrading
 from swinmpi.training.distilling import check_distillation, prepared, rounds_of
 from swinmpi.training.estimate import describe_cost
 from swinmpi.training.fitting import check_fit, fitted, values_of
@@ -58,7 +59,9 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
         config = fitted(config, pairs)
         check_drawing(config)
         check_fit(config, pairs, num_ranks)
-        num_train, words, values = len(pairs.train_indices), words_of(pairs), values_of(pairs)
+        check_degrading(config, pairs)
+        num_train, words = len(pairs.train_indices), words_of(pairs)
+        values = values_of(pairs, config)
     check_run(config, folder, resume, values)
     with torch.device("meta"):
         family = make_family(config.model, config.train.makes_diffuser)

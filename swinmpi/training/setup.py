@@ -133,7 +133,7 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
 def tell_other_pairs(config: Config, header: Mapping, values: Mapping) -> None:
     """A line where a run goes on with pairs of other values, or degraded in another way, than
     before: it may be meant so."""
-    for name in ("value_range", "value_dtype", "degradation", "lr_kernel"):
+    for name in ("value_range", "value_dtype", "degradation", "lr_kernel", "noise", "blur_px"):
         before, now = header.get(name), values.get(name)
         if before != now:
             tell(f"{config.train.data}: has {name} {now or 'none'}, the run so far had "

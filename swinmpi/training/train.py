@@ -31,6 +31,7 @@ from swinmpi.storage.pairs import PairReader
 from swinmpi.training.batches import BatchSource, Prefetched, channels_last
 from swinmpi.training.compiling import compile_networks
 from swinmpi.training.crops import crops_on
+from swinmpi.training.degrading import degraded_groups
 from swinmpi.training.distilling import (
     TEACHER_KEY,
     first_teacher,
@@ -76,7 +77,8 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
-            trainer.values = values_of(pairs) | usual_of_pairs(pairs, config.train.crop_px)
+            trainer.values = values_of(pairs, config) | usual_of_pairs(
+                pairs, config.train.crop_px, degraded_groups(config, pairs))
             if newest is None and plan.origin:
                 worker.on_root(tell, plan.origin)
             log = Log(folder.root, config.train.batch_images)
@@ -239,7 +241,8 @@ class Trainer:
     def header(self) -> dict:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"},
-                                          exclude={"train": self.config.train.unsaid})
+                                          exclude={"train": self.config.train.unsaid,
+                                                   "model": self.config.model.unsaid})
         target = "diffuser" if self.config.train.makes_diffuser else "encoder"
         return {"swinmpi": __version__, "update": self.update, "target": target,
                 **self.values, **student_words(self.config, self.taught_by), **sections}

@@ -1,6 +1,7 @@
 """Figures on the validation split while training: the loss, and bicubic, regression and a sample
 with the EMA weights."""
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,14 +17,20 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.worker import Worker
 from swinmpi.sampling.superresolve import make_resolver
 from swinmpi.storage.pairs import PairReader
-from swinmpi.training.batches import BatchSource, channels_last, to_unit
+from swinmpi.training.batches import (
+    VALIDATE_STREAM,
+    BatchSource,
+    channels_last,
+    keyed_rng,
+    to_unit,
+)
 from swinmpi.training.crops import as_bits
 from swinmpi.training.objective import TrainingModule
 from swinmpi.training.setup import freeze
 
 MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
-Answer = Callable[[Tensor, int], dict[str, Tensor]]
-"""(lr (C, h, w), image index) -> images (C, H, W) by name."""
+Answer = Callable[[LrRows, int], dict[str, Tensor]]
+"""(LR image, image index) -> images (C, H, W) by name."""
 
 
 def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader,
@@ -43,14 +50,25 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: P
                             for i in share(spread(split, MAX_LOSS_IMAGES), worker)])
     chosen = spread(split, config.train.validate_images)
     answer = make_answer(config, module.family, worker.device)
-    rows = worker.gather(
-        [figures(*(to_unit(torch.from_numpy(as_bits(image)), pairs.value_max).contiguous()
-                   for image in pairs.read_pair(i)), int(i), answer)
-         for i in share(chosen, worker)])
+    rows = worker.gather([figures(*validation_pair(source, int(i)), int(i), answer)
+                          for i in share(chosen, worker)])
     if not rows:
         return {}
     return ({"loss_validation": float(np.mean(losses))}
             | {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+
+
+def validation_pair(source: BatchSource, image_index: int) -> tuple[Tensor, LrRows]:
+    """HR (C, H, W) and LR image, whole; LR with noise of the same level every time, where the
+    network is told."""
+    pairs = source.pairs
+    hr, lr = (to_unit(torch.from_numpy(as_bits(image)), pairs.value_max).contiguous()
+              for image in pairs.read_pair(image_index))
+    if source.degrading is None:
+        return hr, LrRows.whole(lr)
+    rng = keyed_rng(source.config.train.seed, image_index, VALIDATE_STREAM)
+    noisy, told = source.degrading(hr[None], lr[None], [rng])
+    return hr, replace(LrRows.whole(noisy[0]), noise=float(told[0]))
 
 
 def in_words(update: int, figures: Mapping[str, float]) -> str:
@@ -83,8 +101,8 @@ def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
                             output={"consistent": False})
     resolver = make_resolver(alone, family, str(device), Group())
 
-    def answer(lr: Tensor, image_index: int) -> dict[str, Tensor]:
-        part, = resolver([LrRows.whole(lr)], [image_index], [config.sampler.seed])
+    def answer(lr: LrRows, image_index: int) -> dict[str, Tensor]:
+        part, = resolver([lr], [image_index], [config.sampler.seed])
         named = {"sample": part.samples[0]} if family.takes_steps else {}
         return named | ({"regression": part.base} if config.model.regresses
                         or not family.takes_steps else {})
@@ -93,9 +111,10 @@ def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
 
 
 @torch.inference_mode()
-def figures(hr: Tensor, lr: Tensor, image_index: int, answer: Answer) -> dict[str, float]:
+def figures(hr: Tensor, lr: LrRows, image_index: int, answer: Answer) -> dict[str, float]:
     """psnr_* and ssim_* of one image, all in -1..1."""
-    images = {"bicubic": imresize_tensor(lr[None], size=hr.shape[-2:])[0]} | answer(lr, image_index)
+    bicubic = imresize_tensor(lr.values[None], size=hr.shape[-2:])[0]
+    images = {"bicubic": bicubic} | answer(lr, image_index)
     truth, row = np.moveaxis(hr.numpy(), 0, -1), {}
     for name, image in images.items():
         image = np.moveaxis(image.clamp(-1, 1).numpy(), 0, -1)

@@ -18,7 +18,7 @@ from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
-from swinmpi.training.objective import TrainingModule, draw_times, noise_like_x_0
+from swinmpi.training.objective import TrainingModule, draw_times
 from swinmpi.windows.grid import WindowGrid
 from tests.support.bands import Bands
 from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
@@ -78,7 +78,8 @@ def make_batch(family, seed=0, num_images=2):
     grid = x_grid(family)
     windows = [family.draw(Drawing(grid, "circular", True, 4), rng) for _ in range(num_images)]
     times = [draw_times(family, len(chosen), STEPS, rng) for chosen in windows]
-    eps = np.stack([noise_like_x_0(family, grid, rng) for _ in range(num_images)])
+    eps = rng.standard_normal(
+        (num_images, family.x_channels, grid.height_px, grid.width_px), dtype=np.float32)
     return Batch(lr, hr, torch.from_numpy(eps), windows, torch.from_numpy(np.concatenate(times)))
 
 

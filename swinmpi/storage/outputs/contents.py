@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from swinmpi.images.figures import stored_names
+from swinmpi.images.likeness.noise import NAME as NOISE
 from swinmpi.images.likeness.usual import SCORES, Usual
 from swinmpi.storage.error_bars import ErrorBars
 from swinmpi.storage.outputs.partial import SPREAD_IN_WORDS, exact_name, member_name
@@ -29,11 +30,12 @@ class OutputPlan:
     lr: bool = False  # the images it was made of
     extends: int = 0  # the file that is there: it has so many of these samples, which stay
     usual: Usual | None = None  # how far every image is from those the checkpoint knows
+    noise: bool = False  # the noise level that the network was told of every image
 
     @property
     def per_image(self) -> tuple[str, ...]:
         """Names of the numbers that are kept of every image."""
-        return (*self.figures, *(SCORES if self.usual else ()))
+        return (*self.figures, *(SCORES if self.usual else ()), *([NOISE] if self.noise else ()))
 
     @property
     def attributes(self) -> dict[str, Mapping[str, Any]]:

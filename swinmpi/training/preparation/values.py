@@ -1,7 +1,7 @@
 """One rule of range for a data set, whatever it comes as: 8 bit as it is, all else by the robust
 range of all its images."""
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -155,12 +155,15 @@ def in_words(kind: Kind) -> str:
     return f"{depth} {'grey' if channels == 1 else 'RGB'}"
 
 
-def usual_of_pairs(pairs: PairReader, crop_px: int) -> dict:
+def usual_of_pairs(pairs: PairReader, crop_px: int,
+                   others: Sequence[Iterable[np.ndarray]] = ()) -> dict:
     """What a checkpoint keeps of what LR images are like that it was trained on and chosen by, if
-    they can be read. crop_px: of the HR crops that are trained on."""
+    they can be read. crop_px: of the HR crops that are trained on; others: groups of images
+    (C, h, w), -1..1, that it knows as well."""
     lr_px = min(round(crop_px / pairs.scale), *pairs.lr.shape[1:3])
     splits = (pairs.train_indices, pairs.validate_indices)
-    return usual_of([in_unit(pairs, indices) for indices in splits], lr_px, str(pairs.path))
+    return usual_of([*(in_unit(pairs, indices) for indices in splits), *others], lr_px,
+                    str(pairs.path))
 
 
 def in_unit(pairs: PairReader, indices: Sequence[int]) -> Iterator[np.ndarray]:

@@ -1,0 +1,44 @@
+"""How strong the noise of an image is, measured in itself."""
+from collections.abc import Callable
+
+import numpy as np
+
+from swinmpi.images.likeness.statistics import crops_of, in_blocks
+
+NAME = "noise"  # of a level in OUT's /entry/per_image
+CROP_PX = 128  # of the crops that are looked at, at most
+QUIET = 0.1  # so many blocks are taken to show nothing but noise
+# The same share of chi squared variables of BLOCK_PX**2 degrees of freedom, over these, is below.
+OF_NOISE = 0.582
+STEP = 1e-4  # levels are told in steps of
+
+
+def noise_level(read_rows: Callable[[range], np.ndarray], size: tuple[int, int]) -> float:
+    """The deviation of the white noise of an image, as a share of the value range; 0 of one that is
+    too small or too blank to tell. Fine texture everywhere is taken for some noise.
+
+    From the finest diagonal details of Haar (whose deviation is that of the noise, as Donoho and
+    Johnstone 1994 have it), in the blocks where there is least of them: their energy is that of
+    OF_NOISE of the noise. Blocks that are all at the lowest or highest value are cut off.
+
+    read_rows: some of its rows as (C, rows, w), -1..1, what is no number not finite; size: height
+    and width.
+    """
+    found = [quiet for crop in crops_of(read_rows, size, CROP_PX) if (quiet := squares(crop)).size]
+    if not found:
+        return 0.0
+    square = float(np.quantile(np.concatenate(found), QUIET)) / OF_NOISE
+    return round(float(np.sqrt(square)) / 2 / STEP) * STEP
+
+
+def squares(crop: np.ndarray) -> np.ndarray:
+    """Mean squares of the details of a crop (C, h, w), of blocks that are whole and not cut off, in
+    one row."""
+    details, pixels = in_blocks(crop)
+    values = details.mean(axis=(2, 4))
+    low, high = pixels.min(axis=(2, 4)), pixels.max(axis=(2, 4))
+    known = np.isfinite(low) & np.isfinite(high)
+    if not known.any():
+        return np.empty(0)
+    cut_off = (low == high) & ((low == low[known].min()) | (high == high[known].max()))
+    return values[known & ~cut_off]
