@@ -244,8 +244,9 @@ def tell_shard(request) -> None:
 
 def print_table(report) -> None:
     from swinmpi.reports.timing import as_table
-    from swinmpi.reports.worst import describe_images, describe_unlike
+    from swinmpi.reports.worst import describe_images, describe_noise, describe_unlike
     print("\n".join([as_table(report), *describe_images(report.figures),
+                     *describe_noise(report.figures),
                      *describe_unlike(report.figures)]), flush=True)
 
 

@@ -3,6 +3,7 @@ and which are unlike those that the checkpoint knows."""
 import math
 from collections.abc import Mapping, Sequence
 
+from swinmpi.images.likeness.noise import NAME as NOISE
 from swinmpi.images.likeness.usual import KINDS, meanings
 
 MOST_NAMED = 3
@@ -33,6 +34,21 @@ def worst(values: Mapping[str, float], style: str) -> str:
     ranked: Sequence[str] = sorted(values, key=lambda image: -values[image])[:MOST_NAMED]
     named = ", ".join(f"{image} ({style.format(values[image])})" for image in ranked)
     return f", most in {named}"
+
+
+def describe_noise(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A line on the noise levels that the network was told of images by name; none where it was
+    not told.
+
+    >>> describe_noise({"image 0": {"noise": 0.02}, "image 1": {"noise": 0.031}})
+    ['noise told to the network: 0.02 to 0.031 of the value range, by image']
+    """
+    levels = [own[NOISE] for own in figures.values() if NOISE in own]
+    if not levels:
+        return []
+    least, most = (f"{level:.3g}" for level in (min(levels), max(levels)))
+    return [f"noise told to the network: {least} of the value range" if least == most else
+            f"noise told to the network: {least} to {most} of the value range, by image"]
 
 
 def describe_unlike(figures: Mapping[str, Mapping[str, float]]) -> list[str]:

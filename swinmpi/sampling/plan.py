@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from swinmpi.config import Config
+from swinmpi.config.data_section import MEASURE
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import settled
 from swinmpi.sampling.distribution import (
@@ -116,6 +117,7 @@ def describe(plan: SamplingPlan) -> str:
              f"{stack.width * model.scale} px, {output_mib(plan):.1f} MiB",
              f"checkpoint  {request.checkpoint}: {model.family}, scale {model.scale}",
              f"per image   {describe_work(plan)}",
+             *describe_noise(plan.config),
              f"ranks       {plan.distribution.num_ranks}, {plan.distribution.reason}",
              f"device      {plan.config.parallel.device}, {plan.config.parallel.precision}"
              f"{', compiled' if plan.config.parallel.compile else ''}, "
@@ -137,6 +139,13 @@ def describe_work(plan: SamplingPlan) -> str:
     if plan.diffuses:
         return describe_steps(plan.config, plan.grid)
     return "one pass of the encoder" if plan.config.model.learns else "enlarged, by no network"
+
+
+def describe_noise(config: Config) -> list[str]:
+    """A line on the noise level that the network is told, if it is."""
+    noise = config.data.noise
+    level = "measured in every image" if noise == MEASURE else f"{noise} of the value range, as set"
+    return [f"noise       {level}; the network is told"] if config.model.told_noise else []
 
 
 def describe_steps(config: Config, grid: WindowGrid) -> str:

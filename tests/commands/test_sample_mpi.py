@@ -65,10 +65,11 @@ OTHERS = {
     "rrdb alone": ("three", "rrdb alone", ()),
     "heun": ("three", "aligned", ("sampler.method=heun", "sampler.steps=4")),
     "regression": ("holes", "aligned", ("--preset=regression",)),
+    "noise told": ("holes", "aware", ()),
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
              "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
-             "coherent, half consistent", "thesis, consistent", "regression"]
+             "coherent, half consistent", "thesis, consistent", "regression", "noise told"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 
@@ -87,6 +88,7 @@ def write_inputs(folder: Path) -> Path:
     holes[0, 20:30, 5:9] = np.nan
     write_stack(folder / "holes.h5", holes)
     write_checkpoint(folder / "aligned.safetensors", WINDOW)
+    write_checkpoint(folder / "aware.safetensors", WINDOW, "model.noise_aware=true")
     write_checkpoint(folder / "encoder.safetensors", WINDOW, target="encoder")
     write_checkpoint(folder / "rrdb.safetensors", WINDOW, model=THESIS)
     write_checkpoint(folder / "rrdb alone.safetensors", WINDOW, model=THESIS, target="encoder")

@@ -10,6 +10,7 @@ CROP_PX = 128  # of the crops that are looked at, at most
 QUIET = 0.1  # so many blocks are taken to show nothing but noise
 # The same share of chi squared variables of BLOCK_PX**2 degrees of freedom, over these, is below.
 OF_NOISE = 0.582
+EMPTY = 2  # values of a background, or at the ends of the type
 STEP = 1e-4  # levels are told in steps of
 
 
@@ -19,7 +20,8 @@ def noise_level(read_rows: Callable[[range], np.ndarray], size: tuple[int, int])
 
     From the finest diagonal details of Haar (whose deviation is that of the noise, as Donoho and
     Johnstone 1994 have it), in the blocks where there is least of them: their energy is that of
-    OF_NOISE of the noise. Blocks that are all at the lowest or highest value are cut off.
+    OF_NOISE of the noise. Blocks of one value, the commonest two, are a background or cut off, and
+    tell nothing.
 
     read_rows: some of its rows as (C, rows, w), -1..1, what is no number not finite; size: height
     and width.
@@ -32,13 +34,11 @@ def noise_level(read_rows: Callable[[range], np.ndarray], size: tuple[int, int])
 
 
 def squares(crop: np.ndarray) -> np.ndarray:
-    """Mean squares of the details of a crop (C, h, w), of blocks that are whole and not cut off, in
-    one row."""
+    """Mean squares of the details of a crop (C, h, w), of blocks that are whole and not empty, in one
+    row."""
     details, pixels = in_blocks(crop)
     values = details.mean(axis=(2, 4))
     low, high = pixels.min(axis=(2, 4)), pixels.max(axis=(2, 4))
-    known = np.isfinite(low) & np.isfinite(high)
-    if not known.any():
-        return np.empty(0)
-    cut_off = (low == high) & ((low == low[known].min()) | (high == high[known].max()))
-    return values[known & ~cut_off]
+    found, counts = np.unique(low[low == high], return_counts=True)
+    empty = (low == high) & np.isin(low, found[np.argsort(-counts, kind="stable")[:EMPTY]])
+    return values[np.isfinite(low) & np.isfinite(high) & ~empty]
