@@ -34,8 +34,8 @@ def noise_level(read_rows: Callable[[range], np.ndarray], size: tuple[int, int])
 
 
 def squares(crop: np.ndarray) -> np.ndarray:
-    """Mean squares of the details of a crop (C, h, w), of blocks that are whole and not empty, in one
-    row."""
+    """Mean squares of the details of a crop (C, h, w), of blocks that are whole and not empty, in
+    one row."""
     details, pixels = in_blocks(crop)
     values = details.mean(axis=(2, 4))
     low, high = pixels.min(axis=(2, 4)), pixels.max(axis=(2, 4))
