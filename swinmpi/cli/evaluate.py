@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from swinmpi.cli.models import HELP, LIST, list_models, model_file
 from swinmpi.cli.options import (
     config_from,
     make_parser,
@@ -14,7 +15,6 @@ from swinmpi.cli.options import (
     works_alone,
 )
 from swinmpi.cli.sample import print_table, raise_failed
-from swinmpi.demo import MODELS, shipped
 from swinmpi.errors import ConfigError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_size, start_mpi
@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate_command(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
-    if samples_first(options) and not options.dry_run:
+    if options.model == LIST:
+        if speaks_for_all():
+            print(list_models())
+    elif samples_first(options) and not options.dry_run:
         with start_mpi() as world, StopFlag() as stop:
             sample_first(world, stop, options)
     elif speaks_for_all() if options.dry_run else works_alone("evaluate"):
@@ -85,7 +88,8 @@ def parser() -> ArgumentParser:
     model.add_argument("--checkpoint", type=Path, metavar="FILE",
                        help="weights to judge: an SR stack is made with them first, and removed in "
                        "the end (of --lr it is kept, in FOLDER/sr.h5)")
-    model.add_argument("--model", choices=sorted(MODELS), help="the same with a shipped model")
+    model.add_argument("--model", metavar="NAME",
+                       help=f"the same with {HELP}")
     made.add_argument("--keep", action="store_true",
                       help="keep the SR stack that is made first, as FOLDER/sr.h5")
     made.add_argument("--output", type=Path, default=Path("swinmpi-out"), metavar="FOLDER",
@@ -129,12 +133,12 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
 def prepare_sampling(options: Namespace):
     """(options with what of them a file of pairs decides, request and configuration of the
     sampling), validated with the reference. On one process."""
+    weights = options.checkpoint or model_file(options.model, options.preset)
     options = with_source(options)
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated
     from swinmpi.storage.metadata.frames import View
     check_given(options)
-    weights = options.checkpoint or shipped(MODELS[options.model])
     request = SampleRequest(options.lr, options.output / (KEPT if options.keep else UNKEPT),
                             weights, overwrite=options.overwrite or not options.keep,
                             keeps_regression=True, view=View(frames=frames_of(options)))

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from swinmpi.cli.options import make_parser, parse, run_command
+from swinmpi.cli.models import HELP, LIST, list_models, model_file, words_on_grey
+from swinmpi.cli.options import make_parser, parse, run_command, speaks_for_all
 from swinmpi.cli.sweeping import add_options, check_options, sweep_on, sweep_plan
 from swinmpi.config import Config
-from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, MODELS, shipped
+from swinmpi.demo import DEMO_MODEL, DEMO_SCALE, DEMO_STACK, shipped
 from swinmpi.errors import ConfigError, SomeImagesFailed, SwinmpiError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.launch import StopFlag, launcher_rank, launcher_size, start_mpi
@@ -26,7 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> None:
     options = parse(parser(), argv)
-    if not options.dry_run:
+    if options.model == LIST:
+        if speaks_for_all():
+            print(list_models())
+    elif not options.dry_run:
         with start_mpi() as world, StopFlag() as stop:
             sample_on(world, stop, options)
     elif not launcher_rank():
@@ -47,8 +51,8 @@ def parser() -> ArgumentParser:
     model = made.add_mutually_exclusive_group()
     model.add_argument("--checkpoint", type=Path, metavar="FILE",
                        help="weights of swinmpi-train (.safetensors)")
-    model.add_argument("--model", choices=sorted(MODELS), default=DEMO_MODEL,
-                       help="a shipped model")
+    model.add_argument("--model", metavar="NAME", default=DEMO_MODEL,
+                       help=f"{HELP} (default: {DEMO_MODEL})")
     made.add_argument("--ranks-per-image", metavar="G",
                       help="split the ranks into groups of G, an image each (or auto, all)")
     made.add_argument("--ensemble", type=int, default=1, metavar="K",
@@ -96,7 +100,7 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
         world.on_root(lambda: conclude_many(plan, report, failed))
         return
     from swinmpi.sampling.sample import run
-    world.on_root(lambda: tell_shard(plan.request))
+    world.on_root(lambda: tell_before(plan))
     report = run(plan, world, stop)
     world.on_root(lambda: conclude(options, plan, report))
 
@@ -149,7 +153,8 @@ def request_of(options: Namespace):
     in_own_folder = demo and output is None
     return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.inputs[0],
                          DEMO_FOLDER / "sr.h5" if in_own_folder else output,
-                         options.checkpoint or shipped(MODELS[options.model]), options.ensemble,
+                         options.checkpoint or model_file(options.model, options.preset),
+                         options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,
                          shard=options.shard, keeps_regression=demo,
@@ -235,11 +240,14 @@ def conclude_many(plan, report, failed: Sequence[str]) -> None:
                                f"{named(failed)}")
 
 
-def tell_shard(request) -> None:
-    """Which images this job does, if not all. On one process."""
-    if request.shard is not None:
+def tell_before(plan) -> None:
+    """Which images this job does, if not all, and whether a model for them ships that is not
+    used. On one process."""
+    if plan.request.shard is not None:
         from swinmpi.sampling.request import describe_shard
-        print(describe_shard(request), flush=True)
+        print(describe_shard(plan.request), flush=True)
+    for line in words_on_grey(plan.request.checkpoint, plan.stack.channels):
+        print(line, flush=True)
 
 
 def print_table(report) -> None:
@@ -269,6 +277,9 @@ def show_plan(options: Namespace) -> None:
     plan = plan_of(options, num_ranks)
     from swinmpi.sampling.rehearsal.dry_run import dry_run, dry_run_many
     print(dry_run_many(plan) if is_of_many(plan) else dry_run(plan))
+    first = plan.plans[0] if is_of_many(plan) else plan
+    for line in words_on_grey(first.request.checkpoint, first.stack.channels):
+        print(f"model       {line}")
     for line in describe_looks(options, plan):
         print(line)
 

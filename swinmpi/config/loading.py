@@ -17,6 +17,7 @@ from swinmpi.errors import ConfigError
 
 PRESETS: dict[str, dict] = {
     "faithful": {"sampler": {"method": "ddim", "steps": 1, "noise_scale": 1.0}},
+    "fast": {"sampler": {"method": "ddim", "steps": 2, "noise_scale": 1.0}},
     "balanced": {"sampler": {"method": "ddim", "steps": 10, "noise_scale": 1.0}},
     "detailed": {"sampler": {"method": "ddim", "steps": 25, "noise_scale": 1.0}},
     "regression": {"sampler": {"method": "regression"}},

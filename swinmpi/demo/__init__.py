@@ -1,9 +1,46 @@
-"""What ships: models, the sample stack with its truth, and where they come from (PROVENANCE.md)."""
+"""What ships: models, the sample stack with its truth, and where they come from (PROVENANCE.md).
+
+To ship a model: its file here, a line in SHIPPED, a section in PROVENANCE.md.
+"""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-MODELS = {name: f"{name}.safetensors"
-          for name in ("photos_x2", "bicubic_x2", "bicubic_x3", "bicubic_x4", "bicubic_x8")}
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model under a name, with what its file does not say itself.
+
+    trained_on: in a few words; licence: of the weights; gains: dB over bicubic by preset, on images
+    called judged_on; presets: files of their own, such as students, by preset.
+    """
+
+    file: str
+    trained_on: str
+    licence: str
+    gains: Mapping[str, float] = field(default_factory=dict)
+    judged_on: str = ""
+    presets: Mapping[str, str] = field(default_factory=dict)
+
+    def file_of(self, preset: str | None) -> str:
+        """The file that a preset is sampled with; None for no preset."""
+        return self.presets.get(preset or "", self.file)
+
+
+def bicubic(scale: int) -> Shipped:
+    """The baseline under the name of a model."""
+    return Shipped(f"bicubic_x{scale}.safetensors", "nothing", "Apache-2.0")
+
+
+SHIPPED = {
+    "photos_x2": Shipped("photos_x2.safetensors", "16 photographs of Debian packages", "Apache-2.0",
+                         {"regression": 2.82, "faithful": 2.82, "balanced": 1.94, "detailed": 1.57},
+                         "demo_x2.h5"),
+    **{f"bicubic_x{scale}": bicubic(scale) for scale in (2, 3, 4, 8)}}
+MODELS = {name: model.file for name, model in SHIPPED.items()}
+FILES = tuple(dict.fromkeys(file for model in SHIPPED.values()
+                            for file in (model.file, *model.presets.values())))
 DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
 
 

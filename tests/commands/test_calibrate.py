@@ -92,7 +92,7 @@ def test_the_checkpoints_own_settings_are_learned_where_they_are_others(learned,
     words = [str(learned / "raw.safetensors"), "--pairs", str(learned / "pairs.h5"), "--output",
              "new.safetensors", "--dry-run"]
     assert calibrate.main(words) == 0
-    assert "for balanced, detailed, faithful, default;" in capsys.readouterr().out
+    assert "for balanced, detailed, faithful, fast, default;" in capsys.readouterr().out
     assert calibrate.main([*words, "--set", "sampler.steps=10"]) == 0
     assert "for balanced;" in capsys.readouterr().out, "--set is for all of them"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from swinmpi.config import Config, load_config
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
-from swinmpi.demo import MODELS, shipped
+from swinmpi.demo import FILES, shipped
 from swinmpi.errors import CheckpointError, ConfigError, StackError
 from swinmpi.parallel.shares import Shard
 from swinmpi.sampling.request import MOST_SAMPLES
@@ -99,7 +99,7 @@ def making_of(process: Mapping[str, Any], asked: Asked) -> Making:
 def find_checkpoint(process: Mapping[str, Any], wanted: str, asked: Asked) -> Path:
     """The file with the weights of a run, by their SHA-256; CheckpointError without it."""
     recorded = Path(str(one_of(process.get("checkpoint", "nowhere"))))
-    tried = [recorded, asked.output.parent / recorded.name, *map(shipped, MODELS.values())]
+    tried = [recorded, asked.output.parent / recorded.name, *map(shipped, FILES)]
     if asked.checkpoint is not None:
         tried = [asked.checkpoint]
     there = [path for path in dict.fromkeys(tried) if path.is_file()]

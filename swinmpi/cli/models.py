@@ -1,0 +1,80 @@
+"""--model: shipped models by name, and `--model list`, a table of them; without torch."""
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from swinmpi.config import ModelConfig, load_config
+from swinmpi.demo import SHIPPED, Shipped, shipped
+from swinmpi.errors import ConfigError
+from swinmpi.reports.tables import format_table
+from swinmpi.sampling.settings import presets_of, settings_of, takes_steps
+from swinmpi.storage.header import read_header
+
+LIST = "list"
+HELP = f"a shipped model; {LIST}: print which there are"
+TITLES = ("model", "scale", "images", "MB", "trained on", "licence", "steps", "dB over bicubic")
+
+
+def model_file(name: str, preset: str | None = None,
+               models: Mapping[str, Shipped] = SHIPPED) -> Path:
+    """The checkpoint of a shipped model, or of a preset of it that has its own; ConfigError."""
+    if name not in models:
+        raise ConfigError(f"--model: expected one of {', '.join(sorted(models))}, or {LIST}, got "
+                          f"{name}; weights of your own are given as --checkpoint FILE")
+    return shipped(models[name].file_of(preset))
+
+
+def list_models(models: Mapping[str, Shipped] = SHIPPED) -> str:
+    """A row for each: what its file says, and what the table of shipped models adds."""
+    rows = [row_of(name, model) for name, model in models.items()]
+    judged = ", ".join(sorted({model.judged_on for model in models.values() if model.judged_on}))
+    return (format_table(TITLES, rows, text_columns=len(TITLES))
+            + f"\nsteps, dB over bicubic: by --preset, the first without one; on {judged}; "
+            "swinmpi/demo/PROVENANCE.md tells where all of it comes from")
+
+
+def row_of(name: str, model: Shipped) -> list[str]:
+    trained = model_of(model)
+    images = ("grey" if trained.channels == 1 else "RGB") + ", noise told" * trained.told_noise
+    size_mb = sum(os.path.getsize(shipped(file)) for file in {model.file, *model.presets.values()})
+    gains = [f"{preset} {gain:+.2f}" for preset, gain in model.gains.items()]
+    return [name, f"{trained.scale}x", images if trained.learns else "any", f"{size_mb / 1e6:.1f}",
+            model.trained_on, model.licence, in_words(steps_of(model)), in_words(gains)]
+
+
+def steps_of(model: Shipped) -> list[str]:
+    """Of the sampler: without a preset, then by preset."""
+    header = read_header(shipped(model.file))
+    if not takes_steps(header):
+        return []
+    trained = load_config(base=settings_of(header))
+    told = [str(trained.sampler.steps)]
+    for preset in presets_of(header, trained):
+        header = read_header(shipped(model.file_of(preset)))
+        sampler = presets_of(header, load_config(base=settings_of(header)))[preset]["sampler"]
+        told.append(f"{preset} {sampler.get('steps', 0)}")
+    return told
+
+
+def words_on_grey(checkpoint: Path, channels: int,
+                  models: Mapping[str, Shipped] = SHIPPED) -> list[str]:
+    """A line where images of one channel go to a shipped model for colour, though one for grey
+    images of that scale ships as well. Nobody's choice is changed."""
+    own = next((model for model in models.values() if shipped(model.file) == checkpoint), None)
+    if channels > 1 or own is None:
+        return []
+    wanted = (model_of(own).scale, 1)
+    if model_of(own).channels == 1 or not model_of(own).learns:
+        return []
+    grey = [name for name, model in models.items() if model_of(model).learns
+            and (model_of(model).scale, model_of(model).channels) == wanted]
+    return [f"a model for grey images ships as well: --model {name}" for name in grey[:1]]
+
+
+def model_of(model: Shipped) -> ModelConfig:
+    """The settings of its network."""
+    return load_config(base=settings_of(read_header(shipped(model.file)))).model
+
+
+def in_words(values: Iterable[str]) -> str:
+    return ", ".join(values) or "-"
