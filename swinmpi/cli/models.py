@@ -6,9 +6,6 @@ from pathlib import Path
 from swinmpi.config import ModelConfig, load_config
 from swinmpi.demo import SHIPPED, Shipped, shipped
 from swinmpi.errors import ConfigError
-from swinmpi.reports.tables import format_table
-from swinmpi.sampling.settings import presets_of, settings_of, takes_steps
-from swinmpi.storage.header import read_header
 
 LIST = "list"
 HELP = f"a shipped model; {LIST}: print which there are"
@@ -26,6 +23,7 @@ def model_file(name: str, preset: str | None = None,
 
 def list_models(models: Mapping[str, Shipped] = SHIPPED) -> str:
     """A row for each: what its file says, and what the table of shipped models adds."""
+    from swinmpi.reports.tables import format_table
     rows = [row_of(name, model) for name, model in models.items()]
     judged = ", ".join(sorted({model.judged_on for model in models.values() if model.judged_on}))
     return (format_table(TITLES, rows, text_columns=len(TITLES))
@@ -44,6 +42,8 @@ def row_of(name: str, model: Shipped) -> list[str]:
 
 def steps_of(model: Shipped) -> list[str]:
     """Of the sampler: without a preset, then by preset."""
+    from swinmpi.sampling.settings import presets_of, settings_of, takes_steps
+    from swinmpi.storage.header import read_header
     header = read_header(shipped(model.file))
     if not takes_steps(header):
         return []
@@ -73,6 +73,8 @@ def words_on_grey(checkpoint: Path, channels: int,
 
 def model_of(model: Shipped) -> ModelConfig:
     """The settings of its network."""
+    from swinmpi.sampling.settings import settings_of
+    from swinmpi.storage.header import read_header
     return load_config(base=settings_of(read_header(shipped(model.file)))).model
 
 
