@@ -168,8 +168,8 @@ class OutputConfig(Section):
         None, description="true: finished samples are changed by the least that makes them shrink "
         "to the LR image exactly (bicubic imresize); a weight of 0..1 goes that part of the way, "
         "for LR images with noise; when absent true for diffusers of family aligned that were "
-        "trained on LR images made by shrinking alone, unless sampler.shift.border is wrap, else "
-        "false")
+        "trained on LR images made by shrinking alone (with model.noise_aware: and data.noise is "
+        "0), unless sampler.shift.border is wrap, else false")
     picture: bool = Field(True, description="draw OUT.png beside OUT.h5, for pictures "
                           "OUT/swinmpi.png: the first, the middle and the worst image beside LR "
                           "and bicubic; not of shards")

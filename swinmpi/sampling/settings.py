@@ -106,16 +106,17 @@ def consistency(config: Config, header: Mapping) -> bool | float:
     told = config.output.consistent
     if told is not None:
         return bool(told) if told in (0, 1) else told
-    clean = not config.model.told_noise or config.data.noise == 0
-    return (config.model.keeps_to_lr and takes_steps(header) and is_only_shrunk(header)
-            and clean and not sees_edges_joined(config))
+    return (config.model.keeps_to_lr and takes_steps(header) and is_only_shrunk(config, header)
+            and not sees_edges_joined(config))
 
 
-def is_only_shrunk(header: Mapping) -> bool:
-    """Whether the LR images that a checkpoint learned from were HR images, shrunk by bicubic
-    imresize, and nothing else but noise that it was told."""
+def is_only_shrunk(config: Config, header: Mapping) -> bool:
+    """Whether LR images such as a checkpoint learned from are HR images, shrunk by bicubic
+    imresize, and nothing else; of a network that is told of noise, those that are said to have
+    none."""
+    noisy = config.model.told_noise and config.data.noise != 0
     blurred = header.get("degradation") or header.get("blur_px")
-    return not blurred and header.get("lr_kernel", "bicubic") == "bicubic"
+    return not (noisy or blurred) and header.get("lr_kernel", "bicubic") == "bicubic"
 
 
 def sees_edges_joined(config: Config) -> bool:

@@ -71,7 +71,7 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
     config = resolve_config(header, request.checkpoint, given.files, given.overrides, given.preset)
     check_consistent(config)
     check_regression(config, takes_steps(header))
-    if config.output.consistent is True and not is_only_shrunk(header):
+    if config.output.consistent is True and not is_only_shrunk(config, header):
         warnings.warn("output.consistent: the network was trained on LR images that were not only "
                       "shrunk by bicubic imresize; where such images are noisy or blurred, so will "
                       "samples be that agree with them; a weight below 1 keeps less of it",

@@ -62,7 +62,8 @@ def decided_by(config: Config) -> dict:
     """The settings that a factor holds for, as JSON has them. `output.consistent` is settled."""
     silent = {"overlap"} if config.sampler.overlap == 1 else set()  # younger than the first factors
     sampler = config.sampler.model_dump(exclude={"seed"} | silent)
-    return json.loads(json.dumps({"sampler": sampler, "window_px": config.model.window_px,
+    noise = {"noise": config.data.noise} if config.model.told_noise else {}
+    return json.loads(json.dumps({**noise, "sampler": sampler, "window_px": config.model.window_px,
                                   "variance": config.diffusion.variance,
                                   "consistent": float(config.output.consistent or 0)}))
 

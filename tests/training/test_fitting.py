@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from swinmpi.cli.train import main
-from swinmpi.config import load_config
+from swinmpi.config import Config, load_config
 from swinmpi.sampling.settings import is_only_shrunk
 from swinmpi.storage.checkpoint import load_weights
 from swinmpi.storage.pair_writing import PairWriter
@@ -165,7 +165,7 @@ def test_the_checkpoint_says_how_its_lr_images_were_made(tmp_path, attributes, d
         _, header = load_weights(tmp_path / "run" / name)
         assert {name: header[name] for name in ("degradation", "lr_kernel")
                 if name in header} == told
-        assert is_only_shrunk(header) == (not told)
+        assert is_only_shrunk(Config(), header) == (not told)
 
 
 @pytest.mark.parametrize(("model", "overrides"), [
