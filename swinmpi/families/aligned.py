@@ -99,6 +99,8 @@ class Aligned:
         made = [AlignedCondition(encoding.ownership_of(slot), num_features, self.config.channels,
                                  encoding.device, encoding.ownership.grid.joins)
                 for slot in range(len(images))]
+        if self.config.told_noise:
+            images = [image.with_noise() for image in images]
         vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
                                    encoding, residuals)
         for slot, condition in enumerate(made):

@@ -62,8 +62,9 @@ class Regression:
                    residuals: Sequence[Tensor] | None) -> list["RegressionCondition"]:
         made = []
         for image in images if encoding.pieces.group.is_root else ():
+            seen = image.with_noise() if self.config.told_noise else image
             with autocast(encoding.device, encoding.precision):
-                residual = self.around(image.values[None].to(encoding.device), encoding)
+                residual = self.around(seen.values[None].to(encoding.device), encoding)
             made.append(RegressionCondition(residual))
         return made or [RegressionCondition(torch.empty(0))] * len(images)
 

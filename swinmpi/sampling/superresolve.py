@@ -128,10 +128,8 @@ class SuperResolver:
                             self.computing.precision, self.predictor.largest,
                             self.shifts_return, self.predictor.calls_now, exchange.in_turn)
         with self.group.stopwatch.of("encoder"):
-            seen = [image.clamped(MAX_UNIT) for image in lr]
-            if self.family.config.told_noise:
-                seen = [image.with_noise() for image in seen]
-            return self.family.conditions(seen, encoding, residuals)
+            return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding,
+                                          residuals)
 
     @property
     def shifts_return(self) -> bool:
