@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from swinmpi.families.family import Family
 from swinmpi.families.loading import load_family
 from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.images.likeness.noise import NAME as NOISE
-from swinmpi.images.likeness.noise import noise_level
+from swinmpi.images.likeness.noise import noise_level, trained_levels
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.device import start_computing
@@ -33,6 +34,7 @@ from swinmpi.sampling.ranges import in_unit
 from swinmpi.sampling.request import is_calibration, open_stack
 from swinmpi.sampling.results import Results
 from swinmpi.sampling.superresolve import SuperResolver, make_resolver
+from swinmpi.storage.header import read_header
 from swinmpi.storage.stack import Stack
 
 
@@ -218,17 +220,22 @@ class GroupWork:
 
     def with_noise(self, shard_indices: Sequence[int], lr: Sequence[LrRows]) -> list[LrRows]:
         """Images with the noise level that the network is told, if it is: as set, or measured in
-        each by the root of the group. Collective in the group."""
+        each by the root of the group, within those that it learned. Collective in the group."""
         noise, size = self.plan.config.data.noise, (self.stack.height, self.stack.width)
         if not self.plan.config.model.told_noise:
             return list(lr)
         levels = [noise] * len(lr)
         if noise == MEASURE:
             levels = self.group.bcast_object(
-                [noise_level(self.reader(shard_index, image), size)
+                [float(np.clip(noise_level(self.reader(shard_index, image), size), *self.learned))
                  for shard_index, image in zip(shard_indices, lr, strict=True)]
                 if self.group.is_root else None)
         return [replace(image, noise=level) for image, level in zip(lr, levels, strict=True)]
+
+    @cached_property
+    def learned(self) -> tuple[float, float]:
+        """The noise levels that the network learned with."""
+        return trained_levels(read_header(self.plan.request.checkpoint))
 
     def told(self, lr: LrRows) -> dict[str, float]:
         """The noise level of an image, as the output keeps it, where the network is told."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swinmpi.config import Config
+from swinmpi.config.data_section import MEASURE
+from swinmpi.images.likeness.noise import trained_levels
 from swinmpi.sampling.request import (
     SampleRequest,
     check_destination,
@@ -76,6 +78,11 @@ def resolved(request: SampleRequest, given: GivenSettings) -> Config:
                       "shrunk by bicubic imresize; where such images are noisy or blurred, so will "
                       "samples be that agree with them; a weight below 1 keeps less of it",
                       stacklevel=2)
+    low, high = trained_levels(header)
+    level = config.data.noise
+    if config.model.told_noise and level != MEASURE and not low <= level <= high:
+        warnings.warn(f"data.noise: the network learned with levels from {low:g} to {high:g}, with "
+                      f"{level:g} its results may be worse", stacklevel=2)
     trained_px = header["model"]["window_px"] if "window_px" in header.get("model", {}) else None
     if takes_steps(header) and trained_px not in (None, config.model.window_px):
         warnings.warn(f"model.window_px: the network was trained on windows of {trained_px} px, "

@@ -23,6 +23,10 @@ def origin_of(config: Config) -> Path | None:
     name = config.train.teacher if config.train.distils else config.train.init
     if name is None:
         return None
+    if name not in MODELS and not Path(name).suffix and not Path(name).exists():
+        key = "teacher" if config.train.distils else "init"
+        raise ConfigError(f"train.{key}: expected a checkpoint, or one of the shipped models "
+                          f"{', '.join(sorted(MODELS))}, got {name}, which is no file")
     return shipped(MODELS[name]) if name in MODELS else Path(name)
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from swinmpi.cli.sample import main
 from swinmpi.config import load_config
-from swinmpi.images.likeness.noise import noise_level
+from swinmpi.images.likeness.noise import noise_level, trained_levels
 from swinmpi.sampling.settings import consistency
+from swinmpi.storage.checkpoint import load_weights, save_weights
 from tests.support.sampling import arguments, sr_of, write_checkpoint, write_stack
 from tests.support.training import ALIGNED
 
@@ -72,6 +73,19 @@ def test_every_image_s_level_is_measured_told_and_kept(made, tmp_path, capsys):
     assert told(given) == pytest.approx([loud, loud])
     before, after = sr_of(output), sr_of(given)
     assert np.array_equal(before[1], after[1]) and not np.array_equal(before[0], after[0])
+
+
+def test_what_is_told_stays_within_what_was_learned(made, tmp_path, capsys):
+    tensors, header = load_weights(made / "aware.safetensors")
+    save_weights(made / "learned.safetensors", tensors, header | {"noise": [0.01, 0.03]})
+    output = tmp_path / "out.h5"
+    assert sampled(made, output, checkpoint="learned") == 0
+    assert told(output) == pytest.approx([0.01, 0.03])
+    assert sampled(made, output, "data.noise=0.04", checkpoint="learned") == 0
+    assert told(output) == pytest.approx([0.04, 0.04])
+    assert "levels from 0.01 to 0.03, with 0.04" in capsys.readouterr().err
+    assert [trained_levels(spoilt) for spoilt in (
+        {}, {"noise": "x"}, {"noise": [1, 0]}, {"noise": [0, float("nan")]})] == [(0.0, 1.0)] * 4
 
 
 def test_a_dry_run_says_what_is_told(made, tmp_path, capsys):

@@ -7,6 +7,7 @@ from swinmpi.config import load_config
 from swinmpi.demo import MODELS, shipped
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.loading import make_family
+from swinmpi.images.lr_rows import with_noise
 from swinmpi.models.image_channels import to_channels
 from swinmpi.storage.checkpoint import load_weights, save_weights
 from swinmpi.storage.header import read_header
@@ -175,6 +176,13 @@ def test_what_is_no_checkpoint_is_told_and_nothing_written(folder, tmp_path, cap
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("given", [["train.init=photos_x9"], ["train.teacher=photos_x9",
+                                                               "train.target=distill"]])
+def test_a_name_that_does_not_ship_is_told_with_those_that_do(given):
+    with pytest.raises(ConfigError, match="one of the shipped models .*photos_x2, got photos_x9"):
+        config_of(given)
+
+
 @pytest.mark.parametrize("section, value", [("sampler", 3), ("model", "aligned"),
                                             ("diffusion", {"path": "bent"})])
 def test_a_damaged_header_is_told_in_one_line(folder, tmp_path, capsys, section, value):
@@ -184,3 +192,23 @@ def test_a_damaged_header_is_told_in_one_line(folder, tmp_path, capsys, section,
                                    init=tmp_path / "odd.safetensors"), "train.updates=1")
     assert code == 2 and "holds settings this version does not know" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_level_told_anew_changes_no_answer_and_one_told_no_more_is_zero(tmp_path, told):
+    before = "false" if told else "true"
+    made = write_checkpoint(tmp_path / "model.safetensors", f"model.noise_aware={before}")
+    config = config_of([f"train.init={made}", f"model.noise_aware={str(told).lower()}",
+                        "model.channels=3"])
+    old, new = (make_family(one.model).model.encoder for one in (
+        config.replaced(model={"noise_aware": not told}), config))
+    taken, words = initial_weights(config, make_family(config.model).model)
+    assert f"noise that is {'told' if told else 'not told'}; new: none" in words
+    inside = len("encoder.")
+    for encoder, tensors in ((old, load_weights(made)[0]), (new, taken)):
+        encoder.load_state_dict({name[inside:]: value for name, value in tensors.items()
+                                 if name.startswith("encoder.")})
+    lr = torch.rand(1, 3, 8, 8)
+    answers = [encoder(with_noise(lr, level) if aware else lr)[0] for encoder, aware, level in (
+        (old, not told, 0.0), (new, told, 0.05))]
+    assert torch.allclose(*answers, atol=1e-6)

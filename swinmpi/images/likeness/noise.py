@@ -1,11 +1,12 @@
 """How strong the noise of an image is, measured in itself."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from swinmpi.images.likeness.statistics import crops_of, in_blocks
 
-NAME = "noise"  # of a level in OUT's /entry/per_image
+NAME = "noise"  # of levels, in OUT's /entry/per_image and in a checkpoint's header
 CROP_PX = 128  # of the crops that are looked at, at most
 QUIET = 0.1  # so many blocks are taken to show nothing but noise
 # The same share of chi squared variables of BLOCK_PX**2 degrees of freedom, over these, is below.
@@ -31,6 +32,16 @@ def noise_level(read_rows: Callable[[range], np.ndarray], size: tuple[int, int])
         return 0.0
     square = float(np.quantile(np.concatenate(found), QUIET)) / OF_NOISE
     return round(float(np.sqrt(square)) / 2 / STEP) * STEP
+
+
+def trained_levels(header: Mapping[str, Any]) -> tuple[float, float]:
+    """Between which levels a network learned, by its checkpoint's header; 0 and 1 where it does not
+    tell."""
+    try:
+        low, high = map(float, header[NAME])
+    except (KeyError, TypeError, ValueError):
+        return 0.0, 1.0
+    return (low, high) if 0 <= low <= high <= 1 else (0.0, 1.0)
 
 
 def squares(crop: np.ndarray) -> np.ndarray:
