@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinmpi.cli.models import HELP, LIST, list_models, model_file
+from swinmpi.cli.models import HELP, LIST, list_models, weights_of
 from swinmpi.cli.options import (
     config_from,
     make_parser,
@@ -133,7 +133,7 @@ def sample_first(world: World, stop: StopFlag, options: Namespace) -> None:
 def prepare_sampling(options: Namespace):
     """(options with what of them a file of pairs decides, request and configuration of the
     sampling), validated with the reference. On one process."""
-    weights = options.checkpoint or model_file(options.model, options.preset)
+    weights = weights_of(options)
     options = with_source(options)
     from swinmpi.sampling.request import SampleRequest, check_reference
     from swinmpi.sampling.validation import GivenSettings, validated

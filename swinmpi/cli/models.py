@@ -1,10 +1,11 @@
 """--model: shipped models by name, and `--model list`, a table of them; without torch."""
 import os
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from swinmpi.config import ModelConfig, load_config
-from swinmpi.demo import SHIPPED, Shipped, shipped
+from swinmpi.demo import DEFAULT_PRESET, SHIPPED, Shipped, shipped
 from swinmpi.errors import ConfigError
 
 LIST = "list"
@@ -21,6 +22,24 @@ def model_file(name: str, preset: str | None = None,
     return shipped(models[name].file_of(preset))
 
 
+def weights_of(options: Namespace) -> Path:
+    """The checkpoint that a command line samples with: of --checkpoint, or of --model and --preset.
+
+    Without a preset it is the one of DEFAULT_PRESET, unless steps are asked for: some presets have
+    networks that take no other number of them. ConfigError.
+    """
+    return options.checkpoint or model_file(
+        options.model, options.preset or (None if chooses_steps(options) else DEFAULT_PRESET))
+
+
+def chooses_steps(options: Namespace) -> bool:
+    """Whether a file, --set or --sweep says by which method, or in how many steps."""
+    from swinmpi.sampling.settings import check_settings
+    given = check_settings(options.config, options.overrides, None).sampler.model_fields_set
+    swept = {text.partition("=")[0] for text in getattr(options, "sweep", ())}
+    return bool({"method", "steps"} & given or {"sampler.method", "sampler.steps"} & swept)
+
+
 def list_models(models: Mapping[str, Shipped] = SHIPPED) -> str:
     """A row for each: what its file says, and what the table of shipped models adds."""
     from swinmpi.reports.tables import format_table
@@ -34,7 +53,7 @@ def list_models(models: Mapping[str, Shipped] = SHIPPED) -> str:
 def row_of(name: str, model: Shipped) -> list[str]:
     trained = model_of(model)
     images = ("grey" if trained.channels == 1 else "RGB") + ", noise told" * trained.told_noise
-    size_mb = sum(os.path.getsize(shipped(file)) for file in {model.file, *model.presets.values()})
+    size_mb = sum(os.path.getsize(shipped(file)) for file in model.files)
     gains = [f"{preset} {gain:+.2f}" for preset, gain in model.gains.items()]
     return [name, f"{trained.scale}x", images if trained.learns else "any", f"{size_mb / 1e6:.1f}",
             model.trained_on, model.licence, in_words(steps_of(model)), in_words(gains)]
@@ -44,7 +63,7 @@ def steps_of(model: Shipped) -> list[str]:
     """Of the sampler: without a preset, then by preset."""
     from swinmpi.sampling.settings import presets_of, settings_of, takes_steps
     from swinmpi.storage.header import read_header
-    header = read_header(shipped(model.file))
+    header = read_header(shipped(model.file_of(DEFAULT_PRESET)))
     if not takes_steps(header):
         return []
     trained = load_config(base=settings_of(header))
@@ -60,7 +79,7 @@ def words_on_grey(checkpoint: Path, channels: int,
                   models: Mapping[str, Shipped] = SHIPPED) -> list[str]:
     """A line where images of one channel go to a shipped model for colour, though one for grey
     images of that scale ships as well. Nobody's choice is changed."""
-    own = next((model for model in models.values() if shipped(model.file) == checkpoint), None)
+    own = next((model for model in models.values() if checkpoint in map(shipped, model.files)), None)
     if channels > 1 or own is None:
         return []
     wanted = (model_of(own).scale, 1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from swinmpi.cli.models import HELP, LIST, list_models, model_file, words_on_grey
+from swinmpi.cli.models import HELP, LIST, list_models, weights_of, words_on_grey
 from swinmpi.cli.options import make_parser, parse, run_command, speaks_for_all
 from swinmpi.cli.sweeping import add_options, check_options, sweep_on, sweep_plan
 from swinmpi.config import Config
@@ -153,7 +153,7 @@ def request_of(options: Namespace):
     in_own_folder = demo and output is None
     return SampleRequest(str(shipped(DEMO_STACK)) if demo else options.inputs[0],
                          DEMO_FOLDER / "sr.h5" if in_own_folder else output,
-                         options.checkpoint or model_file(options.model, options.preset),
+                         weights_of(options),
                          options.ensemble,
                          overwrite=options.overwrite or in_own_folder,
                          allow_external=options.allow_external,

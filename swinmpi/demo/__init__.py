@@ -23,6 +23,11 @@ class Shipped:
     judged_on: str = ""
     presets: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its own and those of presets, each once."""
+        return tuple(dict.fromkeys((self.file, *self.presets.values())))
+
     def file_of(self, preset: str | None) -> str:
         """The file that a preset is sampled with; None for no preset."""
         return self.presets.get(preset or "", self.file)
@@ -36,11 +41,13 @@ def bicubic(scale: int) -> Shipped:
 SHIPPED = {
     "photos_x2": Shipped("photos_x2.safetensors", "16 photographs of Debian packages", "Apache-2.0",
                          {"regression": 2.82, "faithful": 2.82, "fast": 2.70, "balanced": 1.94,
-                          "detailed": 1.57}, "demo_x2.h5"),
+                          "detailed": 1.57}, "demo_x2.h5",
+                         {preset: "photos_x2_one_step.safetensors"
+                          for preset in ("fast", "balanced")}),
     **{f"bicubic_x{scale}": bicubic(scale) for scale in (2, 3, 4, 8)}}
 MODELS = {name: model.file for name, model in SHIPPED.items()}
-FILES = tuple(dict.fromkeys(file for model in SHIPPED.values()
-                            for file in (model.file, *model.presets.values())))
+FILES = tuple(file for model in SHIPPED.values() for file in model.files)
+DEFAULT_PRESET = "balanced"
 DEMO_MODEL, DEMO_STACK, DEMO_SCALE = "photos_x2", "demo_x2.h5", 2
 
 

@@ -18,6 +18,7 @@ ADDED = {"model": {"noise_aware": False},
          "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
                      "coherence": None, "overlap": 1}}
 DISTILLED_KEY = "distilled_steps"  # of a checkpoint's header
+PRESETS_KEY = "presets"  # likewise: those that it has settings of its own for
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
 # The first step from x_T, which holds next to nothing of the image, is a guess; more correct it.
 FEWEST_STEPS_OF_EPS = 5
@@ -31,11 +32,16 @@ def settings_of(header: Mapping) -> dict:
 
 
 def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
-    """The presets as a checkpoint takes them: by a method that walks its path, in the steps it was
-    distilled for, and in a few at least where it predicts eps."""
+    """The presets as a checkpoint takes them: its own where it has some, else by a method that
+    walks its path, in the steps it was distilled for, and in a few at least where it predicts
+    eps."""
     methods, steps = trained.diffusion.methods, distilled_steps(header)
+    own = header.get(PRESETS_KEY, {})
     made = {}
     for name, preset in PRESETS.items():
+        if name in own:
+            made[name] = own[name]
+            continue
         sampler = dict(preset.get("sampler", {}))
         if sampler.get("method", methods[0]) not in methods:
             sampler["method"] = methods[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from swinmpi.config import PRESETS, Config
+from swinmpi.config import Config, load_config
 from swinmpi.images.contact_sheet import (
     as_png,
     closeup_row,
@@ -30,7 +30,9 @@ from swinmpi.sampling.looks.finished import (
 )
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import KEPT_SUFFIXES, SampleRequest
+from swinmpi.sampling.settings import presets_of, settings_of
 from swinmpi.storage.files import tell, write_atomically
+from swinmpi.storage.header import read_header
 from swinmpi.storage.pictures.listing import reason_of
 
 FOLDER_PICTURE = "swinmpi.png"
@@ -197,15 +199,18 @@ def extent(seen: Seen, finished: Finished) -> list[str]:
 def title_of(plan: SamplingPlan) -> str:
     """Model, preset, scale."""
     model = plan.config.model
+    sampler = words_of(plan.config, read_header(plan.request.checkpoint))
     return (f"{short(plan.request.checkpoint.stem)} ({model.family}), "
-            f"{words_of(plan.config) if plan.takes_steps else 'no diffusion'}, {model.scale}x")
+            f"{sampler if plan.takes_steps else 'no diffusion'}, {model.scale}x")
 
 
-def words_of(config: Config) -> str:
-    """The preset that a configuration is, else its sampler."""
-    sampler = config.sampler
-    for name, sections in PRESETS.items():
-        if all(getattr(sampler, key) == value for key, value in sections["sampler"].items()):
+def words_of(config: Config, header: Mapping) -> str:
+    """The preset of a checkpoint that a configuration is, else its sampler."""
+    sampler, base = config.sampler, settings_of(header)
+    presets = presets_of(header, load_config(base=base))
+    for name, sections in presets.items():
+        meant = load_config(preset=name, base=base, presets=presets).sampler
+        if all(getattr(sampler, key) == getattr(meant, key) for key in sections["sampler"]):
             return f"preset {name}"
     return f"{sampler.method}, {sampler.steps} steps, noise_scale {sampler.noise_scale:g}"
 
