@@ -188,15 +188,3 @@ def test_values_are_yaml():
         for coherence in (None, 4) for span in ([0, 1], [0, 2])]
     with pytest.raises(ConfigError, match="at most 3"):
         combinations(["sampler.steps=1,2", "sampler.seed=1,2"], most=3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_the_number_of_ranks_cannot_be_seen(mpirun, inputs, tmp_path, num_ranks):
-    assert main(command(inputs, tmp_path / "alone", *DIAL)) == 0
-    finished = mpirun(num_ranks, "-m", "swinmpi.cli.sample",
-                      *command(inputs, tmp_path / "ranks", *DIAL))
-    assert finished.code == 0 and finished.out.count("written: ") == 1, finished.err
-    assert names(tmp_path / "ranks") == WRITTEN
-    assert ((tmp_path / "ranks/sweep.png").read_bytes()
-            == (tmp_path / "alone/sweep.png").read_bytes())

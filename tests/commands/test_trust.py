@@ -222,19 +222,6 @@ def test_a_folder_made_without_is_made_again(learned, tmp_path, capsys):
     assert "--members: expected" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks, exchange", [(1, "torus"), (2, "root"), (2, "torus")])
-def test_every_rank_count_and_exchange_marks_the_same(mpirun, learned, ranks, exchange):
-    found, _ = made(learned, "--trust=0.4", "--tolerance=51")
-    words = words_of(learned, "--ensemble=3", "--trust=0.4", "--tolerance=51",
-                     f"parallel.exchange={exchange}", checkpoint="half")
-    finished = mpirun(ranks, "-m", "swinmpi.cli.sample", *words, "--overwrite", timeout_s=300)
-    assert finished.code == 0, finished.err
-    with h5py.File("out.h5") as file:
-        assert all(np.array_equal(item[()], found[name])
-                   for name, item in file["entry/data"].items())
-
-
 @pytest.mark.parametrize("axes_first", [True, False], ids=["images first", "images last"])
 def test_readers_of_nexus_find_the_error_bars_and_lr(learned, axes_first):
     nexus, silx = pytest.importorskip("nexusformat.nexus"), pytest.importorskip("silx.io")
