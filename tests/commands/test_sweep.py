@@ -119,6 +119,8 @@ def test_a_dry_run_tells_all_of_it_and_writes_nothing(inputs, tmp_path, capsys):
     (("--sweep", "sampler.steps=2", "--most-combinations", "0"), "at most 0 combinations, got 1"),
     (("--sweep", "sampler.steps=2", "--ensemble", "3"), "--ensemble: expected 1 with --sweep"),
     (("--sweep", "sampler.steps=2", "--shard", "1/2"), "--shard: expected none with --sweep"),
+    (("--sweep", "sampler.steps=2", "--trust", "0.1"), "--trust: expected none with --sweep"),
+    (("--sweep", "sampler.steps=2", "--members", "2:4"), "--members: expected none with --sweep"),
     (("--sweep", "sampler.steps=2", "--frames", "9"), "expected indices of 5 frames"),
     (("--sweep", "sampler.steps=2", "--reference", "absent.h5"), "absent.h5"),
     (("--sweep", "sampler.steps=2,3", "--preset", "regression"), "which it does not change"),
