@@ -20,10 +20,14 @@ def run(argv: Sequence[str] | None) -> None:
     from swinmpi.sampling import merge
     plan = merge.plan(options.shards, options.output, options.virtual, options.overwrite)
     if options.dry_run:
-        print(merge.describe(plan))
+        from swinmpi.sampling.looks.merged import describe_merged
+        print("\n".join([merge.describe(plan), *describe_merged(plan, options.overwrite)]))
         return
     merge.run(plan)
-    print(f"written: {options.output}", flush=True)
+    # Imported here, as torch comes along: without it an error is told within a second.
+    from swinmpi.sampling.looks.merged import draw_merged
+    written = [options.output, *draw_merged(plan, options.overwrite)]
+    print(f"written: {', '.join(map(str, written))}", flush=True)
     if plan.failed:
         raise SomeImagesFailed(f"{options.output}: written, "
                                f"but images {listed(plan.failed)} could not be read")

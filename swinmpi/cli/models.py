@@ -79,7 +79,8 @@ def words_on_grey(checkpoint: Path, channels: int,
                   models: Mapping[str, Shipped] = SHIPPED) -> list[str]:
     """A line where images of one channel go to a shipped model for colour, though one for grey
     images of that scale ships as well. Nobody's choice is changed."""
-    own = next((model for model in models.values() if checkpoint in map(shipped, model.files)), None)
+    own = next((model for model in models.values()
+                if checkpoint in map(shipped, model.files)), None)
     if channels > 1 or own is None:
         return []
     wanted = (model_of(own).scale, 1)

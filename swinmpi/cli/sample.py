@@ -202,7 +202,8 @@ def conclude(options: Namespace, plan, report) -> None:
     else:
         from swinmpi.sampling.looks.picture import draw_pictures
         made = report.num_images + len(report.failed)
-        written += draw_pictures([plan], resumed=made < plan.stack.num_images)
+        goes_on = made < plan.stack.num_images or request.members is not None
+        written += draw_pictures([plan], resumed=goes_on)
     print(f"written: {', '.join(map(str, written))}", flush=True)
     if request.ensemble > 1:
         print("\n".join(told_of_ensemble(plan)), flush=True)

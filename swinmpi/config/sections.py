@@ -172,7 +172,7 @@ class OutputConfig(Section):
         "0), unless sampler.shift.border is wrap, else false")
     picture: bool = Field(True, description="draw OUT.png beside OUT.h5, for pictures "
                           "OUT/swinmpi.png: the first, the middle and the worst image beside LR "
-                          "and bicubic; not of shards")
+                          "and bicubic; not of shards, but of what is merged of them")
     lr: bool = Field(False, description="also keep the LR images, in a NeXus group of their own, "
                      "/entry/lr")
     members: bool | Literal["exact"] = Field(

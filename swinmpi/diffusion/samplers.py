@@ -139,7 +139,7 @@ def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, path: Path) 
     loud = len(evaluations) - config.quiet_steps
     evaluations = [one if number < loud else replace(one, rule=replace(one.rule, of_noise=0.0))
                    for number, one in enumerate(evaluations)]
-    if config.overlap > 1:
+    if config.overlap > 1 and evaluations:  # the regression has none
         evaluations = overlapping(evaluations, config.overlap)
     return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, path,
                    config.clip_result, config.start == "unit", config.overlap)

@@ -64,7 +64,7 @@ def as_text(making: Making) -> str:
     """A line for every entry, the settings last."""
     entries = dict(making.process)
     settings = entries.pop("configuration", None)
-    lines = [f"{name:<20}{value}" for name, value in flat(entries)]
+    lines = [f"{name:<19} {value}" for name, value in flat(entries)]
     lines += ["", *str(settings).rstrip().splitlines()] if settings else []
     return "\n".join(str(SwinmpiError(line)) for line in lines)  # whatever a hostile file says
 

@@ -2,18 +2,21 @@
 torch is not needed."""
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swinmpi.config import Config
 from swinmpi.config.data_section import MEASURE
 from swinmpi.images.likeness.noise import trained_levels
+from swinmpi.errors import ConfigError
 from swinmpi.sampling.request import (
     SampleRequest,
     check_destination,
     check_fit,
     check_stack,
     default_output,
+    error_bars_for,
     shard_path,
 )
 from swinmpi.sampling.settings import (
@@ -27,7 +30,8 @@ from swinmpi.sampling.settings import (
 )
 from swinmpi.storage.header import read_header
 from swinmpi.storage.metadata.frames import check_frames
-from swinmpi.storage.outputs.extending import kept_exactly
+from swinmpi.storage.outputs.extending import check_extended, kept_beside, kept_exactly
+from swinmpi.storage.trust import TrustAsked
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,27 @@ def validated(request: SampleRequest, given: GivenSettings) -> tuple[SampleReque
         request = replace(request, ensemble=request.members.end)
     check_destination(request)
     if request.members is not None:
-        known = kept_exactly(request.output, request.members)
-        request = replace(request, members=replace(request.members, known=known))
-        config = config.replaced(output={"members": "exact" if known
-                                         else config.output.members or True})
+        request, config = as_before(request, config)
     check_fit(request, config)
+    return request, config
+
+
+def as_before(request: SampleRequest, config: Config) -> tuple[SampleRequest, Config]:
+    """A run that adds members to its output, with all that the output has beside them."""
+    told = check_extended(request.output, request.members)
+    known, beside = kept_exactly(request.output, request.members), kept_beside(request.output)
+    request = replace(request, members=replace(request.members, known=known))
+    regresses = config.model.regresses and config.sampler.diffuses
+    config = config.replaced(output={
+        "members": "exact" if known else config.output.members or True,
+        "lr": config.output.lr or "lr" in beside,
+        "regression": config.output.regression or regresses and "regression" in beside})
+    if request.trust is None and "trust" in told:
+        # With settings that have no mask the members are others, which is told where they are seen.
+        with suppress(ConfigError):
+            marked = replace(request, trust=TrustAsked.recorded(str(told["trust"])))
+            error_bars_for(marked, config, None)
+            request = marked
     return request, config
 
 

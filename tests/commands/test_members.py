@@ -188,16 +188,3 @@ def test_images_that_do_not_come_first_and_pixels_without_a_number_grow_too(fold
         made(f"{kept}3.h5", "--ensemble=3", f"output.members={kept}")
         check_same(tmp_path / f"{kept}.h5", tmp_path / f"{kept}3.h5")
     assert np.isnan(data_of(tmp_path / "exact.h5")["data/sr_mean"]).any()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("exchange", ["root", "torus"])
-def test_two_ranks_add_to_members_kept_exactly(mpirun, folder, exchange):
-    for output, count in (("few.h5", 2), ("many.h5", 3)):
-        assert sample.main(words(folder, output, f"--ensemble={count}", "output.members=exact",
-                                 "--overwrite")) == 0
-    finished = mpirun(2, "-m", "swinmpi.cli.sample", *words(
-        folder, "few.h5", "--members=2:3", f"parallel.exchange={exchange}"),
-        timeout_s=LAUNCH_TIMEOUT_S)
-    assert finished.code == 0, finished.err
-    check_same(folder / "few.h5", folder / "many.h5")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
+from swinmpi.cli.merge import main as merge
 from swinmpi.cli.sample import main, parser, plan_of
 from swinmpi.images.contact_sheet import (
     CLOSEUP_PX,
@@ -129,10 +130,65 @@ def test_a_picture_of_the_same_command_is_never_drawn_over(checkpoint, tmp_path,
     assert is_sheet(tmp_path / "sr/swinmpi.png") and not is_sheet(tmp_path / "sr/a_x2.png")
 
 
-def test_a_shard_has_none(checkpoint, tmp_path):
-    stack = write_stack(tmp_path / "lr.h5", smooth_stack(2, 24, 24))
-    assert main(arguments(stack, tmp_path / "sr.h5", checkpoint, DRAWN, "--shard=1/2")) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["lr.h5", "sr.shard-1-of-2.h5"]
+@pytest.fixture
+def shards(checkpoint, tmp_path):
+    """The file names of both halves of a run; one.h5 is made at once."""
+    stack = write_stack(tmp_path / "lr.h5", smooth_stack(3, 24, 24))
+    more = DRAWN, "sampler.steps=1", "--ensemble=2"
+    for part in ("1/2", "2/2"):
+        assert main(arguments(stack, tmp_path / "sr.h5", checkpoint, *more, f"--shard={part}")) == 0
+    assert not list(tmp_path.glob("*.png")), "a shard has none"
+    assert main(arguments(stack, tmp_path / "one.h5", checkpoint, *more)) == 0
+    return [str(tmp_path / f"sr.shard-{number}-of-2.h5") for number in (1, 2)]
+
+
+def test_what_is_merged_has_that_of_the_whole(shards, tmp_path, capsys):
+    wanted = (tmp_path / "one.png").read_bytes()
+    for name, more in (("copied", []), ("virtual", ["--virtual"])):
+        words = [*shards, "--output", str(tmp_path / f"{name}.h5"), *more]
+        assert merge([*words, "--dry-run"]) == 0
+        assert f"\npicture     {tmp_path / name}.png\n" in capsys.readouterr().out
+        assert merge(words) == 0
+        assert f"{name}.h5, {tmp_path / name}.png\n" in capsys.readouterr().out
+        assert (tmp_path / f"{name}.png").read_bytes() == wanted
+    (tmp_path / "copied.png").write_text("precious")
+    assert merge([*shards, "--output", str(tmp_path / "copied.H5")]) == 0
+    assert "copied.png: exists already and stays" in capsys.readouterr().err
+    assert (tmp_path / "copied.png").read_text() == "precious"
+
+
+def test_a_merging_never_draws_over_a_shard_nor_of_another_input(shards, tmp_path, capsys):
+    part = (tmp_path / "sr.shard-1-of-2.h5").rename(tmp_path / "all.png")
+    words = [str(part), shards[1], "--output", str(tmp_path / "all.h5"), "--overwrite"]
+    before = part.read_bytes()
+    for more in (["--dry-run"], []):
+        assert merge([*words, *more]) == 0
+        told = capsys.readouterr()
+        assert "all.png: is a file of this run" in told.out + told.err
+    assert part.read_bytes() == before
+    words[3] = str(tmp_path / "again.h5")
+    write_stack(tmp_path / "lr.h5", smooth_stack(3, 24, 24, seed=1))
+    assert merge(words) == 0
+    assert "holds other images than the shards were made of)\n" in capsys.readouterr().err
+    (tmp_path / "lr.h5").unlink()
+    assert merge([*words, "--dry-run"]) == merge(words) == 0
+    assert capsys.readouterr().err.count("not there any more)\n") == 1
+    assert not (tmp_path / "again.png").exists()
+
+
+def test_members_that_are_added_renew_the_picture_of_their_run(checkpoint, tmp_path, capsys):
+    stack = write_stack(tmp_path / "lr.h5", smooth_stack(1, 24, 24))
+    given = stack, tmp_path / "sr.h5", checkpoint, DRAWN, "sampler.steps=1"
+    assert main(arguments(*given, "output.members=true", "--ensemble=2")) == 0
+    of_two = (tmp_path / "sr.png").read_bytes()
+    assert main(arguments(*given, "--members=2:3")) == 0
+    of_three = (tmp_path / "sr.png").read_bytes()
+    assert is_sheet(tmp_path / "sr.png") and of_three != of_two
+    (tmp_path / "sr.png").write_text("precious")
+    capsys.readouterr()
+    assert main(arguments(*given, "--members=3:4")) == 0
+    assert "sr.png: exists already and stays" in capsys.readouterr().err
+    assert (tmp_path / "sr.png").read_text() == "precious"
 
 
 def test_holes_and_images_that_cannot_be_seen(checkpoint, tmp_path, capsys):

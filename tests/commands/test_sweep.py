@@ -119,6 +119,8 @@ def test_a_dry_run_tells_all_of_it_and_writes_nothing(inputs, tmp_path, capsys):
     (("--sweep", "sampler.steps=2", "--most-combinations", "0"), "at most 0 combinations, got 1"),
     (("--sweep", "sampler.steps=2", "--ensemble", "3"), "--ensemble: expected 1 with --sweep"),
     (("--sweep", "sampler.steps=2", "--shard", "1/2"), "--shard: expected none with --sweep"),
+    (("--sweep", "sampler.steps=2", "--trust", "0.1"), "--trust: expected none with --sweep"),
+    (("--sweep", "sampler.steps=2", "--members", "2:4"), "--members: expected none with --sweep"),
     (("--sweep", "sampler.steps=2", "--frames", "9"), "expected indices of 5 frames"),
     (("--sweep", "sampler.steps=2", "--reference", "absent.h5"), "absent.h5"),
     (("--sweep", "sampler.steps=2,3", "--preset", "regression"), "which it does not change"),
@@ -188,15 +190,3 @@ def test_values_are_yaml():
         for coherence in (None, 4) for span in ([0, 1], [0, 2])]
     with pytest.raises(ConfigError, match="at most 3"):
         combinations(["sampler.steps=1,2", "sampler.seed=1,2"], most=3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_ranks", [1, 2, 3])
-def test_the_number_of_ranks_cannot_be_seen(mpirun, inputs, tmp_path, num_ranks):
-    assert main(command(inputs, tmp_path / "alone", *DIAL)) == 0
-    finished = mpirun(num_ranks, "-m", "swinmpi.cli.sample",
-                      *command(inputs, tmp_path / "ranks", *DIAL))
-    assert finished.code == 0 and finished.out.count("written: ") == 1, finished.err
-    assert names(tmp_path / "ranks") == WRITTEN
-    assert ((tmp_path / "ranks/sweep.png").read_bytes()
-            == (tmp_path / "alone/sweep.png").read_bytes())

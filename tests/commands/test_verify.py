@@ -251,10 +251,11 @@ def test_an_image_that_was_given_up_is_not_compared(checkpoint, capsys):
 
 @pytest.fixture
 def pictures(checkpoint) -> Path:
-    """sr/ of photos/: two sizes, one of them in a folder, one JPEG."""
+    """sr/ of photos/: two sizes, one of them in a folder with an alpha, one JPEG."""
     Path("photos/deep").mkdir(parents=True)
     for name, size in (("a.png", (20, 16)), ("b.jpg", (20, 16)), ("deep/c.png", (16, 18))):
-        Image.fromarray(smooth_stack(1, *size, 3, "uint8")[0]).save(f"photos/{name}")
+        image = smooth_stack(1, *size, 4 if "deep" in name else 3, "uint8")[0]
+        Image.fromarray(image).save(f"photos/{name}")
     assert sample.main(arguments(Path("photos"), Path("sr"), checkpoint)) == 0
     return Path("sr")
 
@@ -263,7 +264,8 @@ def test_a_folder_of_pictures(pictures, capsys):
     assert verify.main(["sr", "--dry-run"]) == 0
     capsys.readouterr()
     assert verify.main(["sr/"]) == 0
-    assert capsys.readouterr().out.count("the same bytes") == 3
+    told = capsys.readouterr().out
+    assert told.count("the same bytes (sr)") == 2 and told.count("the same bytes (sr, alpha)") == 1
     changed = np.asarray(Image.open("sr/deep/c.png")).copy()
     changed[0, 0, 0] ^= 16
     Image.fromarray(changed).save("sr/deep/c.png")
@@ -272,6 +274,19 @@ def test_a_folder_of_pictures(pictures, capsys):
     Image.fromarray(smooth_stack(1, 20, 16, 3, "uint8", seed=9)[0]).save("photos/a.png")
     assert verify.main(["sr", "--frames", "0"]) == 2
     assert "another picture now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name, change, told", [
+    ("deep/c.png", lambda image: image ^ np.uint8([0, 0, 0, 1]),
+     "c.png: alpha differs in 1152 of 1152"),
+    ("deep/c.png", lambda image: image[..., :3], "c.png: alpha is missing"),
+    ("a.png", lambda image: np.dstack([image, np.full(image.shape[:2], 255, np.uint8)]),
+     "a.png: alpha is there, but was not made")])
+def test_what_is_seen_through_is_compared_as_well(pictures, capsys, name, change, told):
+    image = np.asarray(Image.open(pictures / name))
+    Image.fromarray(change(image)).save(pictures / name)
+    assert verify.main(["sr"]) == 1
+    assert told in capsys.readouterr().out
 
 
 def test_a_folder_that_is_none_of_ours(capsys):

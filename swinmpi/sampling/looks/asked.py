@@ -155,6 +155,10 @@ def check_possible(request: SampleRequest, given: GivenSettings, settings: dict)
     if request.shard is not None:
         raise ConfigError(f"--shard: expected none with --sweep, got {request.shard}; choose "
                           "images with --frames")
+    for name, asked in (("--trust", request.trust), ("--members", request.members)):
+        if asked is not None:
+            raise ConfigError(f"{name}: expected none with --sweep, which makes one sample of each "
+                              f"combination, got {asked}; leave one of them out")
     for text in given.overrides:
         key = text.partition("=")[0].strip()
         if key in settings:

@@ -62,7 +62,8 @@ def finished_stack(request: SampleRequest, scale: int, opened: ExitStack) -> Fin
     lr = opened.enter_context(open_stack(request))
     address = Address(Path(request.output), f"{DATA}/{SR}")
     view = replace(request.view, frames=None)
-    sr = opened.enter_context(Stack.open(address, view=view, no_data=request.no_data))
+    # This job wrote it, whatever files it refers to.
+    sr = opened.enter_context(Stack.open(address, True, view, request.no_data))
     if (sr.num_images, sr.height) != (lr.num_images, lr.height * scale):
         raise StackError(f"{sr.address}: expected {scale} times {lr.address}, got {sr.words}")
     view = replace(view, axes=in_letters(sr.arrangement.layout))
@@ -70,7 +71,7 @@ def finished_stack(request: SampleRequest, scale: int, opened: ExitStack) -> Fin
     for name in (STD, SPREAD, TRUST):
         beside = find_sibling(sr, name)
         if beside is not None:
-            made[name] = reader(opened.enter_context(Stack.open(beside, view=view)))
+            made[name] = reader(opened.enter_context(Stack.open(beside, True, view)))
     failed, figures = set(find_failed(sr)), read_figures(sr)
     return Finished(lr, scale, made, tuple(read_process(sr)["value_range"]), {
         index: {name: values[index] for name, values in figures.items()}

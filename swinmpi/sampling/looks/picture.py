@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,6 @@ from swinmpi.sampling.looks.finished import (
     finished_stack,
     seen_part,
 )
-from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import KEPT_SUFFIXES, SampleRequest
 from swinmpi.sampling.settings import presets_of, settings_of
 from swinmpi.storage.files import tell, write_atomically
@@ -41,16 +41,25 @@ TITLES = {"bicubic": "bicubic", SR: "SR", STD: "deviation (std)", SPREAD: "sprea
 LONGEST_NAME = 34
 
 
+class Run(Protocol):
+    """What a picture is of: a SamplingPlan, or what is merged of shards. takes_steps: False for an
+    encoder alone."""
+
+    request: SampleRequest
+    config: Config
+    takes_steps: bool
+
+
 def picture_of(output: Path) -> Path:
     """scan_x2.h5 -> scan_x2.png."""
     stem = output.stem if output.suffix.lower() in KEPT_SUFFIXES else output.name
     return output.with_name(f"{stem}.png")
 
 
-def planned_pictures(plans: Iterable[SamplingPlan]) -> dict[Path, list[SamplingPlan]]:
+def planned_pictures(plans: Iterable[Run]) -> dict[Path, list[Run]]:
     """The pictures of runs, each with the runs it shows: one for an HDF5 output, one for all
     pictures in a folder; none of a shard, nor where output.picture says so."""
-    planned: dict[Path, list[SamplingPlan]] = {}
+    planned: dict[Path, list[Run]] = {}
     for plan in plans:
         request = plan.request
         if plan.config.output.picture and request.shard is None:
@@ -60,21 +69,22 @@ def planned_pictures(plans: Iterable[SamplingPlan]) -> dict[Path, list[SamplingP
     return planned
 
 
-def describe_pictures(plans: Sequence[SamplingPlan]) -> list[str]:
-    """A line of a dry run for each."""
-    files = files_of(plans)
+def describe_pictures(plans: Sequence[Run], others: Sequence[Path] = ()) -> list[str]:
+    """A line of a dry run for each. others: files that a picture must not replace either."""
+    files = files_of(plans, others)
     return [f"picture     {path}" + (f": {kept}" if kept else "")
             for path, runs in planned_pictures(plans).items()
             for kept in [why_kept(path, runs[0].request, files, resumed=False)]]
 
 
-def draw_pictures(plans: Sequence[SamplingPlan], resumed: bool) -> list[Path]:
+def draw_pictures(plans: Sequence[Run], resumed: bool,
+                  others: Sequence[Path] = ()) -> list[Path]:
     """Draw the pictures of finished runs; those that were written. One process.
 
     resumed: whether this job went on with what another began. A picture that cannot be drawn is no
-    reason to fail: a line says why.
+    reason to fail: a line says why. others: see `describe_pictures`.
     """
-    written, files = [], files_of(plans)
+    written, files = [], files_of(plans, others)
     for path, runs in planned_pictures(plans).items():
         try:
             kept = why_kept(path, runs[0].request, files, resumed)
@@ -100,9 +110,9 @@ def why_kept(path: Path, request: SampleRequest, files: Collection[str],
     return "exists already and stays, no picture is drawn without --overwrite"
 
 
-def files_of(plans: Iterable[SamplingPlan]) -> set[str]:
-    """Real paths of what runs read and write."""
-    files: set[Path] = set()
+def files_of(plans: Iterable[Run], others: Iterable[Path]) -> set[str]:
+    """Real paths of what runs read and write, and of `others`."""
+    files: set[Path] = set(others)
     for one in plans:
         request = one.request
         if request.pictures is None:
@@ -113,7 +123,7 @@ def files_of(plans: Iterable[SamplingPlan]) -> set[str]:
     return set(map(os.path.realpath, files))
 
 
-def sheet_of(runs: Sequence[SamplingPlan]) -> Image.Image:
+def sheet_of(runs: Sequence[Run]) -> Image.Image:
     """A row for each image that is shown. StackError where nothing can be."""
     rows, names, captions, titles = [], [], [], []
     with ExitStack() as opened:
@@ -132,7 +142,7 @@ def sheet_of(runs: Sequence[SamplingPlan]) -> Image.Image:
     return closeup_sheet(rows, titles, names, captions, title=title_of(runs[0]))
 
 
-def opened_run(plan: SamplingPlan, opened: ExitStack) -> Finished:
+def opened_run(plan: Run, opened: ExitStack) -> Finished:
     request, scale = plan.request, plan.config.model.scale
     if request.pictures is None:
         return finished_stack(request, scale, opened)
@@ -196,7 +206,7 @@ def extent(seen: Seen, finished: Finished) -> list[str]:
             f"of {lr.height * scale} x {lr.width * scale} px"]
 
 
-def title_of(plan: SamplingPlan) -> str:
+def title_of(plan: Run) -> str:
     """Model, preset, scale."""
     model = plan.config.model
     sampler = words_of(plan.config, read_header(plan.request.checkpoint))

@@ -26,14 +26,15 @@ def verdict(name: str, stored: Mapping[str, np.ndarray], made: Mapping[str, np.n
             span: float, elsewhere: str | None) -> Verdict:
     """stored, made: (C, H, W) by data set. span: width of the value range; elsewhere: what of the
     machine is not as it was, in words, if anything."""
-    lacking = sorted(made.keys() - stored.keys())
+    lacking, more = sorted(made.keys() - stored.keys()), sorted(stored.keys() - made.keys())
     off = {one: difference(stored[one], made[one], span) for one in made if one in stored}
     told = [f"{one} {words}" for one, (words, _) in off.items() if words]
     told += [f"{one} is missing" for one in lacking]
+    told += [f"{one} is there, but was not made" for one in more]
     if not told:
         return Verdict(name, SAME, f"the same bytes ({', '.join(made)})")
     farthest = max((far for _, far in off.values()), default=0.0)
-    if elsewhere is None or farthest > FAR or lacking:
+    if elsewhere is None or farthest > FAR or lacking or more:
         return Verdict(name, DIFFERS, ", ".join(told))
     return Verdict(name, UNKNOWN, f"cannot be compared: {', '.join(told)}, but {elsewhere}, which "
                    "may change the last bits; verify it where it was made")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
-from swinmpi.images.pictures import read_page
+from swinmpi.images.pictures import Pixels, read_page
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.plan import plan as plan_sampling
 from swinmpi.sampling.request import PictureJob, SampleRequest, open_stack, output_plan
@@ -28,6 +28,7 @@ from swinmpi.storage.metadata.frames import View
 from swinmpi.storage.outputs.carrying import DATA
 from swinmpi.storage.outputs.contents import pixel_datasets
 from swinmpi.storage.outputs.result import find_failed, find_sibling, read_process
+from swinmpi.storage.pictures.encoding import enlarged
 from swinmpi.storage.pictures.journal import NAME, Memory, read_memory
 from swinmpi.storage.pictures.listing import find_files, look_at, reason_of
 from swinmpi.storage.pictures.source import PictureGroup, PictureSet, PictureStack
@@ -65,6 +66,11 @@ class StoredStack:
                     images[name] = to_chw(beside.read_stored(image_index), beside.layout)
         return images
 
+    def completed(self, image_index: int,
+                  made: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """See `Stored`."""
+        return made
+
 
 @dataclass(frozen=True)
 class StoredPictures:
@@ -74,13 +80,25 @@ class StoredPictures:
     group: PictureGroup
 
     def read(self, image_index: int) -> Mapping[str, np.ndarray]:
-        """See `Stored`; colours alone."""
+        """See `Stored`."""
         picture, number = PictureStack(self.group).member(image_index)
         path = self.folder / picture.target
         try:
-            return {"sr": np.moveaxis(read_page(path, number).colour, -1, 0)}
+            return in_planes(read_page(path, number))
         except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
             raise StackError(f"{path} ({reason_of(error)})") from None
+
+    def completed(self, image_index: int,
+                  made: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """See `Stored`; with the alpha of the LR page, enlarged."""
+        picture, number = PictureStack(self.group).member(image_index)
+        return in_planes(enlarged(picture, number, np.moveaxis(made["sr"], 0, -1)))
+
+
+def in_planes(page: Pixels) -> dict[str, np.ndarray]:
+    """(C, H, W) by name."""
+    planes = {"sr": np.moveaxis(page.colour, -1, 0)}
+    return planes if page.alpha is None else planes | {"alpha": page.alpha[None]}
 
 
 def find_remakings(asked: Asked, num_ranks: int) -> Found:

@@ -33,6 +33,11 @@ class Stored(Protocol):
     def read(self, image_index: int) -> Mapping[str, np.ndarray]:
         """(C, H, W) by data set, as stored; StackError where it cannot be read."""
 
+    def completed(self, image_index: int,
+                  made: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """What `read` should give of an image whose data sets were made again; StackError where
+        something else of its input cannot be read."""
+
 
 @dataclass(frozen=True)
 class Remaking:
@@ -126,6 +131,7 @@ class Remade:
         name = self.stack.short_name_of(shard_index)
         try:
             stored = self.one.stored.read(shard_index)
+            made = self.one.stored.completed(shard_index, made)
         except StackError as error:
             self.verdicts[shard_index] = Verdict(name, DIFFERS, f"cannot be read: {error}")
             return

@@ -23,6 +23,7 @@ from swinmpi.storage.outputs.partial import (
     shortened,
 )
 from swinmpi.storage.outputs.result import PROCESS, read_entries
+from swinmpi.storage.outputs.views import LR
 from swinmpi.storage.stack import Stack
 
 FINGERPRINT = "fingerprint"  # JSON, in the process of an output that keeps its members
@@ -99,6 +100,13 @@ def kept_exactly(path: Path, members: Members) -> bool:
         found = [find_object(file, f"{DATA}/{exact_name(k)}") for k in range(members.first)]
         return all(isinstance(one, h5py.Dataset) and one.shape == file[DATA]["sr"].shape
                    and one.dtype == np.float32 for one in found)
+
+
+def kept_beside(path: Path) -> set[str]:
+    """Which of `regression` and `lr` the output, which `check_extended` has seen, has too."""
+    with open_file(path) as file:
+        return {name for name, place in (("regression", f"{DATA}/regression"), ("lr", LR))
+                if find_object(file, place) is not None}
 
 
 def check_extended(path: Path, members: Members) -> dict[str, Any]:

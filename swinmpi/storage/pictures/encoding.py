@@ -5,10 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+import numpy as np
+
 from swinmpi.images import png
 from swinmpi.images.pictures import Pixels
 from swinmpi.storage.files import sync_folder
 from swinmpi.storage.pictures.listing import Picture, is_tiff_name
+from swinmpi.storage.pictures.source import read_picture
 
 Details = TypeVar("Details")
 
@@ -27,6 +30,16 @@ def encode(file: BinaryIO, picture: Picture, pages: Iterator[Pixels], scale: int
     for pixels in pages:
         for piece in png.encode_png(pixels, details):
             file.write(piece)
+
+
+def enlarged(picture: Picture, number: int, colour: np.ndarray) -> Pixels:
+    """SR colour (H, W, C) with the alpha of its LR page, enlarged by bicubic interpolation."""
+    alpha = read_picture(picture, number).alpha
+    if alpha is None:
+        return Pixels(colour)
+    # torch takes seconds to import; the first error must not wait for it
+    from swinmpi.images.imresize import imresize
+    return Pixels(colour, imresize(alpha, size=colour.shape[:2]))
 
 
 def details_or(none: Details, read: Callable[[], Details]) -> Details:

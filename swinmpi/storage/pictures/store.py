@@ -33,7 +33,7 @@ from swinmpi.storage.pictures.done import (
     kept_range,
     spool,
 )
-from swinmpi.storage.pictures.encoding import encode, written
+from swinmpi.storage.pictures.encoding import encode, enlarged, written
 from swinmpi.storage.pictures.journal import (
     ADVICE,
     NAME,
@@ -43,7 +43,7 @@ from swinmpi.storage.pictures.journal import (
     read_memory,
 )
 from swinmpi.storage.pictures.listing import Picture
-from swinmpi.storage.pictures.source import PictureSet, PictureStack, read_picture
+from swinmpi.storage.pictures.source import PictureSet, PictureStack
 from swinmpi.storage.values import ValueRange
 
 
@@ -128,7 +128,7 @@ class PictureStore:
         with as_output_error(self.folder / picture.target, "cannot be written ({reason})", ADVICE,
                              reason=system_reason):
             if len(picture.pages) == 1:
-                self._publish(picture, content, iter([self._enlarged(picture, number, colour)]),
+                self._publish(picture, content, iter([enlarged(picture, number, colour)]),
                               [noted])
                 return
             with written(self._spool(picture, number)) as file:
@@ -166,16 +166,7 @@ class PictureStore:
     def _spooled(self, picture: Picture) -> Iterator[Pixels]:
         for page in picture.pages:
             colour = np.load(self._spool(picture, page.number))
-            yield self._enlarged(picture, page.number, colour)
-
-    def _enlarged(self, picture: Picture, number: int, colour: np.ndarray) -> Pixels:
-        """SR colour with the alpha of its LR page, enlarged by bicubic interpolation."""
-        alpha = read_picture(picture, number).alpha
-        if alpha is None:
-            return Pixels(colour)
-        # torch takes seconds to import; the first error must not wait for it
-        from swinmpi.images.imresize import imresize
-        return Pixels(colour, imresize(alpha, size=colour.shape[:2]))
+            yield enlarged(picture, page.number, colour)
 
     def _publish_waiting(self) -> None:
         """Files all of whose pages are done: a kill came before they could appear."""
