@@ -247,6 +247,9 @@ def check(request: BenchmarkRequest, config: Config) -> None:
     if parallel.ranks_per_image != "all":
         raise ConfigError("parallel.ranks_per_image: expected all, one image on every rank is "
                           f"what is measured; got {parallel.ranks_per_image}")
+    if parallel.shares != "equal":
+        raise ConfigError("parallel.shares: expected equal, as ranks that are alike are measured; "
+                          f"got {parallel.shares}")
     if request.what != "scaling" and parallel.exchange != DEFAULT_EXCHANGE:
         raise ConfigError(f"parallel.exchange: expected {DEFAULT_EXCHANGE}, `scaling` compares "
                           f"exchanges; got {parallel.exchange}")

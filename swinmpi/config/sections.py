@@ -133,6 +133,10 @@ class ParallelConfig(Section):
     images_per_step: Count | Literal["auto"] = Field(
         "auto", description="images that travel together; auto: until every rank has windows "
         "enough")
+    shares: Literal["equal", "measured"] | list[Annotated[float, Field(gt=0)]] = Field(
+        "equal", description="how many of an image's windows each rank gets; measured: by how fast "
+        "ranks are, which is measured in a second before the run, for nodes that are not alike; or "
+        "a list of numbers above 0, one for each rank, in proportion; none shows in the result")
     threads: Count | Literal["auto"] = Field(
         "auto", description="of every rank; auto: OMP_NUM_THREADS, else the node's cores shared "
         "out")

@@ -26,7 +26,7 @@ from swinmpi.parallel.failure import (
     raised_by_all,
     tell,
 )
-from swinmpi.parallel.shares import group_of
+from swinmpi.parallel.shares import Weights, group_of
 from swinmpi.parallel.stopwatch import Stopwatch
 
 TAG_ARRIVED, TAG_GO = 1, 2
@@ -54,9 +54,10 @@ class Stats:
 
 class Group:
     """The ranks that work on one image at a time. `polite`: wait asleep, because ranks
-    outnumber cores."""
+    outnumber cores; `weights`: of the ranks, where they should not get equal shares of it."""
 
     is_world = False
+    weights: Weights | None = None
 
     def __init__(self, comm=None, polite: bool = False, stopwatch: Stopwatch | None = None):
         """stopwatch: counts the time spent here as `exchange`; its own when None."""
@@ -209,13 +210,18 @@ class World(Group):
     def __init__(self, comm=None, node: Node = Node(0, 1, 1)):
         super().__init__(comm)
         self.node = node
+        self.speeds: Weights | None = None
+        """Of its ranks, once they were measured."""
 
-    def split(self, groups: Sequence[range]) -> Group:
-        """Collective; this rank's group out of `split_groups`."""
+    def split(self, groups: Sequence[range], weights: Weights | None = None) -> Group:
+        """Collective; this rank's group out of `split_groups`. weights: of all ranks."""
         if self.size == 1:
             return Group(stopwatch=self.stopwatch)
-        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite,
-                     self.stopwatch)
+        number = group_of(groups, self.rank)
+        group = Group(self.comm.Split(number, self.rank), self.polite, self.stopwatch)
+        if weights is not None:
+            group.weights = tuple(weights[rank] for rank in groups[number])
+        return group
 
     def __enter__(self) -> "World":
         return self

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.shares import share_in_turn
+from swinmpi.parallel.shares import Weights, share_in_turn
 from swinmpi.parallel.staging import host_room, to_device, to_host
 
 
@@ -30,10 +30,11 @@ class StepPlan:
 
 
 def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]],
-              in_turn: bool = False) -> StepPlan:
+              in_turn: bool = False, weights: Weights | None = None) -> StepPlan:
     """Share out one step. order: all window positions as they are dealt out. live: for every image
     slot, the positions that need a prediction at that image's shift. in_turn: whether image slots
-    are turns of the ranks (`share_in_turn`), which then get equally many windows, image by image.
+    are turns of the ranks, which then get as many windows as `weights` say, image by image; see
+    `share_in_turn` for both.
     """
     if unknown := set().union(*live).difference(order):
         raise ValueError(f"expected window positions of 0..{len(order) - 1}, got {sorted(unknown)}")
@@ -41,7 +42,7 @@ def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[in
     items, counts = [], []
     for rank in range(num_ranks):
         own = [(k, slot) for slot, positions in enumerate(wanted)
-               for k in share_in_turn(len(order), num_ranks, rank, slot * in_turn)
+               for k in share_in_turn(len(order), num_ranks, rank, slot * in_turn, weights)
                if order[k] in positions]
         items += [(slot, order[k]) for k, slot in (own if in_turn else sorted(own))]
         counts.append(len(own))

@@ -12,6 +12,7 @@ from swinmpi.parallel.shares import Shard
 from swinmpi.reports.machine import made_on
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
+from swinmpi.sampling.distribution import Distribution
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import SampleRequest
 from swinmpi.sampling.settings import deciding as deciding_settings
@@ -86,11 +87,22 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,
+            **shared_out(distribution),
             "micro_batch": plan.calls.told, "mpi_library": library_version(),
             "job_id": os.environ.get("SLURM_JOB_ID"),
             "timings": {"seconds": report.seconds, "images": report.num_images,
                         "share": dict(report.share)}, "failed_images": failed or None,
             "shard": request.shard and shard_entries(request.shard, stack, deciding)}
+
+
+def shared_out(distribution: Distribution) -> dict:
+    """By rank the windows of an image, and windows a second, where shares are not equal."""
+    if distribution.weights is None:
+        return {}
+    owned = [parts for group in range(len(distribution.groups))
+             for parts in distribution.parts_in(group)]
+    speeds = None if distribution.speeds is None else list(distribution.speeds)
+    return {"windows_of_ranks": owned, "windows_per_second_of_ranks": speeds}
 
 
 def shard_entries(shard: Shard, stack: Stack, deciding: dict) -> dict:

@@ -27,6 +27,7 @@ from swinmpi.sampling.pixels import from_network, to_network, without_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work
 from swinmpi.sampling.process import Abandoned
 from swinmpi.sampling.ranges import in_unit
+from swinmpi.sampling.rehearsal.speeds import describe_shares, with_shares
 from swinmpi.sampling.request import is_calibration, open_stack
 from swinmpi.sampling.results import Results
 from swinmpi.sampling.superresolve import SuperResolver, make_resolver
@@ -48,11 +49,12 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
     keep_freed_memory()
     family = family or load_model(plan)
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:
-        plan = plan.continued(len(results.remaining))
+        plan = with_shares(plan.continued(len(results.remaining)), family, device, world)
         distribution, abandoned = plan.distribution, False
         if world.is_root:
             print(announcement(plan, results.range_in_words), flush=True)
-        resolver = make_resolver(plan.config, family, device, world.split(distribution.groups))
+        group = world.split(distribution.groups, distribution.weights)
+        resolver = make_resolver(plan.config, family, device, group)
         work = GroupWork(plan, stack, results, resolver, stop)
         for shard_indices in rounds(results.remaining, distribution,
                                     group_of(distribution.groups, world.rank)):
@@ -248,5 +250,6 @@ def announcement(plan: SamplingPlan, values: str) -> str:
              f"{distribution.num_ranks} ranks x {torch.get_num_threads()} "
              f"threads on {plan.config.parallel.device}, {distribution.reason}, "
              f"{distribution.images_per_step} images per step, {values}",
-             describe_idle(distribution, plan.num_remaining), *stack.remarks]
+             describe_shares(distribution), describe_idle(distribution, plan.num_remaining),
+             *stack.remarks]
     return "\n".join(filter(None, lines))
