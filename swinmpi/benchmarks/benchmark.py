@@ -23,6 +23,7 @@ from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.device import planned_device, settled, start_computing
+from swinmpi.parallel.inquiry import settle_staging
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
 from swinmpi.sampling.distribution import calls_of, distribute
@@ -122,6 +123,7 @@ def run(plan: BenchmarkPlan, world: World) -> dict:
     """Measure; the report on rank 0, {} elsewhere. Collective."""
     request, parallel = plan.request, plan.config.parallel
     device = start_computing(parallel.device, parallel.threads, world.node, world)
+    settle_staging(world, parallel.staging, device)
     keep_freed_memory()
     measured = RUNS.get(request.what, run_comparison)(plan, world, device)
     if not world.is_root:

@@ -147,6 +147,10 @@ class ParallelConfig(Section):
         "auto", description="of the networks; auto: tf32 on a GPU that has it, else fp32; bf16 is "
         "faster where the processor computes with it; tf32 and fp16 are for GPUs, elsewhere fp32 "
         "takes their place")
+    staging: Literal["auto", "host", "device"] = Field(
+        "auto", description="where MPI finds what ranks send each other: in host memory, or in "
+        "that of the device, for an MPI library that takes it (CUDA-aware); auto: the device's "
+        "where the library says so")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a GPU where there is one")
     encoder_cache: bool = Field(True, description="false runs the encoder again in every step, for "

@@ -54,9 +54,13 @@ class Stats:
 
 class Group:
     """The ranks that work on one image at a time. `polite`: wait asleep, because ranks
-    outnumber cores; `weights`: of the ranks, where they should not get equal shares of it."""
+    outnumber cores; `weights`: of the ranks, where they should not get equal shares of it;
+    `direct`: MPI is given the memory of the device that a rank computes on, see Staging.
 
-    is_world = False
+    What is called an array here may then be a contiguous tensor.
+    """
+
+    is_world, direct = False, False
     weights: Weights | None = None
 
     def __init__(self, comm=None, polite: bool = False, stopwatch: Stopwatch | None = None):
@@ -177,7 +181,7 @@ class Group:
         if len(counts) != self.size or len(own) != counts[self.rank]:
             raise ValueError(f"rank {self.rank} of {self.size}: expected counts of every rank and "
                              f"own items to match, got counts {list(counts)} and {len(own)} items")
-        return np.ascontiguousarray(own)
+        return np.ascontiguousarray(own) if isinstance(own, np.ndarray) else own
 
     def _meet(self) -> None:
         """Wait asleep until every rank is here, so that the blocking call after it is short.
@@ -219,6 +223,7 @@ class World(Group):
             return Group(stopwatch=self.stopwatch)
         number = group_of(groups, self.rank)
         group = Group(self.comm.Split(number, self.rank), self.polite, self.stopwatch)
+        group.direct = self.direct
         if weights is not None:
             group.weights = tuple(weights[rank] for rank in groups[number])
         return group

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.shares import Weights, share_in_turn
-from swinmpi.parallel.staging import host_room, to_device, to_host
+from swinmpi.parallel.staging import Staging, to_device
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class RootCollectives:
 
     def __init__(self, group: Group, device: torch.device):
         self.group, self.device = group, device
+        self.staging = Staging(device, group.direct)
         self._frames = self._own = self._gathered = torch.empty(0)
 
     def broadcast(self, frames: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -69,8 +70,9 @@ class RootCollectives:
         if self.group.size == 1:
             return frames
         self._frames = self._room_for(self._frames, shape)
-        staged = _shaped(self._frames, shape) if frames is None else to_host(frames, self._frames)
-        self.group.bcast_array(staged.numpy())
+        staged = (_shaped(self._frames, shape) if frames is None
+                  else self.staging.readable(frames, self._frames))
+        self.group.bcast_array(self.staging.buffer(staged))
         return to_device(staged, self.device) if frames is None else frames
 
     def gather(self, own: Tensor, plan: StepPlan) -> Tensor | None:
@@ -83,19 +85,19 @@ class RootCollectives:
         if self.group.size == 1:
             return own
         self._own = self._room_for(self._own, own.shape)
-        staged = to_host(own, self._own).numpy()
+        staged = self.staging.buffer(self.staging.readable(own, self._own))
         if not self.group.is_root:
             return self.group.gather_arrays(staged, plan.counts)
         shape = (len(plan.items), *own.shape[1:])
         self._gathered = self._room_for(self._gathered, shape)
         gathered = _shaped(self._gathered, shape)
-        self.group.gather_arrays(staged, plan.counts, out=gathered.numpy())
+        self.group.gather_arrays(staged, plan.counts, out=self.staging.buffer(gathered))
         return to_device(gathered, self.device)
 
     def _room_for(self, buffer: Tensor, shape: Sequence[int]) -> Tensor:
         """`buffer`, or a larger one."""
         needed = math.prod(shape)
-        return buffer if buffer.numel() >= needed else host_room((needed,), self.device)
+        return buffer if buffer.numel() >= needed else self.staging.room(needed)
 
 
 def _check(values: Tensor, shape: Sequence[int]) -> None:

@@ -17,6 +17,7 @@ from swinmpi.images.figures import count_sums, finish_sums
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.device import start_computing
+from swinmpi.parallel.inquiry import settle_staging
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.parallel.relay import Part
 from swinmpi.parallel.shares import group_of, images_of_group
@@ -46,6 +47,7 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
     started, spent = time.perf_counter(), world.stopwatch.read()
     device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node,
                              world)
+    settle_staging(world, plan.config.parallel.staging, device)
     keep_freed_memory()
     family = family or load_model(plan)
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:

@@ -1,4 +1,5 @@
-"""`parallel.shares`: ranks that own other numbers of windows, and the same bytes."""
+"""`parallel.shares`: ranks that own other numbers of windows, and the same bytes; also where MPI is
+given what a rank computes with itself (`parallel.staging`)."""
 import json
 import sys
 from pathlib import Path
@@ -12,11 +13,11 @@ from swinmpi.cli.sample import main
 from tests.commands.test_sample_mpi import PROGRAMS, pixels
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
 
-TORUS = "parallel.exchange=torus"
+TORUS, DIRECT = "parallel.exchange=torus", "parallel.staging=device"
 # Settings, with the windows of an image that each of 3 ranks then owns, of 9.
 JOBS = {"given": (["[3, 1, 1]"], [5, 2, 2]),
-        "root owns nothing": (["[1e-9, 1, 2]"], [0, 3, 6]),
-        "torus": (["[1, 2, 1e-9]", TORUS], [3, 6, 0]),
+        "root owns nothing": (["[1e-9, 1, 2]", DIRECT], [0, 3, 6]),
+        "torus": (["[1, 2, 1e-9]", TORUS, DIRECT], [3, 6, 0]),
         "measured": (["measured", TORUS], None)}
 
 
