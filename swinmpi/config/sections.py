@@ -2,6 +2,7 @@
 
 docs/configuration.md is generated from the descriptions (`python -m swinmpi.config.document`).
 """
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -162,6 +163,16 @@ class ParallelConfig(Section):
                           "long runs; changes the last digits")
     fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of an "
                                   "explicit softmax, for comparison only")
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def are_told(cls, value: Any) -> Any:
+        if value in ("equal", "measured"):
+            return value
+        if isinstance(value, list) and all(type(one) in (int, float) and 0 < one < math.inf
+                                           for one in value):
+            return value
+        raise ValueError("equal, measured or a list of numbers above 0, one for each rank")
 
 
 class OutputConfig(Section):

@@ -88,9 +88,9 @@ def test_a_dry_run_tells_the_shares(folder, capsys, monkeypatch):
 @pytest.mark.parametrize(("shares", "line"), [
     ("[1, 2]", "parallel.shares: expected a number for each of 1 rank, got 2; give as many"),
     ("[]", "parallel.shares: expected a number for each of 1 rank, got 0"),
-    ("[0]", "parallel.shares"), ("[-1]", "parallel.shares"), ("[.inf]", "parallel.shares"),
-    ("[.nan]", "parallel.shares"), ("fast", "parallel.shares"), ("[a]", "parallel.shares"),
-    ("3", "parallel.shares"), ("[true]", "parallel.shares")])
+    *((wrong, "parallel.shares: expected equal, measured or a list of numbers above 0, one for "
+       "each rank") for wrong in ("[0]", "[1, -1]", "[.inf]", "[.nan]", "fast", "[a]", "3",
+                                   "[true]", "[[1]]", "{}", ""))])
 def test_wrong_shares_are_one_line(folder, capsys, shares, line):
     for more in ([], ["--dry-run"]):
         assert main([*command(folder, "never.h5", shares), *more]) == 2
