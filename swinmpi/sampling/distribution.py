@@ -51,23 +51,26 @@ class Distribution:
         """Whether ranks work on an image together."""
         return self.num_positions > 1 and max(map(len, self.groups)) > 1
 
-    @property
-    def first_weights(self) -> Weights | None:
-        """Those of the ranks of the first group."""
-        return self.weights and tuple(self.weights[rank] for rank in self.groups[0])
+    def weights_in(self, group: int) -> Weights | None:
+        """Of the ranks of a group."""
+        return self.weights and tuple(self.weights[rank] for rank in self.groups[group])
 
     @property
     def equal_ranks(self) -> float:
         """How many ranks with as much work as its busiest one the first group amounts to."""
-        weights = self.first_weights or (1.0,) * len(self.groups[0])
+        weights = self.weights_in(0) or (1.0,) * len(self.groups[0])
         return sum(weights) / max(weights)
 
     def parts_in(self, group: int) -> list[int]:
         """Parts of an image by rank of a group, without turns."""
-        ranks = self.groups[group]
-        weights = self.weights and tuple(self.weights[rank] for rank in ranks)
-        return [len(share_in_turn(self.num_positions, len(ranks), place, 0, weights))
-                for place in range(len(ranks))]
+        ranks, weights = len(self.groups[group]), self.weights_in(group)
+        return [len(share_in_turn(self.num_positions, ranks, place, 0, weights))
+                for place in range(ranks)]
+
+    @property
+    def parts_of_ranks(self) -> list[int]:
+        """Of all groups, by world rank."""
+        return [parts for group in range(len(self.groups)) for parts in self.parts_in(group)]
 
     def idle_ranks(self, num_images: int) -> int:
         """Ranks without work: without parts of an image, or in a group without one."""

@@ -71,6 +71,12 @@ class SamplingPlan:
         return self.takes_steps and self.config.sampler.diffuses
 
     @property
+    def measures_shares(self) -> bool:
+        """Whether windows are shared by how fast ranks are."""
+        return (self.config.parallel.shares == "measured" and self.diffuses
+                and self.distribution.are_shared)
+
+    @property
     def calls(self) -> Calls:
         """How many windows go to the network together."""
         parallel = self.config.parallel
@@ -157,7 +163,7 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     idle = describe_idle(distribution, plan.stack.num_images)
     shared = (f"windows     {in_words(distribution.parts_in(0))} of each image on the ranks of a "
               "group")
-    if config.parallel.shares == "measured" and plan.diffuses and distribution.are_shared:
+    if plan.measures_shares:
         shared += " if all are as fast, else as measured when the run starts"
     if not plan.diffuses:
         return [shared, "sampler     none: the image that the encoder regresses"
@@ -203,7 +209,7 @@ def describe_traffic(plan: SamplingPlan) -> str:
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
     strips = traffic_of(config.parallel.exchange, grid, ranks, channels,
-                        distribution.first_weights)
+                        distribution.weights_in(0))
     return (f"{strips.mean / MIB:.2f} MiB of strips to a rank, "
             f"{strips.most / MIB:.2f} to the one that needs most")
 

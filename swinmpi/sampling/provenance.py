@@ -96,13 +96,14 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
 
 
 def shared_out(distribution: Distribution) -> dict:
-    """By rank the windows of an image, and windows a second, where shares are not equal."""
+    """By rank the windows of an image, and windows a second, where shares are not equal; as JSON,
+    as shards are made by different numbers of ranks."""
     if distribution.weights is None:
         return {}
-    owned = [parts for group in range(len(distribution.groups))
-             for parts in distribution.parts_in(group)]
-    speeds = None if distribution.speeds is None else list(distribution.speeds)
-    return {"windows_of_ranks": owned, "windows_per_second_of_ranks": speeds}
+    told: dict = {"windows_of_ranks": distribution.parts_of_ranks}
+    if distribution.speeds is not None:
+        told["windows_per_second_of_ranks"] = [round(speed, 1) for speed in distribution.speeds]
+    return {name: json.dumps(values) for name, values in told.items()}
 
 
 def shard_entries(shard: Shard, stack: Stack, deciding: dict) -> dict:

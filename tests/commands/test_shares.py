@@ -8,7 +8,7 @@ import h5py
 import pytest
 import torch
 
-from swinmpi.cli import benchmark, verify
+from swinmpi.cli import benchmark, merge, verify
 from swinmpi.cli.sample import main
 from tests.commands.test_sample_mpi import PROGRAMS, pixels
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
@@ -44,7 +44,7 @@ def command(folder: Path, output: str, shares: str = "equal", *settings: str) ->
 
 def process_of(path: Path) -> dict:
     with h5py.File(path) as file:
-        return {name: item[()].tolist() for name, item in file["entry/process"].items()
+        return {name: json.loads(item[()]) for name, item in file["entry/process"].items()
                 if name.endswith("_of_ranks")}
 
 
@@ -67,6 +67,16 @@ def test_shares_cannot_be_seen_but_are_told(mpirun, folder):
             assert sum(told.pop("windows_of_ranks")) == 9
             assert min(told.pop("windows_per_second_of_ranks")) > 0 and told == {}
     assert verify.main([str(folder / "given.h5"), "--images", "1"]) == 0
+
+
+def test_shards_of_different_ranks_merge(folder):
+    shards = []
+    for number, settings in ((1, ["[2]"]), (2, ["equal"])):
+        assert main([*command(folder, "part.h5", *settings), "--shard", f"{number}/2"]) == 0
+        shards.append(str(folder / f"part.shard-{number}-of-2.h5"))
+    assert merge.main([*shards, "--output", str(folder / "merged.h5")]) == 0
+    with h5py.File(folder / "merged.h5") as file:
+        assert file["entry/process/windows_of_ranks"].asstr()[()].tolist() == ["[9]", ""]
 
 
 def test_nothing_is_measured_where_nothing_is_shared(folder):

@@ -22,14 +22,12 @@ def with_shares(plan: SamplingPlan, family: Family, device: str, world: World) -
     They are measured once for all runs of a command, in about a second. Where ranks do not work
     on an image together, or no network is called step by step, there is nothing to measure.
     """
-    distribution = plan.distribution
-    if (plan.config.parallel.shares != "measured" or not plan.diffuses or not plan.num_remaining
-            or not distribution.are_shared):
+    if not (plan.measures_shares and plan.num_remaining):
         return plan
     if world.speeds is None:
         world.barrier()  # who shares a machine with others is as slow as it will be
         world.speeds = tuple(world.gather_everywhere(windows_per_second(plan, family, device)))
-    return replace(plan, distribution=replace(distribution, weights=weights_of(world.speeds),
+    return replace(plan, distribution=replace(plan.distribution, weights=weights_of(world.speeds),
                                               speeds=world.speeds))
 
 
@@ -52,9 +50,7 @@ def describe_shares(distribution: Distribution) -> str | None:
     """A line on what each rank gets; None where that is as ever."""
     if distribution.weights is None or not distribution.are_shared:
         return None
-    owned = [parts for group in range(len(distribution.groups))
-             for parts in distribution.parts_in(group)]
-    told = f"windows of an image by rank: {in_words(owned)}"
+    told = f"windows of an image by rank: {in_words(distribution.parts_of_ranks)}"
     if distribution.speeds is None:
         return told
     return f"{told}, as they compute {in_words(distribution.speeds)} windows a second"
