@@ -23,6 +23,7 @@ from swinmpi.errors import ConfigError
 from swinmpi.families.loading import load_family
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.device import planned_device, settled, start_computing
+from swinmpi.parallel.inquiry import settle_staging
 from swinmpi.reports.machine import machine_facts
 from swinmpi.reports.memory import keep_freed_memory, peak_memory_mib
 from swinmpi.sampling.distribution import calls_of, distribute
@@ -122,6 +123,7 @@ def run(plan: BenchmarkPlan, world: World) -> dict:
     """Measure; the report on rank 0, {} elsewhere. Collective."""
     request, parallel = plan.request, plan.config.parallel
     device = start_computing(parallel.device, parallel.threads, world.node, world)
+    settle_staging(world, parallel.staging, device)
     keep_freed_memory()
     measured = RUNS.get(request.what, run_comparison)(plan, world, device)
     if not world.is_root:
@@ -247,6 +249,9 @@ def check(request: BenchmarkRequest, config: Config) -> None:
     if parallel.ranks_per_image != "all":
         raise ConfigError("parallel.ranks_per_image: expected all, one image on every rank is "
                           f"what is measured; got {parallel.ranks_per_image}")
+    if parallel.shares != "equal":
+        raise ConfigError("parallel.shares: expected equal, as ranks that are alike are measured; "
+                          f"got {parallel.shares}")
     if request.what != "scaling" and parallel.exchange != DEFAULT_EXCHANGE:
         raise ConfigError(f"parallel.exchange: expected {DEFAULT_EXCHANGE}, `scaling` compares "
                           f"exchanges; got {parallel.exchange}")

@@ -93,13 +93,17 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     if options.sweep:
         sweep_on(world, stop, world.on_root(lambda: plan_sweep_of(options, world.size)))
         return
-    plan = world.on_root(lambda: plan_of(options, world.size))
-    if is_of_many(plan):
+    checked = world.on_root(lambda: checked_of(options))
+    if checked is None:
+        plan = world.on_root(lambda: plan_of_many(options, world.size))
         from swinmpi.sampling.many import run_many
         report, failed = run_many(plan, world, stop)
         world.on_root(lambda: conclude_many(plan, report, failed))
         return
+    # torch takes seconds to import: on all ranks at once, not on root before it plans.
+    from swinmpi.sampling.plan import plan as planned
     from swinmpi.sampling.sample import run
+    plan = world.on_root(lambda: planned(*checked, world.size))
     world.on_root(lambda: tell_before(plan))
     report = run(plan, world, stop)
     world.on_root(lambda: conclude(options, plan, report))
@@ -108,19 +112,33 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
 def plan_of(options: Namespace, num_ranks: int):
     """The plan of a command line, validated: a SamplingPlan, or a ManyPlan for pictures and several
     inputs. On one process."""
+    checked = checked_of(options)
+    if checked is None:
+        return plan_of_many(options, num_ranks)
+    from swinmpi.sampling.plan import plan
+    return plan(*checked, num_ranks)
+
+
+def plan_of_many(options: Namespace, num_ranks: int):
+    """The ManyPlan of a command line, validated. On one process."""
+    if options.members is not None:
+        raise ConfigError("--members: expected one HDF5 stack, got pictures or several inputs; "
+                          "add members to one output at a time")
+    from swinmpi.sampling.many import plan_many
+    return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
+
+
+def checked_of(options: Namespace):
+    """(request, configuration) of one stack, validated without torch; None for pictures and several
+    inputs. On one process."""
     from swinmpi.sampling.validation import validated
     check_options(options)
     if writes_folder(options):
-        if options.members is not None:
-            raise ConfigError("--members: expected one HDF5 stack, got pictures or several inputs; "
-                              "add members to one output at a time")
-        from swinmpi.sampling.many import plan_many
-        return plan_many(options.inputs, request_of(options), settings_given(options), num_ranks)
+        return None
     request, config = validated(request_of(options), settings_given(options))
     if not options.inputs:
         check_demo(config, request.checkpoint)
-    from swinmpi.sampling.plan import plan
-    return plan(request, config, num_ranks)
+    return request, config
 
 
 def plan_sweep_of(options: Namespace, num_ranks: int):

@@ -2,6 +2,7 @@
 
 docs/configuration.md is generated from the descriptions (`python -m swinmpi.config.document`).
 """
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -133,6 +134,10 @@ class ParallelConfig(Section):
     images_per_step: Count | Literal["auto"] = Field(
         "auto", description="images that travel together; auto: until every rank has windows "
         "enough")
+    shares: Literal["equal", "measured"] | list[Annotated[float, Field(gt=0)]] = Field(
+        "equal", description="how many of an image's windows each rank gets; measured: by how fast "
+        "ranks are, which is measured in a second before the run, for nodes that are not alike; or "
+        "a list of numbers above 0, one for each rank, in proportion; none shows in the result")
     threads: Count | Literal["auto"] = Field(
         "auto", description="of every rank; auto: OMP_NUM_THREADS, else the node's cores shared "
         "out")
@@ -143,6 +148,10 @@ class ParallelConfig(Section):
         "auto", description="of the networks; auto: tf32 on a GPU that has it, else fp32; bf16 is "
         "faster where the processor computes with it; tf32 and fp16 are for GPUs, elsewhere fp32 "
         "takes their place")
+    staging: Literal["auto", "host", "device"] = Field(
+        "auto", description="where MPI finds what ranks send each other: in host memory, or in "
+        "that of the device, for an MPI library that takes it (CUDA-aware); auto: the device's "
+        "where the library says so")
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto: a GPU where there is one")
     encoder_cache: bool = Field(True, description="false runs the encoder again in every step, for "
@@ -154,6 +163,16 @@ class ParallelConfig(Section):
                           "long runs; changes the last digits")
     fused_attention: bool = Field(True, description="scaled_dot_product_attention instead of an "
                                   "explicit softmax, for comparison only")
+
+    @field_validator("shares", mode="before")
+    @classmethod
+    def are_told(cls, value: Any) -> Any:
+        if value in ("equal", "measured"):
+            return value
+        if isinstance(value, list) and all(type(one) in (int, float) and 0 < one < math.inf
+                                           for one in value):
+            return value
+        raise ValueError("equal, measured or a list of numbers above 0, one for each rank")
 
 
 class OutputConfig(Section):

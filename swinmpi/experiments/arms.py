@@ -18,7 +18,7 @@ from swinmpi.experiments.definition import Settings
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
 from swinmpi.experiments.plan import ArmRun, ExperimentPlan, checkpoint_of, logged
 from swinmpi.parallel.comm import World
-from swinmpi.parallel.launch import StopFlag
+from swinmpi.parallel.launch import StopFlag, allowed_cpus, cores_of
 from swinmpi.parallel.worker import Worker
 from swinmpi.sampling.plan import plan as plan_sampling
 from swinmpi.sampling.request import SampleRequest
@@ -52,7 +52,9 @@ def run_arm(run: ArmRun, job: Job) -> None:
     Raises Stopped when a signal asks for an end; the same command then goes on.
     """
     world = job.world
-    pairs, test = world.on_root(lambda: data_of(run, job.plan))
+    # Not beside other ranks: they wait busily, and MPI over some networks forbids to fork.
+    cores = cores_of(allowed_cpus()) if world.size == 1 else 1
+    pairs, test = world.on_root(lambda: data_of(run, job.plan, cores))
     told: dict = {}
     if run.folder is None:
         checkpoint = checkpoint_of(run.arm)
@@ -62,9 +64,9 @@ def run_arm(run: ArmRun, job: Job) -> None:
     world.on_root(lambda: judge(run, job, test, told | sampling))
 
 
-def data_of(run: ArmRun, plan: ExperimentPlan) -> tuple[Path, Path]:
-    """(pairs, test images), prepared where they are not there. One process."""
-    pairs = prepared(plan, run.config.data)
+def data_of(run: ArmRun, plan: ExperimentPlan, cores: int) -> tuple[Path, Path]:
+    """(pairs, test images), prepared where they are not there. One process; see `prepared`."""
+    pairs = prepared(plan, run.config.data, cores)
     return pairs, test_stack(plan, pairs)
 
 

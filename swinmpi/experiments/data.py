@@ -16,15 +16,16 @@ from swinmpi.training.prepare import run as run_preparing
 WAIT_S = 2.0
 
 
-def prepared(plan: ExperimentPlan, config: DataConfig) -> Path:
-    """The pairs of an experiment; prepared now where they are not there. One process.
+def prepared(plan: ExperimentPlan, config: DataConfig, cores: int = 1) -> Path:
+    """The pairs of an experiment; prepared now where they are not there. One process, which starts
+    others on as many cores.
 
     Several jobs of an array may ask at once: one prepares, the others wait for it.
     """
     path = plan.request.output / "data" / data_name(config)
     while not path.exists():
         try:
-            run_preparing(plan_preparing(prepare_request(plan, path), config))
+            run_preparing(plan_preparing(prepare_request(plan, path, cores), config))
         except OutputError:
             if not (path.exists() or path.with_name(f"{path.name}.partial").exists()):
                 raise

@@ -281,9 +281,9 @@ def data_name(config: DataConfig) -> str:
     return f"pairs-{fingerprint(config.model_dump())[:8]}.h5"
 
 
-def prepare_request(plan: ExperimentPlan, output: Path) -> PrepareRequest:
-    """The preparation of one file, which is not there."""
-    return PrepareRequest(plan.sources, output, plan.request.root)
+def prepare_request(plan: ExperimentPlan, output: Path, cores: int = 1) -> PrepareRequest:
+    """The preparation of one file, which is not there, by as many processes as `cores`."""
+    return PrepareRequest(plan.sources, output, plan.request.root, cores=cores)
 
 
 def same_settings(written: Mapping, plan: ExperimentPlan) -> None:

@@ -15,7 +15,7 @@ from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.diffuser import autocast
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer
-from swinmpi.parallel.shares import block_range
+from swinmpi.parallel.shares import Weights, share_in_turn
 from swinmpi.parallel.staging import to_host
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid
@@ -38,7 +38,8 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
     """
     group, grid = encoding.pieces.group, encoding.ownership.grid
     blocks = lr_blocks(images[0].height, images[0].width)
-    shares = [share_of(len(images), blocks, group.size, rank) for rank in range(group.size)]
+    shares = [share_of(len(images), blocks, group.size, rank, encoding.ownership.weights)
+              for rank in range(group.size)]
     sums = torch.zeros(len(shares[group.rank]), encoder.head.out_channels, device=encoding.device)
     for turn in range(max(map(len, shares))):
         made = torch.empty(encoder.num_features, 0, 0, device=encoding.device)
@@ -73,7 +74,8 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
 def rows_encoded(encoder: AlignedEncoder, lr_size: tuple[int, int], num_images: int,
                  ownership: Ownership) -> list[range]:
     """LR rows that this rank needs for its share of the blocks, by image."""
-    share = share_of(num_images, lr_blocks(*lr_size), ownership.num_ranks, ownership.rank)
+    share = share_of(num_images, lr_blocks(*lr_size), ownership.num_ranks, ownership.rank,
+                     ownership.weights)
     every, joins = range(lr_size[0]), ownership.grid.joins[0]
     seen = [(slot, seen_of(block[0], encoder.radius_px, lr_size[0], joins))
             for slot, block in share]
@@ -88,11 +90,11 @@ def lr_blocks(height: int, width: int) -> list[LrBlock]:
     return [(down, across) for down in rows for across in cols]
 
 
-def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int,
-             rank: int) -> list[tuple[int, LrBlock]]:
-    """(image slot, block) of all blocks that `rank` encodes."""
+def share_of(num_images: int, blocks: Sequence[LrBlock], num_ranks: int, rank: int,
+             weights: Weights | None = None) -> list[tuple[int, LrBlock]]:
+    """(image slot, block) of all blocks that `rank` encodes, as many as `weights` say."""
     return [(k // len(blocks), blocks[k % len(blocks)])
-            for k in block_range(num_images * len(blocks), num_ranks, rank)]
+            for k in share_in_turn(num_images * len(blocks), num_ranks, rank, 0, weights)]
 
 
 def seen_of(line: range, radius_px: int, size: int, joins: bool) -> range:

@@ -26,7 +26,7 @@ from swinmpi.parallel.failure import (
     raised_by_all,
     tell,
 )
-from swinmpi.parallel.shares import group_of
+from swinmpi.parallel.shares import Weights, group_of
 from swinmpi.parallel.stopwatch import Stopwatch
 
 TAG_ARRIVED, TAG_GO = 1, 2
@@ -54,9 +54,14 @@ class Stats:
 
 class Group:
     """The ranks that work on one image at a time. `polite`: wait asleep, because ranks
-    outnumber cores."""
+    outnumber cores; `weights`: of the ranks, where they should not get equal shares of it;
+    `direct`: MPI is given the memory of the device that a rank computes on, see Staging.
 
-    is_world = False
+    What is called an array here may then be a contiguous tensor.
+    """
+
+    is_world, direct = False, False
+    weights: Weights | None = None
 
     def __init__(self, comm=None, polite: bool = False, stopwatch: Stopwatch | None = None):
         """stopwatch: counts the time spent here as `exchange`; its own when None."""
@@ -176,7 +181,7 @@ class Group:
         if len(counts) != self.size or len(own) != counts[self.rank]:
             raise ValueError(f"rank {self.rank} of {self.size}: expected counts of every rank and "
                              f"own items to match, got counts {list(counts)} and {len(own)} items")
-        return np.ascontiguousarray(own)
+        return np.ascontiguousarray(own) if isinstance(own, np.ndarray) else own
 
     def _meet(self) -> None:
         """Wait asleep until every rank is here, so that the blocking call after it is short.
@@ -209,13 +214,19 @@ class World(Group):
     def __init__(self, comm=None, node: Node = Node(0, 1, 1)):
         super().__init__(comm)
         self.node = node
+        self.speeds: Weights | None = None
+        """Of its ranks, once they were measured."""
 
-    def split(self, groups: Sequence[range]) -> Group:
-        """Collective; this rank's group out of `split_groups`."""
+    def split(self, groups: Sequence[range], weights: Weights | None = None) -> Group:
+        """Collective; this rank's group out of `split_groups`. weights: of all ranks."""
         if self.size == 1:
             return Group(stopwatch=self.stopwatch)
-        return Group(self.comm.Split(group_of(groups, self.rank), self.rank), self.polite,
-                     self.stopwatch)
+        number = group_of(groups, self.rank)
+        group = Group(self.comm.Split(number, self.rank), self.polite, self.stopwatch)
+        group.direct = self.direct
+        if weights is not None:
+            group.weights = tuple(weights[rank] for rank in groups[number])
+        return group
 
     def __enter__(self) -> "World":
         return self

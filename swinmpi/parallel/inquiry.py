@@ -1,5 +1,5 @@
-"""What can be found out about the MPI library, the launcher, the job, and the place of every rank;
-for swinmpi-info."""
+"""What can be found out about the MPI library, the launcher, the job, and the place of every rank.
+"""
 import ctypes
 import os
 import re
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinmpi.errors import LaunchError
 from swinmpi.parallel.comm import World
 from swinmpi.parallel.device import choose_device, choose_threads
 from swinmpi.parallel.launch import (
@@ -135,10 +136,32 @@ def abi_of(version: str, file: str | None) -> str:
             else "mpich" if re.search("MPICH|Intel|MVAPICH", version) else "unknown")
 
 
-def cuda_aware(file: str | None) -> bool | None:
-    """What the library itself answers, by the extension that Open MPI and MPICH have;
-    None where it lacks it."""
+def cuda_aware(file: str | None, environ: Mapping[str, str] = os.environ) -> bool | None:
+    """What the library itself answers, by the extension that Open MPI and MPICH have; Cray's,
+    which lacks it, does as MPICH_GPU_SUPPORT_ENABLED says (its manual, intro_mpi); else None."""
     try:
         return bool(ctypes.CDLL(file).MPIX_Query_cuda_support()) if file else None
     except (OSError, AttributeError):
-        return None
+        told = environ.get("MPICH_GPU_SUPPORT_ENABLED")
+        return None if told is None or "cray" not in file else told == "1"
+
+
+def settle_staging(world: World, staging: str, device: str) -> None:
+    """Give MPI the memory of this rank's device itself, in the groups made of `world` from now on,
+    or the host's; see `takes_device_memory`. Collective."""
+    world.direct = world.size > 1 and world.on_root(lambda: takes_device_memory(staging, device))
+
+
+def takes_device_memory(staging: str, device: str) -> bool:
+    """Whether MPI is given the memory of `device` (`cpu`, `cuda:i`) itself, for the setting
+    parallel.staging: auto | host | device. In a process with MPI; LaunchError where its library is
+    asked to take what it does not."""
+    if staging == "host" or device == "cpu":
+        return staging == "device"
+    aware = cuda_aware(library_file())
+    if staging == "device" and not aware:
+        said = "does not say that it does" if aware is None else "says that it does not"
+        raise LaunchError("parallel.staging: for device expected an MPI library that takes memory "
+                          f"of GPUs, but {library_version()} {said}; load one that does "
+                          "(swinmpi-info tells), or set parallel.staging=host")
+    return bool(aware)

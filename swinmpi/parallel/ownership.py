@@ -3,7 +3,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from swinmpi.parallel.shares import share_in_turn
+from swinmpi.parallel.shares import Weights, share_in_turn
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.grid import WindowGrid, live_positions
 from swinmpi.windows.moves import (
@@ -28,11 +28,12 @@ class Ownership:
     Pure arithmetic: simulate all ranks by making one for each.
     """
 
-    def __init__(self, grid: WindowGrid, num_ranks: int, rank: int, turn: int = 0):
-        """turn: see `share_in_turn`."""
-        self.grid, self.rank, self.num_ranks = grid, rank, num_ranks
+    def __init__(self, grid: WindowGrid, num_ranks: int, rank: int, turn: int = 0,
+                 weights: Weights | None = None):
+        """turn, weights: see `share_in_turn`."""
+        self.grid, self.rank, self.num_ranks, self.weights = grid, rank, num_ranks, weights
         order = ownership_order(grid)
-        shares = [[order[k] for k in share_in_turn(len(order), num_ranks, r, turn)]
+        shares = [[order[k] for k in share_in_turn(len(order), num_ranks, r, turn, weights)]
                   for r in range(num_ranks)]
         self.by_rank = [blocks_of(share, grid) for share in shares]
         self.own = self.by_rank[rank]
@@ -48,8 +49,8 @@ class Ownership:
     def turned(self, turn: int) -> "Ownership":
         """Of another turn."""
         turn %= self.num_ranks
-        return kept(self._turned, turn,
-                    lambda: Ownership(self.grid, self.num_ranks, self.rank, turn))
+        return kept(self._turned, turn, lambda: Ownership(self.grid, self.num_ranks, self.rank,
+                                                          turn, self.weights))
 
     def rects(self, of: Callable[[Block, int], Rect]) -> list[Rect]:
         """`of(block, rank)` for the blocks of all ranks, rank by rank."""

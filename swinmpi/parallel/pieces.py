@@ -2,11 +2,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from swinmpi.parallel.comm import Group, complete_asleep
-from swinmpi.parallel.staging import host_room, to_device, to_host
+from swinmpi.parallel.staging import Staging, to_device
 from swinmpi.windows.canvas import Canvas
 from swinmpi.windows.moves import Moves, Piece
 
@@ -54,16 +53,16 @@ class Underway:
         self.group, self.transfers, comm = exchange.group, transfers, exchange.group.comm
         senders = sorted({rank for transfer in transfers for rank in transfer.moves.receives})
         receivers = sorted({rank for transfer in transfers for rank in transfer.moves.sends})
-        device = device_of(transfers)
+        staging = Staging(device_of(transfers), self.group.direct)
         self.arriving = {
-            rank: host_room([sum(transfer.channels * piece.num_pixels for transfer in transfers
-                                 for piece in transfer.moves.receives.get(rank, ()))], device)
+            rank: staging.room(sum(transfer.channels * piece.num_pixels for transfer in transfers
+                                   for piece in transfer.moves.receives.get(rank, ())))
             for rank in senders}
-        self.requests = [comm.Irecv(buffer.numpy(), source=rank, tag=TAG_PIECES)
-                         for rank, buffer in self.arriving.items()]
-        self.leaving = [packed(transfers, rank) for rank in receivers]
-        self.requests += [comm.Isend(buffer, dest=rank, tag=TAG_PIECES)
-                          for rank, buffer in zip(receivers, self.leaving, strict=True)]
+        self.requests = [comm.Irecv(staging.buffer(room), source=rank, tag=TAG_PIECES)
+                         for rank, room in self.arriving.items()]
+        self.leaving = [staging.readable(packed(transfers, rank)) for rank in receivers]
+        self.requests += [comm.Isend(staging.buffer(message), dest=rank, tag=TAG_PIECES)
+                          for rank, message in zip(receivers, self.leaving, strict=True)]
 
     def progress(self) -> None:
         """Let MPI move data; call it now and then while computing."""
@@ -92,11 +91,11 @@ class Underway:
                 first += count
 
 
-def packed(transfers: Sequence[Transfer], rank: int) -> np.ndarray:
+def packed(transfers: Sequence[Transfer], rank: int) -> torch.Tensor:
     """All that goes to `rank`, one message."""
     parts = [transfer.sources[piece.source].take(piece).reshape(-1)
              for transfer in transfers for piece in transfer.moves.sends.get(rank, ())]
-    return to_host(torch.cat(parts)).numpy()
+    return torch.cat(parts)
 
 
 def device_of(transfers: Sequence[Transfer]) -> torch.device:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.shares import share_in_turn
-from swinmpi.parallel.staging import host_room, to_device, to_host
+from swinmpi.parallel.shares import Weights, share_in_turn
+from swinmpi.parallel.staging import Staging, to_device
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class StepPlan:
 
 
 def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[int]],
-              in_turn: bool = False) -> StepPlan:
+              in_turn: bool = False, weights: Weights | None = None) -> StepPlan:
     """Share out one step. order: all window positions as they are dealt out. live: for every image
     slot, the positions that need a prediction at that image's shift. in_turn: whether image slots
-    are turns of the ranks (`share_in_turn`), which then get equally many windows, image by image.
+    are turns of the ranks, which then get as many windows as `weights` say, image by image; see
+    `share_in_turn` for both.
     """
     if unknown := set().union(*live).difference(order):
         raise ValueError(f"expected window positions of 0..{len(order) - 1}, got {sorted(unknown)}")
@@ -41,7 +42,7 @@ def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[in
     items, counts = [], []
     for rank in range(num_ranks):
         own = [(k, slot) for slot, positions in enumerate(wanted)
-               for k in share_in_turn(len(order), num_ranks, rank, slot * in_turn)
+               for k in share_in_turn(len(order), num_ranks, rank, slot * in_turn, weights)
                if order[k] in positions]
         items += [(slot, order[k]) for k, slot in (own if in_turn else sorted(own))]
         counts.append(len(own))
@@ -58,6 +59,7 @@ class RootCollectives:
 
     def __init__(self, group: Group, device: torch.device):
         self.group, self.device = group, device
+        self.staging = Staging(device, group.direct)
         self._frames = self._own = self._gathered = torch.empty(0)
 
     def broadcast(self, frames: Tensor | None, shape: Sequence[int]) -> Tensor:
@@ -68,8 +70,9 @@ class RootCollectives:
         if self.group.size == 1:
             return frames
         self._frames = self._room_for(self._frames, shape)
-        staged = _shaped(self._frames, shape) if frames is None else to_host(frames, self._frames)
-        self.group.bcast_array(staged.numpy())
+        staged = (_shaped(self._frames, shape) if frames is None
+                  else self.staging.readable(frames, self._frames))
+        self.group.bcast_array(self.staging.buffer(staged))
         return to_device(staged, self.device) if frames is None else frames
 
     def gather(self, own: Tensor, plan: StepPlan) -> Tensor | None:
@@ -82,19 +85,19 @@ class RootCollectives:
         if self.group.size == 1:
             return own
         self._own = self._room_for(self._own, own.shape)
-        staged = to_host(own, self._own).numpy()
+        staged = self.staging.buffer(self.staging.readable(own, self._own))
         if not self.group.is_root:
             return self.group.gather_arrays(staged, plan.counts)
         shape = (len(plan.items), *own.shape[1:])
         self._gathered = self._room_for(self._gathered, shape)
         gathered = _shaped(self._gathered, shape)
-        self.group.gather_arrays(staged, plan.counts, out=gathered.numpy())
+        self.group.gather_arrays(staged, plan.counts, out=self.staging.buffer(gathered))
         return to_device(gathered, self.device)
 
     def _room_for(self, buffer: Tensor, shape: Sequence[int]) -> Tensor:
         """`buffer`, or a larger one."""
         needed = math.prod(shape)
-        return buffer if buffer.numel() >= needed else host_room((needed,), self.device)
+        return buffer if buffer.numel() >= needed else self.staging.room(needed)
 
 
 def _check(values: Tensor, shape: Sequence[int]) -> None:

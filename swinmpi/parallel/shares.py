@@ -1,7 +1,12 @@
 """Who owns what: window positions over the ranks of a group, ranks over groups, images over groups.
 Pure arithmetic."""
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+Weights = tuple[float, ...]
+"""What each of some ranks should get, in proportion; all above 0."""
 
 
 def block_range(num_items: int, num_ranks: int, rank: int) -> range:
@@ -12,12 +17,43 @@ def block_range(num_items: int, num_ranks: int, rank: int) -> range:
     return range(start, start + share + (rank < extra))
 
 
-def share_in_turn(num_items: int, num_ranks: int, rank: int, turn: int) -> range:
+def share_in_turn(num_items: int, num_ranks: int, rank: int, turn: int,
+                  weights: Weights | None = None) -> range:
     """The `block_range` of the rank that stands `turn` places further on, the first after the last:
     over as many turns as ranks every rank gets as many items. Fewer items than ranks stay with the
-    first ones."""
-    place = (rank + turn) % num_ranks if num_items >= num_ranks else rank
-    return block_range(num_items, num_ranks, place)
+    first ones.
+
+    weights: of the ranks, where they differ; a share is then as large as `dealt` says.
+    """
+    if weights is None or len(set(weights)) == 1:
+        place = (rank + turn) % num_ranks if num_items >= num_ranks else rank
+        return block_range(num_items, num_ranks, place)
+    counts = dealt(num_items, weights, turn % num_ranks)
+    start = sum(counts[:rank])
+    return range(start, start + counts[rank])
+
+
+@lru_cache(maxsize=1 << 10)
+def dealt(num_items: int, weights: Weights, turn: int = 0) -> tuple[int, ...]:
+    """How many items each rank gets in a turn, in proportion to `weights`: largest remainders are
+    rounded up (Hamilton's method), ties go to the first ranks. What rounding gives or takes is made
+    up for in the turns that follow. A rank may get none."""
+    highest = max(weights)
+    parts = [weight / highest for weight in weights]
+    total, owed = sum(parts), [0.0] * len(parts)
+    for _ in range(turn + 1):
+        counts = [0] * len(parts)
+        # The one that is owed most, again and again: whole items first, then the remainders.
+        waiting = [(-(owed[rank] + num_items * part / total), rank)
+                   for rank, part in enumerate(parts)]
+        heapq.heapify(waiting)
+        for _ in range(num_items):
+            debt, rank = waiting[0]
+            counts[rank] += 1
+            heapq.heapreplace(waiting, (debt + 1, rank))
+        for debt, rank in waiting:
+            owed[rank] = -debt
+    return tuple(counts)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Between a rank's device and the host memory that MPI and files read: pinned on a GPU, so that
 copies need not be waited for where they are made; on a CPU the tensors themselves."""
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +35,35 @@ def wait_for(device: torch.device) -> None:
     """Until a GPU has done all that it was asked to; at once on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The memory that MPI reads and writes for a rank's device. direct: the device's own, for a
+    library that takes it; else the host's."""
+
+    device: torch.device
+    direct: bool = False
+
+    def room(self, count: int) -> Tensor:
+        """For so many float32 that MPI writes."""
+        if not self.direct:
+            return host_room((count,), self.device)
+        room = torch.empty(count, device=self.device)
+        wait_for(self.device)  # else what had this memory before may still be at it
+        return room
+
+    def readable(self, values: Tensor, room: Tensor | None = None) -> Tensor:
+        """`values` where MPI can read them, contiguous, see `to_host`. Waits for the device."""
+        if not self.direct:
+            return to_host(values, room)
+        values = values.contiguous()
+        wait_for(self.device)
+        return values
+
+    def buffer(self, memory: Tensor) -> np.ndarray | Tensor:
+        """`memory`, of `room` or `readable`, as mpi4py takes it: tensors go by DLPack."""
+        return memory if self.direct else memory.numpy()
 
 
 class Reading:

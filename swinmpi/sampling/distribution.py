@@ -1,11 +1,18 @@
 """How a run is distributed over the ranks: groups, images at a time, windows per
 call. Arithmetic."""
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swinmpi.config import ModelConfig, ParallelConfig
+from swinmpi.errors import ConfigError
 from swinmpi.parallel.calls import Calls, calls_in
-from swinmpi.parallel.shares import auto_ranks_per_image, block_range, split_groups
+from swinmpi.parallel.shares import (
+    Weights,
+    auto_ranks_per_image,
+    share_in_turn,
+    split_groups,
+)
 from swinmpi.windows.grid import WindowGrid
 
 WINDOWS_PER_RANK = 32
@@ -24,29 +31,57 @@ class Distribution:
     """The same value on every rank.
 
     groups: world ranks of each; reason: why so many, in words; num_positions: parts of one image
-    that the ranks of a group can share.
+    that the ranks of a group can share; weights: of the world's ranks, where those of a group do
+    not get equal parts; speeds: windows a second of each, where they were measured.
     """
 
     groups: tuple[range, ...]
     reason: str
     images_per_step: int
     num_positions: int
+    weights: Weights | None = None
+    speeds: Weights | None = None
 
     @property
     def num_ranks(self) -> int:
         return sum(map(len, self.groups))
 
+    @property
+    def are_shared(self) -> bool:
+        """Whether ranks work on an image together."""
+        return self.num_positions > 1 and max(map(len, self.groups)) > 1
+
+    def weights_in(self, group: int) -> Weights | None:
+        """Of the ranks of a group."""
+        return self.weights and tuple(self.weights[rank] for rank in self.groups[group])
+
+    @property
+    def equal_ranks(self) -> float:
+        """How many ranks with as much work as its busiest one the first group amounts to."""
+        weights = self.weights_in(0) or (1.0,) * len(self.groups[0])
+        return sum(weights) / max(weights)
+
+    def parts_in(self, group: int) -> list[int]:
+        """Parts of an image by rank of a group, without turns."""
+        ranks, weights = len(self.groups[group]), self.weights_in(group)
+        return [len(share_in_turn(self.num_positions, ranks, place, 0, weights))
+                for place in range(ranks)]
+
+    @property
+    def parts_of_ranks(self) -> list[int]:
+        """Of all groups, by world rank."""
+        return [parts for group in range(len(self.groups)) for parts in self.parts_in(group)]
+
     def idle_ranks(self, num_images: int) -> int:
-        """Ranks without work: more in their group than window positions, or in a group
-        without an image."""
-        return sum(max(0, len(ranks) - self.num_positions) if group < num_images else len(ranks)
+        """Ranks without work: without parts of an image, or in a group without one."""
+        return sum(self.parts_in(group).count(0) if group < num_images else len(ranks)
                    for group, ranks in enumerate(self.groups))
 
 
 def distribute(parallel: ParallelConfig, num_positions: int, num_images: int, num_ranks: int,
                takes_steps: bool = True) -> Distribution:
     """For `num_images` images still to do, of `num_positions` windows each. takes_steps: False for
-    an encoder alone."""
+    an encoder alone. ConfigError where weights are not those of the ranks."""
     ranks_per_image, reason = choose_ranks_per_image(parallel, num_images, num_ranks,
                                                      takes_steps and num_positions > 1)
     groups = split_groups(num_ranks, ranks_per_image)
@@ -55,7 +90,19 @@ def distribute(parallel: ParallelConfig, num_positions: int, num_images: int, nu
         wanted = math.ceil(WINDOWS_PER_RANK * len(groups[0]) / num_positions)
         images_per_step = max(1,
                               min(MAX_IMAGES_PER_STEP, wanted, math.ceil(num_images / len(groups))))
-    return Distribution(tuple(groups), reason, images_per_step, num_positions)
+    return Distribution(tuple(groups), reason, images_per_step, num_positions,
+                        given_weights(parallel, num_ranks))
+
+
+def given_weights(parallel: ParallelConfig, num_ranks: int) -> Weights | None:
+    """Of every rank, where the settings say them."""
+    if isinstance(parallel.shares, str):
+        return None  # equal, or not known before they are measured
+    if len(parallel.shares) != num_ranks:
+        raise ConfigError(f"parallel.shares: expected a number for each of {num_ranks} rank"
+                          f"{'s' * (num_ranks > 1)}, got {len(parallel.shares)}; give as many, or "
+                          "measured, or equal")
+    return tuple(parallel.shares)
 
 
 def calls_of(micro_batch: int | str, model: ModelConfig, grid: WindowGrid, device: str) -> Calls:
@@ -106,11 +153,12 @@ def describe_idle(distribution: Distribution, num_images: int) -> str | None:
         return None
     reason = (f"{num_images} images for {len(groups)} groups of ranks" if num_images < len(groups)
               else f"an image has {distribution.num_positions} windows for the {len(groups[0])} "
-              "ranks of a group")
+              f"ranks of a group{', which are not alike' if distribution.weights else ''}")
     return f"{idle} of {distribution.num_ranks} ranks stay idle: {reason}"
 
 
-def windows_of_ranks(num_positions: int, num_ranks: int) -> str:
-    """Window positions owned by each rank of a group, for people: `9 9 9 9`, `3 2 2`."""
-    counts = [len(block_range(num_positions, num_ranks, rank)) for rank in range(num_ranks)]
-    return " ".join(map(str, counts)) if num_ranks <= 16 else f"{counts[-1]} to {counts[0]} each"
+def in_words(of_ranks: Sequence[int | float]) -> str:
+    """Numbers of ranks, such as windows owned, for people: `9 9 9 9`, `3 2 2`."""
+    few = of_ranks if len(of_ranks) <= 16 else (min(of_ranks), max(of_ranks))
+    told = [f"{float(f'{one:.3g}'):g}" if isinstance(one, float) else str(one) for one in few]
+    return " ".join(told) if few is of_ranks else f"{' to '.join(told)} each"

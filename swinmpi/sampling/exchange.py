@@ -19,6 +19,7 @@ from swinmpi.images.figures import BORDER_LR_PX
 from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
+from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.predictor import Predictor
 from swinmpi.sampling.process import ReverseProcess, Shift
 from swinmpi.windows.grid import WindowGrid
@@ -112,8 +113,8 @@ class Exchange(State, Protocol):
         """For any number of images of one size, one after the other."""
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int,
-                        shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift],
+                        weights: Weights | None = None) -> list[list[int]]:
         """Pixels of x_t that travel to each rank, by change from one of `shifts` to the next. Pure
         arithmetic."""
 

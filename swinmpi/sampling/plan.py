@@ -13,7 +13,7 @@ from swinmpi.sampling.distribution import (
     calls_of,
     describe_idle,
     distribute,
-    windows_of_ranks,
+    in_words,
 )
 from swinmpi.sampling.process import sampling_grid
 from swinmpi.sampling.request import SampleRequest, describe_shard, open_stack, output_plan
@@ -70,6 +70,12 @@ class SamplingPlan:
     def diffuses(self) -> bool:
         """Whether the network is evaluated step by step; else the encoder's regression is all."""
         return self.takes_steps and self.config.sampler.diffuses
+
+    @property
+    def measures_shares(self) -> bool:
+        """Whether windows are shared by how fast ranks are."""
+        return (self.config.parallel.shares == "measured" and self.diffuses
+                and self.distribution.are_shared)
 
     @property
     def calls(self) -> Calls:
@@ -162,16 +168,18 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     if not plan.takes_steps:
         return []
     config, distribution = plan.config, plan.distribution
-    images, ranks = distribution.images_per_step, len(distribution.groups[0])
+    images = distribution.images_per_step
     idle = describe_idle(distribution, plan.stack.num_images)
-    shared = (f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on "
-              "the ranks of a group")
+    shared = (f"windows     {in_words(distribution.parts_in(0))} of each image on the ranks of a "
+              "group")
+    if plan.measures_shares:
+        shared += " if all are as fast, else as measured when the run starts"
     if not plan.diffuses:
         return [shared, "sampler     none: the image that the encoder regresses"
                 + describe_agreement(config), *([idle] if idle else [])]
     return [shared,
             f"step        {images} images, micro-batches of {plan.calls.told} windows, "
-            f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
+            f"{describe_traffic(plan)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
             + describe_agreement(config),
             *describe_border(config, plan.grid), *([idle] if idle else [])]
@@ -201,13 +209,16 @@ def describe_agreement(config: Config) -> str:
     return f", {made} to the LR image" + ("" if weight == 1 else f", weight {weight:g}")
 
 
-def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:
+def describe_traffic(plan: SamplingPlan) -> str:
     """What a rank receives in a step, in words."""
-    channels = images * config.model.channels
+    config, grid, distribution = plan.config, plan.grid, plan.distribution
+    ranks = len(distribution.groups[0])
+    channels = distribution.images_per_step * config.model.channels
     if holds_whole_images(config) or ranks == 1:
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
-    strips = traffic_of(config.parallel.exchange, grid, ranks, channels)
+    strips = traffic_of(config.parallel.exchange, grid, ranks, channels,
+                        distribution.weights_in(0))
     return (f"{strips.mean / MIB:.2f} MiB of strips to a rank, "
             f"{strips.most / MIB:.2f} to the one that needs most")
 
@@ -231,7 +242,7 @@ def memory_mib(plan: SamplingPlan) -> float:
     they lie, features of its own windows, frames on their way."""
     model, images = plan.config.model, plan.distribution.images_per_step
     pixels = plan.grid.frame_height_px * plan.grid.frame_width_px
-    ranks = len(plan.distribution.groups[0])
+    ranks = plan.distribution.equal_ranks
     whole = holds_whole_images(plan.config)
     features = getattr(model, "feature_channels", 0) + model.channels + 1
     state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)

@@ -12,6 +12,7 @@ from swinmpi.parallel.shares import Shard
 from swinmpi.reports.machine import made_on
 from swinmpi.reports.revision import git_revision
 from swinmpi.reports.timing import RunReport
+from swinmpi.sampling.distribution import Distribution
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.request import SampleRequest
 from swinmpi.sampling.settings import deciding as deciding_settings
@@ -91,11 +92,23 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "value_range": deciding["value_range"], "ranks": distribution.num_ranks,
             "ranks_per_image": len(distribution.groups[0]),
             "images_per_step": distribution.images_per_step,
+            **shared_out(distribution),
             "micro_batch": plan.calls.told, "mpi_library": library_version(),
             "job_id": os.environ.get("SLURM_JOB_ID"),
             "timings": {"seconds": report.seconds, "images": report.num_images,
                         "share": dict(report.share)}, "failed_images": failed or None,
             "shard": request.shard and shard_entries(request.shard, stack, deciding)}
+
+
+def shared_out(distribution: Distribution) -> dict:
+    """By rank the windows of an image, and windows a second, where shares are not equal; as JSON,
+    as shards are made by different numbers of ranks."""
+    if distribution.weights is None:
+        return {}
+    told: dict = {"windows_of_ranks": distribution.parts_of_ranks}
+    if distribution.speeds is not None:
+        told["windows_per_second_of_ranks"] = [round(speed, 1) for speed in distribution.speeds]
+    return {name: json.dumps(values) for name, values in told.items()}
 
 
 def shard_entries(shard: Shard, stack: Stack, deciding: dict) -> dict:

@@ -9,6 +9,7 @@ from torch import Tensor
 from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
 from swinmpi.parallel.root import RootCollectives, StepPlan, plan_step
+from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
 from swinmpi.sampling.on_device.finiteness import FiniteCheck
 from swinmpi.sampling.on_device.noise import NoiseSource, Wanted, noise_source
@@ -41,12 +42,12 @@ class RootExchange:
         self.x_t: Tensor | None = None
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int,
-                        shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift],
+                        weights: Weights | None = None) -> list[list[int]]:
         """Root gets the windows of the others, they get the whole frame."""
         frame, counted = grid.frame_height_px * grid.frame_width_px, []
         for shift in shifts[1:]:
-            plan = step_plan(grid, num_ranks, (shift,))
+            plan = step_plan(grid, num_ranks, (shift,), weights)
             counted.append([sum(plan.counts[1:]) * grid.window_px**2, *[frame] * (num_ranks - 1)])
         return counted
 
@@ -69,7 +70,7 @@ class RootExchange:
         grid, shifts = self.grid, [self.shift(i, number) for i in self.stack_indices]
         with self.stopwatch.of("windows"):
             live_at = tuple(shift if self.process.rolls else (0, 0) for shift in shifts)
-            plan = step_plan(grid, self.group.size, live_at)
+            plan = step_plan(grid, self.group.size, live_at, self.group.weights)
             frames = None
             if self.x_t is not None:
                 frames = together([self.frame_of(x, shift)
@@ -182,11 +183,13 @@ class RootExchange:
 
 
 @lru_cache(maxsize=KEPT_PLANS)
-def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...]) -> StepPlan:
+def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...],
+              weights: Weights | None) -> StepPlan:
     """Who predicts which windows of images at these shifts. Pure arithmetic, the same on every
     rank."""
     return plan_step(ownership_order(grid), num_ranks,
-                     [live_positions(grid, shift) for shift in shifts], in_turn=True)
+                     [live_positions(grid, shift) for shift in shifts], in_turn=True,
+                     weights=weights)
 
 
 def framed(source: NoiseSource, wanted: Wanted, grid: WindowGrid,

@@ -21,6 +21,7 @@ from swinmpi.images.likeness.noise import noise_level, trained_levels
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.parallel.comm import Group, World
 from swinmpi.parallel.device import start_computing
+from swinmpi.parallel.inquiry import settle_staging
 from swinmpi.parallel.launch import StopFlag
 from swinmpi.parallel.relay import Part
 from swinmpi.parallel.shares import group_of, images_of_group
@@ -31,6 +32,7 @@ from swinmpi.sampling.pixels import from_network, to_network, without_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work
 from swinmpi.sampling.process import Abandoned
 from swinmpi.sampling.ranges import in_unit
+from swinmpi.sampling.rehearsal.speeds import describe_shares, with_shares
 from swinmpi.sampling.request import is_calibration, open_stack
 from swinmpi.sampling.results import Results
 from swinmpi.sampling.superresolve import SuperResolver, make_resolver
@@ -50,14 +52,16 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
     started, spent = time.perf_counter(), world.stopwatch.read()
     device = start_computing(plan.config.parallel.device, plan.config.parallel.threads, world.node,
                              world)
+    settle_staging(world, plan.config.parallel.staging, device)
     keep_freed_memory()
     family = family or load_model(plan)
     with open_stack(plan.request) as stack, Results(plan, world, stack) as results:
-        plan = plan.continued(len(results.remaining))
+        plan = with_shares(plan.continued(len(results.remaining)), family, device, world)
         distribution, abandoned = plan.distribution, False
         if world.is_root:
             print(announcement(plan, results.range_in_words), flush=True)
-        resolver = make_resolver(plan.config, family, device, world.split(distribution.groups))
+        group = world.split(distribution.groups, distribution.weights)
+        resolver = make_resolver(plan.config, family, device, group)
         work = GroupWork(plan, stack, results, resolver, stop)
         for shard_indices in rounds(results.remaining, distribution,
                                     group_of(distribution.groups, world.rank)):
@@ -282,5 +286,6 @@ def announcement(plan: SamplingPlan, values: str) -> str:
              f"{distribution.num_ranks} ranks x {torch.get_num_threads()} "
              f"threads on {plan.config.parallel.device}, {distribution.reason}, "
              f"{distribution.images_per_step} images per step, {values}",
-             describe_idle(distribution, plan.num_remaining), *stack.remarks]
+             describe_shares(distribution), describe_idle(distribution, plan.num_remaining),
+             *stack.remarks]
     return "\n".join(filter(None, lines))

@@ -54,7 +54,8 @@ class SuperResolver:
             px = self.family.x_px_per_lr_px
             grid = sampling_grid(self.process.shift, self.process.window_px, height * px,
                                  width * px)
-            ownership = Ownership(grid, self.group.size, self.group.rank)
+            ownership = Ownership(grid, self.group.size, self.group.rank,
+                                  weights=self.group.weights)
             device = torch.device(self.computing.device).type
             self.predictor.calls = calls_of(self.computing.micro_batch, self.family.config, grid,
                                             device)

@@ -9,6 +9,7 @@ from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer, Underway
+from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
 from swinmpi.sampling.on_device.finiteness import FiniteCheck
 from swinmpi.sampling.on_device.noise import Wanted, noise_source
@@ -43,10 +44,10 @@ class TorusExchange:
         self.images: list[list[Canvas]] = []
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int,
-                        shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift],
+                        weights: Weights | None = None) -> list[list[int]]:
         """The pieces that come from others."""
-        owners = [Ownership(grid, num_ranks, rank) for rank in range(num_ranks)]
+        owners = [Ownership(grid, num_ranks, rank, weights=weights) for rank in range(num_ranks)]
         return [[owner.moves(*change).num_received for owner in owners]
                 for change in pairwise(shifts)]
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.superresolve import EXCHANGES
 from swinmpi.windows.grid import Border, WindowGrid
 from swinmpi.windows.shift import circular_shift, default_max_shift
@@ -29,10 +30,11 @@ def traffic(size_px: int, window_px: int, num_ranks: int, channels: int = 3,
     return {name: traffic_of(name, grid, num_ranks, channels) for name in EXCHANGES}
 
 
-def traffic_of(exchange: str, grid: WindowGrid, num_ranks: int, channels: int) -> Traffic:
+def traffic_of(exchange: str, grid: WindowGrid, num_ranks: int, channels: int,
+               weights: Weights | None = None) -> Traffic:
     """Of the circular pattern of shifts, without the first step."""
     shifts = [circular_shift(step, grid.max_shift_px) for step in range(5)]
-    pixels = EXCHANGES[exchange].received_pixels(grid, num_ranks, shifts)
+    pixels = EXCHANGES[exchange].received_pixels(grid, num_ranks, shifts, weights)
     return average([[count * channels * FLOAT_BYTES for count in ranks] for ranks in pixels])
 
 

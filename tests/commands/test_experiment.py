@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from swinmpi.cli.experiment import main
+from swinmpi.experiments.data import prepared
+from swinmpi.experiments.definition import load_experiment
+from swinmpi.experiments.plan import Request, plan
 from swinmpi.training.log import read_records
 from tests.support.experiments import TINY, run_here, write_experiment
 
@@ -78,6 +81,15 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     assert run_here(write_experiment(folder, TINY), "--output", folder / "run") == 0
     return folder / "run"
+
+
+def test_processes_of_the_preparation_cannot_be_seen(tiny, tmp_path):
+    files = []
+    for cores in (1, 3):
+        request = Request(str(tiny), tmp_path / str(cores), "smoke")
+        made = plan(request, load_experiment(str(tiny)), 1)
+        files.append(prepared(made, made.runs[0].config.data, cores).read_bytes())
+    assert files[0] == files[1]
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ SAME_BYTES = {
                                                       (TORUS, "parallel.images_per_step=1",
                                                        "parallel.encoder_cache=false")),
     "torus, two ranks per image": ("three", "aligned", (TORUS, "--ranks-per-image=2")),
+    "measured shares": ("three", "aligned", ("parallel.shares=measured",)),
+    "measured shares, torus": ("three", "aligned", ("parallel.shares=measured", TORUS)),
 }
 # The thesis's network takes three times as long, so its stack is small.
 OTHERS = {
@@ -188,9 +190,9 @@ def test_a_damaged_image_does_not_shift_the_rows_of_those_it_travels_with(mpirun
 def test_killed_twice_and_finished_with_another_number_of_ranks(mpirun, folder, alone, tmp_path):
     output = tmp_path / "out.h5"
     killed = command(folder, "plain", output)
-    for done, num_ranks in ((1, 3), (2, 2)):
+    for done, num_ranks, shares in ((1, 3, "[3, 1, 1.5]"), (2, 2, "measured")):
         finished = mpirun(num_ranks, PROGRAMS / "sample_killed.py", "SIGKILL", 1, *killed,
-                          timeout_s=LAUNCH_TIMEOUT_S)
+                          "--set", f"parallel.shares={shares}", timeout_s=LAUNCH_TIMEOUT_S)
         assert finished.code not in (0, None) and not output.exists(), finished.err
         with h5py.File(tmp_path / "out.h5.partial") as file:
             assert file["entry/per_image/done"][()].sum() == done

@@ -7,6 +7,7 @@ from swinmpi.parallel.root import plan_step
 from swinmpi.parallel.shares import (
     auto_ranks_per_image,
     block_range,
+    dealt,
     group_of,
     images_of_group,
     share_in_turn,
@@ -91,6 +92,45 @@ def test_an_odd_window_goes_to_another_rank_in_every_image():
     assert plan.counts == (36, 36)
     assert plan_step(range(9), 2, [range(9)] * 8).counts == (40, 32)
     assert plan_step(range(2), 3, [range(2)] * 2, in_turn=True).counts == (2, 2, 0)
+
+
+weights = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=9).map(tuple)
+
+
+@given(few, weights)
+def test_weighted_shares_are_in_proportion_and_hold_every_item_once(num_items, weights):
+    count, total = len(weights), sum(weights)
+    for turn in range(count):
+        shares = [share_in_turn(num_items, count, rank, turn, weights) for rank in range(count)]
+        assert sorted(item for share in shares for item in share) == list(range(num_items))
+    for rank, weight in enumerate(weights):
+        exact = num_items * weight / total
+        assert exact - 1 - 1e-9 < dealt(num_items, weights)[rank] < exact + 1 + 1e-9
+        over_turns = sum(dealt(num_items, weights, turn)[rank] for turn in range(count))
+        assert abs(over_turns - count * exact) < 1 + 1e-9, "what rounding takes comes back"
+
+
+@pytest.mark.parametrize(("num_items", "weights", "counts"), [
+    (9, (3, 1, 1), (5, 2, 2)), (4, (1e-9, 1), (0, 4)), (5, (1e308, 1e308, 1e-320), (3, 2, 0)),
+    (7, (2, 2, 3), (2, 2, 3)), (0, (1, 2), (0, 0))])
+def test_known_weighted_shares(num_items, weights, counts):
+    """By largest remainders."""
+    assert dealt(num_items, weights) == counts
+
+
+def test_equal_weights_are_none():
+    assert [share_in_turn(9, 2, rank, 1, (5.0, 5.0)) for rank in (0, 1)] == [
+        share_in_turn(9, 2, rank, 1) for rank in (0, 1)]
+
+
+@given(st.integers(1, 30), weights, st.integers(1, 5))
+def test_a_weighted_plan_and_the_owners_agree(num_positions, weights, slots):
+    live = [range(num_positions)] * slots
+    plan = plan_step(range(num_positions), len(weights), live, in_turn=True, weights=weights)
+    assert sorted(plan.items) == [(slot, k) for slot in range(slots) for k in range(num_positions)]
+    for rank in range(len(weights)):
+        for slot, k in plan.own(rank):
+            assert k in share_in_turn(num_positions, len(weights), rank, slot, weights)
 
 
 def test_a_plan_refuses_positions_outside_the_grid():

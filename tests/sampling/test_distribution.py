@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from swinmpi.config import ParallelConfig
 from swinmpi.config.model_sections import AlignedModel, ThesisModel
+from swinmpi.errors import ConfigError
 from swinmpi.parallel.calls import calls_in
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.sampling.distribution import (
@@ -12,8 +13,9 @@ from swinmpi.sampling.distribution import (
     calls_of,
     describe_idle,
     distribute,
-    windows_of_ranks,
+    in_words,
 )
+from swinmpi.sampling.rehearsal.speeds import weights_of
 from swinmpi.windows.grid import WindowGrid
 
 SETTLED = {"device": "cpu"}
@@ -91,5 +93,23 @@ def test_idle_ranks_are_named(ranks, images, line):
     assert describe_idle(distribute(ParallelConfig(**SETTLED), 4, images, ranks), images) == line
 
 
-def test_windows_of_ranks_in_words():
-    assert windows_of_ranks(9, 4) == "3 2 2 2" and windows_of_ranks(100, 32) == "3 to 4 each"
+@pytest.mark.parametrize(("windows", "ranks", "shares", "words"), [
+    (9, 4, "equal", "3 2 2 2"), (100, 32, "measured", "3 to 4 each"), (9, 3, [3, 1, 1], "5 2 2"),
+    (9, 3, [1e-9, 1.0, 2.0], "0 3 6"), (100, 17, [9.0, *[1.0] * 16], "4 to 36 each")])
+def test_windows_of_ranks_in_words(windows, ranks, shares, words):
+    made = distribute(ParallelConfig(shares=shares, **SETTLED), windows, 1, ranks)
+    assert in_words(made.parts_in(0)) == words
+    assert made.idle_ranks(1) == made.parts_in(0).count(0)
+    assert made.equal_ranks == (ranks if isinstance(shares, str) else sum(shares) / max(shares))
+
+
+def test_groups_take_the_weights_of_their_ranks():
+    made = distribute(ParallelConfig(shares=[1, 2, 3, 3], ranks_per_image=2, **SETTLED), 9, 2, 4)
+    assert [made.parts_in(group) for group in (0, 1)] == [[3, 6], [5, 4]]
+    with pytest.raises(ConfigError, match="a number for each of 3 ranks, got 4; give as many"):
+        distribute(ParallelConfig(shares=[1, 2, 3, 3], **SETTLED), 9, 2, 3)
+
+
+def test_speeds_that_hardly_differ_count_as_equal():
+    assert weights_of((96.0, 100.0, 99.0)) == (1.0, 1.0, 1.0)
+    assert weights_of((50.0, 100.0, 99.0)) == (0.5, 1.0, 1.0)

@@ -8,6 +8,7 @@ from torch import Tensor
 from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
 from swinmpi.parallel.root import plan_step
+from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
 from swinmpi.sampling.on_device.noise import Wanted, noise_source
 from swinmpi.sampling.process import Shift
@@ -31,11 +32,12 @@ class EverywhereExchange:
         self.source = noise_source(work)
 
     @staticmethod
-    def received_pixels(grid: WindowGrid, num_ranks: int,
-                        shifts: Sequence[Shift]) -> list[list[int]]:
+    def received_pixels(grid: WindowGrid, num_ranks: int, shifts: Sequence[Shift],
+                        weights: Weights | None = None) -> list[list[int]]:
         counted = []
         for shift in shifts[1:]:
-            plan = plan_step(ownership_order(grid), num_ranks, [live_positions(grid, shift)])
+            plan = plan_step(ownership_order(grid), num_ranks, [live_positions(grid, shift)],
+                             weights=weights)
             counted.append([(len(plan.items) - count) * grid.window_px**2 for count in plan.counts])
         return counted
 
@@ -58,7 +60,8 @@ class EverywhereExchange:
     def predict(self, number: int, t: int) -> Tensor:
         shifts = [self.process.shift_at(self.seed, i, number) for i in self.stack_indices]
         plan = plan_step(ownership_order(self.grid), self.group.size,
-                         [live_positions(self.grid, shift) for shift in shifts])
+                         [live_positions(self.grid, shift) for shift in shifts],
+                         weights=self.group.weights)
         frames, side = ([to_frame(x, self.grid, s) for x, s in zip(self.x_t, shifts, strict=True)],
                         self.grid.window_px)
         mine = plan.own(self.group.rank)

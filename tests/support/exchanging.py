@@ -117,5 +117,6 @@ def received_in_steps(group: Group, sampler: str,
         pass
     grid, process = resolver.exchange_for(HEIGHT, WIDTH).work.grid, resolver.process
     shifts = [process.shift_at(0, 10, number) for number in range(process.num_evaluations)]
-    pixels = EXCHANGES_UNDER_TEST[exchange].received_pixels(grid, group.size, shifts)
+    pixels = EXCHANGES_UNDER_TEST[exchange].received_pixels(grid, group.size, shifts,
+                                                            group.weights)
     return [after - before for before, after in pairwise(counted)], pixels

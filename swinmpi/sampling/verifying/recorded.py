@@ -88,6 +88,8 @@ def making_of(process: Mapping[str, Any], asked: Asked) -> Making:
         raise ConfigError(f"{output}: was made with settings that this version does not know "
                           f"({error}); use swinmpi {one_of(process.get('version', 'of then'))}"
                           ) from None
+    # Matters of the launch, which do not show.
+    config = config.replaced(parallel={"shares": "equal", "staging": "host"})
     told = process.get("machine")
     machine = dict(told) if isinstance(told, Mapping) else {}
     if type(threads := machine.get("threads")) is int and threads > 0:

@@ -6,10 +6,11 @@ import signal
 import numpy as np
 import torch
 
-from swinmpi.errors import StackError
+from swinmpi.errors import LaunchError, StackError
 from swinmpi.parallel import relay as relay_module
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.launch import StopFlag, start_mpi
+from swinmpi.parallel.inquiry import cuda_aware, library_file, takes_device_memory
+from swinmpi.parallel.launch import StopFlag, library_version, start_mpi
 from swinmpi.parallel.relay import Ending, Part, Relay, chunk_rows
 from swinmpi.parallel.root import RootCollectives, plan_step
 from swinmpi.parallel.shares import group_of, images_of_group, split_groups
@@ -116,6 +117,18 @@ def relays_parts(world):
     assert (rows == world.is_root).all(), "each row once"
 
 
+def asks_the_library(world):
+    assert [takes_device_memory(staging, "cpu") for staging in ("auto", "host", "device")] == [
+        False, False, True]
+    assert not takes_device_memory("host", "cuda:0")
+    aware = cuda_aware(library_file())
+    assert takes_device_memory("auto", "cuda:0") == bool(aware)
+    try:
+        assert takes_device_memory("device", "cuda:0") and aware
+    except LaunchError as error:
+        assert not aware and library_version() in str(error), error
+
+
 def stops_together(world):
     with StopFlag() as stop:
         assert not stop.agreed(world), "nobody was told to stop yet"
@@ -131,8 +144,10 @@ with start_mpi() as world:
         group = Group(world.comm, polite)
         moves_arrays(group)
         shares_results_and_failures(group)
-        exchanges_windows(group)
+        for group.direct in (False, True):
+            exchanges_windows(group)
     relays_parts(world)
+    asks_the_library(world)
     stops_together(world)
     assert (0 <= world.node.rank < world.node.ranks <= world.size
             and world.node.cores >= 1), world.node

@@ -29,5 +29,12 @@ with start_mpi() as world:
             everybodys = [parts] if world.size == 1 else world.comm.gather(parts, root=0)
             if world.is_root:
                 digests[f"{family}; {sampler}; {exchange}"] = digest(joined(everybodys))
+    # Unequal shares, and tensors handed to MPI as they are.
+    world.weights, world.direct = tuple(range(1, world.size + 1)), True
+    for exchange in EXCHANGES_UNDER_TEST:
+        parts = sample(world, "bands", "heun", exchange)
+        everybodys = [parts] if world.size == 1 else world.comm.gather(parts, root=0)
+        if world.is_root:
+            digests[f"bands; heun; {exchange}; direct"] = digest(joined(everybodys))
     if world.is_root:
         Path(sys.argv[1]).write_text(json.dumps(digests))
