@@ -8,8 +8,8 @@ from pathlib import Path
 
 from swinmpi.config import Config
 from swinmpi.config.data_section import MEASURE
-from swinmpi.images.likeness.noise import trained_levels
 from swinmpi.errors import ConfigError
+from swinmpi.images.likeness.noise import trained_levels
 from swinmpi.sampling.request import (
     SampleRequest,
     check_destination,
