@@ -81,19 +81,55 @@ class ModelSection(Section):
         """Whether a student with its encoder can learn from it (`train.target: distill`)."""
         return False
 
+    @property
+    def unsaid(self) -> set[str]:
+        """Settings younger than the first checkpoints, where they say nothing: left out of what is
+        kept and compared, so that older runs go on."""
+        return set()
 
-class AlignedModel(ModelSection):
+
+class VitModel(ModelSection):
+    """Of families whose windows a vision transformer (`encoder: vit`) can tell of the image."""
+
+    encoder: str
+    vit_channels: int = Field(192, ge=4, le=WIDEST, multiple_of=4, description="encoder vit: width "
+                              "of the transformer")
+    vit_layers: int = Field(4, gt=0, le=DEEPEST, description="encoder vit: its layers")
+    vit_heads: int = Field(4, gt=0, description="encoder vit: heads of its self-attention")
+    vit_patch_px: int = Field(8, ge=1, le=64, description="encoder vit: side of a patch in LR px")
+    vit_tokens: int = Field(1024, ge=16, le=4096, description="encoder vit: most patches of an "
+                            "image; one that has more is halved, as often as it takes, before the "
+                            "transformer sees it")
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self):
+        if self.encoder == "vit" and self.vit_channels % self.vit_heads:
+            raise ValueError(f"vit_heads that divide vit_channels, {self.vit_channels}, not "
+                             f"{self.vit_heads}")
+        return self
+
+    @property
+    def unsaid(self) -> set[str]:
+        return (set() if self.encoder == "vit" else
+                {name for name in VitModel.model_fields if name.startswith("vit_")})
+
+
+class AlignedModel(VitModel):
     """Each window sees the features that lie under it; lean U-Net. The default family."""
 
     family: Literal["aligned"] = Field("aligned", description="which family of model this is")
     window_px: int = Field(48, ge=16, le=4096, multiple_of=4, description="side of a window on "
                            "the HR grid; may be changed after training")
+    encoder: Literal["conv", "vit"] = Field(
+        "conv", description="conv: convolutions; the vector that describes the whole image is made "
+        "of the mean of their features. vit: a vision transformer beside them (thesis 4.2.3): its "
+        "class token makes the vector, its patches add to the features above them")
     encoder_channels: int = Field(48, gt=0, le=WIDEST, description="width of the encoder")
     encoder_blocks: int = Field(8, gt=0, le=DEEPEST, description="EDSR blocks of the encoder")
     feature_channels: int = Field(16, gt=0, le=WIDEST, description="channels of the features on "
                                   "the HR grid")
-    global_channels: int = Field(32, gt=0, le=WIDEST, description="length of the vector that "
-                                 "describes the whole image")
+    global_channels: int = Field(32, ge=0, le=WIDEST, description="length of the vector that "
+                                 "describes the whole image; 0: none")
     unet_channels: list[Width] = Field([48, 96], min_length=2, max_length=4, description="widths "
                                        "of the U-Net, one a resolution, the finest first")
     unet_blocks: int = Field(1, gt=0, le=DEEPEST, description="residual blocks per resolution")
@@ -142,16 +178,21 @@ class AlignedModel(ModelSection):
     def encoder_stands_alone(self) -> bool:
         return True
 
+    @property
+    def unsaid(self) -> set[str]:
+        return super().unsaid | ({"encoder"} if self.encoder == "conv" else set())
 
-class ThesisModel(ModelSection):
+
+class ThesisModel(VitModel):
     """As published: a window is told the whole LR image and where it lies in it (a mask)."""
 
     family: Literal["thesis"] = Field("thesis", description="which family of model this is")
     window_px: int = Field(32, ge=16, le=4096, multiple_of=8, description="side of a window on "
                            "the HR grid; may be changed after training")
-    encoder: Literal["conv", "rrdb", "none"] = Field(
+    encoder: Literal["conv", "rrdb", "vit", "none"] = Field(
         "rrdb", description="global feature extractor I (convolutions) or II (RRDB) of the thesis; "
-        "none: unconditional")
+        "vit: I, and a vision transformer over the LR image (4.2.3), whose class token and patches "
+        "under a window add to the features; none: unconditional")
     condition_on: Literal["lr", "lr+x_t", "x_t"] = Field(
         "lr", description="what the encoder sees beside the mask; x_t alone: image synthesis, no "
         "LR")
@@ -177,6 +218,13 @@ class ThesisModel(ModelSection):
     dropout: float = Field(0.1, ge=0, lt=1, description="part of the time embedding that training "
                            "leaves out (code)")
 
+    @model_validator(mode="after")
+    def a_transformer_sees_lr(self):
+        if self.encoder == "vit" and self.condition_on == "x_t":
+            raise ValueError("condition_on lr or lr+x_t with encoder vit, which sees the LR image, "
+                             "not x_t")
+        return self
+
     @field_validator("attention_heads")
     @classmethod
     def divides_widths(cls, value, info):
@@ -188,7 +236,7 @@ class ThesisModel(ModelSection):
     @property
     def takes_published_weights(self) -> bool:
         """Whether weights of the thesis's published code can be converted for it."""
-        return self.as_published and self.encoder != "conv"
+        return self.as_published and self.encoder in ("rrdb", "none")
 
     @property
     def as_published(self) -> bool:

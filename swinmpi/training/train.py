@@ -239,7 +239,8 @@ class Trainer:
     def header(self) -> dict:
         """What a checkpoint says about itself; `swinmpi-sample` starts from these settings."""
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"},
-                                          exclude={"train": self.config.train.unsaid})
+                                          exclude={"train": self.config.train.unsaid,
+                                                   "model": self.config.model.unsaid})
         target = "diffuser" if self.config.train.makes_diffuser else "encoder"
         return {"swinmpi": __version__, "update": self.update, "target": target,
                 **self.values, **student_words(self.config, self.taught_by), **sections}
