@@ -38,8 +38,8 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
 
     Every rank gets what its windows see. Sums over blocks are added in the order of blocks, for the
     mean of the image; a transformer sees whole images on every rank. features: by image and own
-    block, canvases (F + C, h, w) as of `ownership.canvas_areas`. residuals: where root wants the residual of whole images, a (C, H, W)
-    for each, to be filled on root, anything on the others.
+    block, canvases (F + C, h, w) as of `ownership.canvas_areas`. residuals: where root wants the
+    residual of whole images, a (C, H, W) for each, to be filled on root, anything on the others.
     """
     group, grid = encoding.pieces.group, encoding.ownership.grid
     blocks = lr_blocks(images[0].height, images[0].width)
