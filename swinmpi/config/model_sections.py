@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import DEEPEST, WIDEST, Section
+from swinmpi.config.vit_settings import VitSettings
 
 Width = Annotated[int, Field(le=WIDEST)]
 WINDOW_PX = Field(None, ge=16, le=4096, multiple_of=8, description="side of a window on the HR "
@@ -88,33 +89,7 @@ class ModelSection(Section):
         return set()
 
 
-class VitModel(ModelSection):
-    """Of families whose windows a vision transformer (`encoder: vit`) can tell of the image."""
-
-    encoder: str
-    vit_channels: int = Field(192, ge=4, le=WIDEST, multiple_of=4, description="encoder vit: width "
-                              "of the transformer")
-    vit_layers: int = Field(4, gt=0, le=DEEPEST, description="encoder vit: its layers")
-    vit_heads: int = Field(4, gt=0, description="encoder vit: heads of its self-attention")
-    vit_patch_px: int = Field(8, ge=1, le=64, description="encoder vit: side of a patch in LR px")
-    vit_tokens: int = Field(1024, ge=16, le=4096, description="encoder vit: most patches of an "
-                            "image; one that has more is halved, as often as it takes, before the "
-                            "transformer sees it")
-
-    @model_validator(mode="after")
-    def heads_divide_the_width(self):
-        if self.encoder == "vit" and self.vit_channels % self.vit_heads:
-            raise ValueError(f"vit_heads that divide vit_channels, {self.vit_channels}, not "
-                             f"{self.vit_heads}")
-        return self
-
-    @property
-    def unsaid(self) -> set[str]:
-        return (set() if self.encoder == "vit" else
-                {name for name in VitModel.model_fields if name.startswith("vit_")})
-
-
-class AlignedModel(VitModel):
+class AlignedModel(VitSettings, ModelSection):
     """Each window sees the features that lie under it; lean U-Net. The default family."""
 
     family: Literal["aligned"] = Field("aligned", description="which family of model this is")
@@ -178,12 +153,8 @@ class AlignedModel(VitModel):
     def encoder_stands_alone(self) -> bool:
         return True
 
-    @property
-    def unsaid(self) -> set[str]:
-        return super().unsaid | ({"encoder"} if self.encoder == "conv" else set())
 
-
-class ThesisModel(VitModel):
+class ThesisModel(VitSettings, ModelSection):
     """As published: a window is told the whole LR image and where it lies in it (a mask)."""
 
     family: Literal["thesis"] = Field("thesis", description="which family of model this is")
@@ -217,13 +188,6 @@ class ThesisModel(VitModel):
         "centre between the middle pixels")
     dropout: float = Field(0.1, ge=0, lt=1, description="part of the time embedding that training "
                            "leaves out (code)")
-
-    @model_validator(mode="after")
-    def a_transformer_sees_lr(self):
-        if self.encoder == "vit" and self.condition_on == "x_t":
-            raise ValueError("condition_on lr or lr+x_t with encoder vit, which sees the LR image, "
-                             "not x_t")
-        return self
 
     @field_validator("attention_heads")
     @classmethod

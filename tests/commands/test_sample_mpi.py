@@ -12,7 +12,7 @@ import torch
 from swinmpi.cli.sample import main
 from tests.commands.test_sample_io import damage
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
-from tests.support.training import THESIS
+from tests.support.training import THESIS, VIT
 
 PROGRAMS = Path(__file__).parents[1] / "programs" / "mpi"
 LAUNCH_TIMEOUT_S = 900
@@ -44,6 +44,7 @@ OTHERS = {
     "fewer windows than ranks": ("three", "aligned", ("model.window_px=48",)),
     "one window": ("three", "aligned", ("model.window_px=96", "sampler.shift.pattern=none")),
     "bf16": ("three", "aligned", ("parallel.precision=bf16",)),
+    "transformer": ("tall", "vit", ()),
     "shared encoder": ("tall", "aligned", ("output.regression=true",)),
     "wrap, random, dpmpp_2m": ("three", "aligned",
                                ("sampler.shift.border=wrap", "sampler.shift.pattern=random",
@@ -67,8 +68,8 @@ OTHERS = {
     "regression": ("holes", "aligned", ("--preset=regression",)),
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
-             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
-             "coherent, half consistent", "thesis, consistent", "regression"]
+             "bf16", "transformer", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m",
+             "heun", "coherent, half consistent", "thesis, consistent", "regression"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 
@@ -87,6 +88,7 @@ def write_inputs(folder: Path) -> Path:
     holes[0, 20:30, 5:9] = np.nan
     write_stack(folder / "holes.h5", holes)
     write_checkpoint(folder / "aligned.safetensors", WINDOW)
+    write_checkpoint(folder / "vit.safetensors", WINDOW, *VIT)
     write_checkpoint(folder / "encoder.safetensors", WINDOW, target="encoder")
     write_checkpoint(folder / "rrdb.safetensors", WINDOW, model=THESIS)
     write_checkpoint(folder / "rrdb alone.safetensors", WINDOW, model=THESIS, target="encoder")
