@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import DEEPEST, WIDEST, Section
+from swinmpi.config.vit_settings import VitSettings
 
 Width = Annotated[int, Field(le=WIDEST)]
 WINDOW_PX = Field(None, ge=16, le=4096, multiple_of=8, description="side of a window on the HR "
@@ -91,19 +92,29 @@ class ModelSection(Section):
         """Whether a student with its encoder can learn from it (`train.target: distill`)."""
         return False
 
+    @property
+    def unsaid(self) -> set[str]:
+        """Settings younger than the first checkpoints, where they say nothing: left out of what is
+        kept and compared, so that older runs go on."""
+        return set()
 
-class AlignedModel(ModelSection):
+
+class AlignedModel(VitSettings, ModelSection):
     """Each window sees the features that lie under it; lean U-Net. The default family."""
 
     family: Literal["aligned"] = Field("aligned", description="which family of model this is")
     window_px: int = Field(48, ge=16, le=4096, multiple_of=4, description="side of a window on "
                            "the HR grid; may be changed after training")
+    encoder: Literal["conv", "vit"] = Field(
+        "conv", description="conv: convolutions; the vector that describes the whole image is made "
+        "of the mean of their features. vit: a vision transformer beside them (thesis 4.2.3): its "
+        "class token makes the vector, its patches add to the features above them")
     encoder_channels: int = Field(48, gt=0, le=WIDEST, description="width of the encoder")
     encoder_blocks: int = Field(8, gt=0, le=DEEPEST, description="EDSR blocks of the encoder")
     feature_channels: int = Field(16, gt=0, le=WIDEST, description="channels of the features on "
                                   "the HR grid")
-    global_channels: int = Field(32, gt=0, le=WIDEST, description="length of the vector that "
-                                 "describes the whole image")
+    global_channels: int = Field(32, ge=0, le=WIDEST, description="length of the vector that "
+                                 "describes the whole image; 0: none")
     unet_channels: list[Width] = Field([48, 96], min_length=2, max_length=4, description="widths "
                                        "of the U-Net, one a resolution, the finest first")
     unet_blocks: int = Field(1, gt=0, le=DEEPEST, description="residual blocks per resolution")
@@ -155,15 +166,16 @@ class AlignedModel(ModelSection):
         return True
 
 
-class ThesisModel(ModelSection):
+class ThesisModel(VitSettings, ModelSection):
     """As published: a window is told the whole LR image and where it lies in it (a mask)."""
 
     family: Literal["thesis"] = Field("thesis", description="which family of model this is")
     window_px: int = Field(32, ge=16, le=4096, multiple_of=8, description="side of a window on "
                            "the HR grid; may be changed after training")
-    encoder: Literal["conv", "rrdb", "none"] = Field(
+    encoder: Literal["conv", "rrdb", "vit", "none"] = Field(
         "rrdb", description="global feature extractor I (convolutions) or II (RRDB) of the thesis; "
-        "none: unconditional")
+        "vit: I, and a vision transformer over the LR image (4.2.3), whose class token and patches "
+        "under a window add to the features; none: unconditional")
     condition_on: Literal["lr", "lr+x_t", "x_t"] = Field(
         "lr", description="what the encoder sees beside the mask; x_t alone: image synthesis, no "
         "LR")
@@ -200,7 +212,7 @@ class ThesisModel(ModelSection):
     @property
     def takes_published_weights(self) -> bool:
         """Whether weights of the thesis's published code can be converted for it."""
-        return self.as_published and self.encoder != "conv"
+        return self.as_published and self.encoder in ("rrdb", "none")
 
     @property
     def as_published(self) -> bool:

@@ -112,7 +112,8 @@ class ExperimentPlan:
         """Of everything that decides the results."""
         places = {"parallel": True, "output": True}
         said = [run.config.model_dump(
-            exclude=places | {"train": {"output", "data"} | run.config.train.unsaid})
+            exclude=places | {"train": {"output", "data"} | run.config.train.unsaid,
+                              "model": run.config.model.unsaid})
             for run in self.runs]
         # Versions before `auto` wrote its word as fp32.
         runs = [[run.name, config, run.config.parallel.precision.replace("auto", "fp32"),

@@ -13,6 +13,8 @@ from swinmpi.families.family import Encoding
 from swinmpi.images.lr_rows import LrRows, union
 from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.diffuser import autocast
+from swinmpi.models.vit import ImageTransformer, Overview, halved
+from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import Transfer
 from swinmpi.parallel.shares import Weights, share_in_turn
@@ -22,8 +24,11 @@ from swinmpi.windows.grid import WindowGrid
 from swinmpi.windows.moves import Moves, Rect, plan_moves
 
 ENCODER_BLOCK_PX = 128
+BLOCK_HALVINGS = ENCODER_BLOCK_PX.bit_length() - 1
 LrBlock = tuple[range, range]
 """Rows and columns, LR px."""
+Shares = Sequence[Sequence[tuple[int, LrBlock]]]
+"""By rank: (image slot, block)."""
 
 
 def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
@@ -32,14 +37,15 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
     """Fill the features of images of one size; returns their global vectors (G,). Collective.
 
     Every rank gets what its windows see. Sums over blocks are added in the order of blocks, for the
-    mean of the image. features: by image and own block, canvases (F + C, h, w) as of
-    `ownership.canvas_areas`. residuals: where root wants the residual of whole images, a (C, H, W)
-    for each, to be filled on root, anything on the others.
+    mean of the image; a transformer sees whole images on every rank. features: by image and own
+    block, canvases (F + C, h, w) as of `ownership.canvas_areas`. residuals: where root wants the
+    residual of whole images, a (C, H, W) for each, to be filled on root, anything on the others.
     """
     group, grid = encoding.pieces.group, encoding.ownership.grid
     blocks = lr_blocks(images[0].height, images[0].width)
     shares = [share_of(len(images), blocks, group.size, rank, encoding.ownership.weights)
               for rank in range(group.size)]
+    overviews = overviews_of(encoder.transformer, images, shares, encoding)
     sums = torch.zeros(len(shares[group.rank]), encoder.head.out_channels, device=encoding.device)
     for turn in range(max(map(len, shares))):
         made = torch.empty(encoder.num_features, 0, 0, device=encoding.device)
@@ -47,7 +53,7 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
             slot, block = shares[group.rank][turn]
             with autocast(encoding.device, encoding.precision):
                 made, sums[turn] = encode_block(encoder, images[slot], block, encoding.device,
-                                                grid.joins)
+                                                grid.joins, overviews[slot])
         transfers = []
         for rank, share in enumerate(shares):
             for slot, block in share[turn:turn + 1]:
@@ -59,16 +65,62 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
                     transfers.append(residual_transfer(grid, held, group.rank, source,
                                                        residuals[slot]))
         encoding.pieces.run(transfers)
-    everything = torch.from_numpy(group.allgather_arrays(to_host(sums).numpy(),
-                                                         [len(share) for share in shares]))
-    vectors = []
-    for image, of_image in zip(images, everything.split(len(blocks)), strict=True):
-        total = torch.zeros(encoder.head.out_channels)
-        for block_sum in of_image:
-            total += block_sum
-        mean = total / (image.height * image.width)
-        vectors.append(encoder.global_vector(mean[None].to(encoding.device))[0])
-    return vectors
+    if encoder.transformer is not None:
+        return [overview.vector[0].float() for overview in overviews]
+    return [mean_vector(encoder, image, of_image, encoding.device) for image, of_image
+            in zip(images, of_blocks(to_host(sums), shares, len(images), group), strict=True)]
+
+
+def mean_vector(encoder: AlignedEncoder, image: LrRows, sums: Tensor,
+                device: torch.device) -> Tensor:
+    """The global vector (G,) of an image by its blocks' sums of the trunk, (blocks, width)."""
+    total = torch.zeros(sums.shape[1])
+    for block_sum in sums:
+        total += block_sum
+    mean = total / (image.height * image.width)
+    return encoder.global_vector(mean[None].to(device))[0]
+
+
+def overviews_of(transformer: ImageTransformer | None, images: Sequence[LrRows],
+                 shares: Shares, encoding: Encoding) -> list[Overview | None]:
+    """What a transformer sees of images of one size, made whole on every rank: it looks at images
+    that are small, or were made so, by all ranks together. Collective."""
+    if transformer is None:
+        return [None] * len(images)
+    size, made = (images[0].height, images[0].width), []
+    times = transformer.halvings(size)
+    for small in halved_together(images, times, shares, encoding.pieces.group):
+        with autocast(encoding.device, encoding.precision):
+            made.append(transformer(small[None].to(encoding.device), size,
+                                    encoding.ownership.grid.joins))
+    return made
+
+
+def halved_together(images: Sequence[LrRows], times: int, shares: Shares,
+                    group: Group) -> list[Tensor]:
+    """Images of one size halved so often, (C, h, w) each: every rank those blocks that it encodes,
+    which hold whole pixels of the halved image until a block is one. Collective."""
+    inside = min(times, BLOCK_HALVINGS)
+    side, channels = ENCODER_BLOCK_PX >> inside, len(images[0].values)
+    own = torch.zeros(len(shares[group.rank]), channels, side, side)
+    for made, (slot, (rows, cols)) in zip(own, shares[group.rank], strict=True):
+        part = halved(images[slot].rows(rows)[None, :, :, cols.start:cols.stop], inside)[0]
+        made[:, :part.shape[1], :part.shape[2]] = part
+    sizes = images[0].height, images[0].width
+    down, across = (-(-size // ENCODER_BLOCK_PX) for size in sizes)
+    height, width = (-(-size // 2**inside) for size in sizes)
+    smalls = []
+    for blocks in of_blocks(own, shares, len(images), group):
+        whole = blocks.unflatten(0, (down, across)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
+        smalls.append(halved(whole[None, :, :height, :width], times - inside)[0])
+    return smalls
+
+
+def of_blocks(own: Tensor, shares: Shares, num_images: int, group: Group) -> list[Tensor]:
+    """What ranks have of the blocks of their shares, (blocks, ...) on the CPU, by image, on every
+    rank. Collective."""
+    everything = group.allgather_arrays(own.numpy(), [len(share) for share in shares])
+    return list(torch.from_numpy(everything).chunk(num_images))
 
 
 def rows_encoded(encoder: AlignedEncoder, lr_size: tuple[int, int], num_images: int,
@@ -105,16 +157,19 @@ def seen_of(line: range, radius_px: int, size: int, joins: bool) -> range:
 
 
 def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock, device: torch.device,
-                 joins: tuple[bool, bool] = (False, False)) -> tuple[Tensor, Tensor]:
+                 joins: tuple[bool, bool] = (False, False),
+                 overview: Overview | None = None) -> tuple[Tensor, Tensor]:
     """Features (F + C, height * scale, width * scale) of one block, and the sum of its trunk
-    (width,), float32 on the device. joins: whether rows, and columns, come round."""
+    (width,), float32 on the device. joins: whether rows, and columns, come round; overview: of the
+    image, with a transformer."""
     halo, scale = encoder.radius_px, encoder.scale
     seen, across = (seen_of(line, halo, size, joined) for line, size, joined
                     in zip(block, (image.height, image.width), joins, strict=True))
     left = across.start
     lr = image.around(seen, across) if any(joins) else image.rows(seen)[:, :, left:across.stop]
     lr = lr.to(device)
-    trunk = encoder.trunk(lr[None].contiguous(memory_format=torch.channels_last))
+    trunk = encoder.trunk(lr[None].contiguous(memory_format=torch.channels_last), overview,
+                          (seen, across))
     features = encoder.upsample(trunk)[0].float()
     rows, cols = (slice(line.start - start, line.stop - start)
                   for line, start in zip(block, (seen.start, left), strict=True))

@@ -76,9 +76,9 @@ class Regression:
             return self.residual(lr)[0].float()
         (height, width), scale = lr.shape[-2:], self.config.scale
         halo = [self.model.radius_px if joined else 0 for joined in joins]
-        rows, cols = (torch.arange(-px, size + px, device=lr.device) % size
-                      for px, size in zip(halo, (height, width), strict=True))
-        residual = self.residual(lr[:, :, rows[:, None], cols])[0].float()
+        seen = tuple(range(-px, size + px)
+                     for px, size in zip(halo, (height, width), strict=True))
+        residual = self.residual(lr, seen, joins)[0].float()
         top, left = (px * scale for px in halo)
         return residual[:, top:top + height * scale, left:left + width * scale].contiguous()
 
@@ -103,8 +103,9 @@ class RegressionCondition:
                                    rect.cols.start:rect.cols.stop]
 
 
-Residual = Callable[[Tensor], Tensor]
-"""LR (n, C, h, w) -> what to add to the bicubic image, (n, C, H, W)."""
+Residual = Callable[..., Tensor]
+"""LR (n, C, h, w) -> what to add to the bicubic image, (n, C, H, W); for families that join edges
+also (LR, rows and columns to be seen, whether they come round)."""
 
 
 def make_regressor(config: ModelConfig) -> tuple[nn.Module, Residual]:
@@ -119,8 +120,19 @@ def of_aligned(config: ModelConfig) -> tuple[nn.Module, Residual]:
     model = AlignedEncoder(config)
     # No regression answers for the global vector, and DDP waits for every gradient that it
     # expects.
-    model.to_global.requires_grad_(False)
-    return model, lambda lr: model.upsample(model.trunk(lr))[:, -config.channels:]
+    if model.vector_layer is not None:
+        model.vector_layer.requires_grad_(False)
+
+    def residual(lr: Tensor, seen: tuple[range, range] | None = None,
+                 joins: tuple[bool, bool] = (False, False)) -> Tensor:
+        overview, part = model.overview(lr, joins), lr
+        if seen is not None:
+            rows, cols = (torch.arange(line.start, line.stop, device=lr.device) % size
+                          for line, size in zip(seen, lr.shape[-2:], strict=True))
+            part = lr[:, :, rows[:, None], cols]
+        return model.upsample(model.trunk(part, overview, seen))[:, -config.channels:]
+
+    return model, residual
 
 
 def of_thesis(config: ModelConfig) -> tuple[nn.Module, Residual]:

@@ -30,8 +30,9 @@ from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.diffuser import Diffuser, autocast
 from swinmpi.models.thesis_encoders import make_encoder, thesis_condition
 from swinmpi.models.thesis_unet import ThesisUNet
+from swinmpi.models.vit import Overview
 from swinmpi.parallel.ownership import Ownership
-from swinmpi.windows.grid import WindowGrid
+from swinmpi.windows.grid import WindowGrid, source_index, window_origin
 from swinmpi.windows.masks import GaussianMask, masks_of
 from swinmpi.windows.moves import Rect
 from swinmpi.windows.tiles import index_of
@@ -88,12 +89,35 @@ class Thesis:
         """The encoder's answer to (LR image, mask, x_t as configured) of every training window."""
         if self.model.encoder is None:
             return ()
+        overview = self.overview(batch.lr)
         lr, x_t = self.shrunk(batch.lr), self.shrunk(x_t)
-        masks = torch.cat(
-            [self.masks(grid, windows[0].shift, [window.position for window in windows])
-             for windows in batch.windows]).to(lr.device)
+        chosen = [(windows[0].shift, [window.position for window in windows])
+                  for windows in batch.windows]
+        masks = torch.cat([self.masks(grid, *windows) for windows in chosen]).to(lr.device)
         lr, x_t = (for_windows(image, batch) for image in (lr, x_t))
-        return (self.model.encoder(thesis_condition(self.config, lr, masks, x_t)),)
+        features = self.model.encoder(thesis_condition(self.config, lr, masks, x_t))
+        if overview is None:
+            return (features,)
+        return (features + torch.cat([self.beneath(overview.image(number), grid, *windows)
+                                      for number, windows in enumerate(chosen)]),)
+
+    def overview(self, lr: Tensor) -> Overview | None:
+        """What `encoder: vit` sees of whole LR images, (n, C, h, w); None for other encoders."""
+        transformer = getattr(self.model.encoder, "transformer", None)
+        return None if transformer is None else transformer.of(lr)
+
+    def beneath(self, overview: Overview, grid: WindowGrid, shift: Shift,
+                positions: Sequence[int]) -> Tensor:
+        """What it adds to the features of windows of one image: (len(positions),
+        unet_channels[0], w, w)."""
+        origins = zip(*(window_origin(grid, shift, position) for position in positions),
+                      strict=True)
+        rows, cols = (
+            torch.stack([source_index(start, grid.window_px, size, grid.window_px, grid.border)
+                         for start in starts])
+            for starts, size in zip(origins, (grid.height_px, grid.width_px), strict=True))
+        under = overview.at(*((line + 0.5) / self.config.scale - 0.5 for line in (rows, cols)))
+        return under + overview.vector[:, :, None, None]
 
     def shrunk(self, images: Tensor) -> Tensor:
         """Images (n, C, h, w) at the size of a window, where features are added."""
@@ -130,6 +154,8 @@ class ThesisCondition:
         """own: the window positions of this rank."""
         self.family, self.encoding, self.grid = family, encoding, encoding.ownership.grid
         self.lr = family.shrunk(lr[None])
+        with autocast(encoding.device, encoding.precision):
+            self.overview = family.overview(lr[None]) if own else None
         self.row_of = {position: row for row, position in enumerate(sorted(own))}
         self.kept: dict[Shift, Tensor] = {}
         self.known: set[tuple[Shift, int]] = set()
@@ -155,6 +181,8 @@ class ThesisCondition:
             condition = thesis_condition(config, lr, masks, state)
             with autocast(self.lr.device, self.encoding.precision):
                 encoded = self.family.model.encoder(condition)
+                if self.overview is not None:
+                    encoded = encoded + self.family.beneath(self.overview, self.grid, shift, padded)
             self.keep(shift, part, encoded[:len(part)].float())
 
     def keep(self, shift: Shift, positions: Sequence[int], features: Tensor) -> None:

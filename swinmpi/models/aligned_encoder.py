@@ -4,13 +4,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from swinmpi.config import AlignedModel
+from swinmpi.models.vit import ImageTransformer, Overview
 
 
 class AlignedEncoder(nn.Module):
     """LR image -> features and regression residual on the HR grid, and the image's global vector.
 
     EDSR body (Lim et al. 2017, no normalisation) at LR size, then sub-pixel convolution
-    (Shi et al. 2016). With `noise_aware` the LR image has one more channel, its noise level.
+    (Shi et al. 2016). With `noise_aware` the LR image has one more channel, its noise level, which
+    convolutions see. With `encoder: vit` a transformer sees the whole image as well: its patches
+    add to the trunk, from which features and regression are made, and its class token is the
+    global vector, else the mean of the trunk.
     """
 
     def __init__(self, config: AlignedModel):
@@ -22,7 +26,11 @@ class AlignedEncoder(nn.Module):
                                   nn.Conv2d(width, width, 3, padding=1))
         self.tail = nn.Conv2d(width, (config.feature_channels + config.channels) * config.scale**2,
                               3, padding=1)
-        self.to_global = nn.Linear(width, config.global_channels)
+        self.transformer, self.to_global = None, None
+        if config.encoder == "vit":
+            self.transformer = ImageTransformer(config, width, config.global_channels)
+        elif config.global_channels:
+            self.to_global = nn.Linear(width, config.global_channels)
 
     @property
     def num_features(self) -> int:
@@ -35,10 +43,16 @@ class AlignedEncoder(nn.Module):
         return sum(module.kernel_size[0] // 2 for module in self.modules()
                    if isinstance(module, nn.Conv2d))
 
-    def trunk(self, lr: Tensor) -> Tensor:
-        """lr: (N, C, h, w) in -1..1, C one more where noise is told -> (N, width, h, w)."""
+    def trunk(self, lr: Tensor, overview: Overview | None = None,
+              place: tuple[range, range] | None = None) -> Tensor:
+        """lr: (N, C, h, w) in -1..1, C one more where noise is told -> (N, width, h, w).
+        overview: with a transformer, of the images of which lr is the part at `place`, rows and
+        columns, by default all."""
         shallow = self.head(lr)
-        return shallow + self.body(shallow)
+        trunk = shallow + self.body(shallow)
+        if overview is None:
+            return trunk
+        return trunk + overview.beneath(*(place or map(range, lr.shape[-2:])))
 
     def upsample(self, trunk: Tensor) -> Tensor:
         """(N, width, h, w) -> (N, F + C, h * scale, w * scale): F features, then
@@ -46,13 +60,24 @@ class AlignedEncoder(nn.Module):
         return functional.pixel_shuffle(self.tail(trunk), self.scale)
 
     def global_vector(self, trunk_mean: Tensor) -> Tensor:
-        """Mean of the trunk over the image, (N, width) -> (N, G)."""
-        return self.to_global(trunk_mean)
+        """Without a transformer, mean of the trunk over the image, (N, width) -> (N, G)."""
+        return trunk_mean[:, :0] if self.to_global is None else self.to_global(trunk_mean)
+
+    @property
+    def vector_layer(self) -> nn.Linear | None:
+        """What makes the global vector; None where it has no length."""
+        return self.to_global if self.transformer is None else self.transformer.to_vector
 
     def forward(self, lr: Tensor) -> tuple[Tensor, Tensor]:
         """The whole image at once: (features and residual, global vector)."""
-        trunk = self.trunk(lr)
-        return self.upsample(trunk), self.global_vector(trunk.mean(dim=(2, 3)))
+        overview = self.overview(lr)
+        trunk = self.trunk(lr, overview)
+        return self.upsample(trunk), (self.global_vector(trunk.mean(dim=(2, 3)))
+                                      if overview is None else overview.vector)
+
+    def overview(self, lr: Tensor, joins: tuple[bool, bool] = (False, False)) -> Overview | None:
+        """Of whole images, (N, C, h, w); None without a transformer."""
+        return None if self.transformer is None else self.transformer.of(lr, joins)
 
 
 class EdsrBlock(nn.Module):

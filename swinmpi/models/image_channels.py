@@ -72,7 +72,8 @@ def of_aligned(model: AlignedModel) -> Layout:
     # x_t, then features and the regression residual, then the border.
     entry = (Part(4), Part(4 * told, of_image=False), Part(4), Part(4, of_image=False))
     noise = [Part(1, of_image=False)] * model.noise_aware
-    encoder = seeing("head", Part(1), *noise) | making("tail", *tail)
+    encoder = (seeing("head", Part(1), *noise) | making("tail", *tail)
+               | seeing("transformer.embed", Part(model.vit_patch_px**2)))
     return encoder | within("encoder", encoder) | seeing("unet.entry", *entry) | making(
         "unet.exit", Part(4))
 
@@ -83,6 +84,7 @@ def of_thesis(model: ThesisModel) -> Layout:
     mask, x_t = Part(1, of_image=False), [Part(1)] if model.condition_on == "lr+x_t" else []
     encoder = (seeing("trunk.first", Part(1)) | making("head.last", Part(1))
                | seeing("layers.0", Part(1), mask, *x_t)
+               | seeing("transformer.embed", Part(model.vit_patch_px**2))
                | (seeing("join", mask, *x_t) if x_t else {}))
     return (within("encoder", encoder) | seeing("trunk.first", Part(1)) | making("last", Part(1))
             | seeing("unet.entry.0", Part(1)) | making("unet.exit", Part(1)))

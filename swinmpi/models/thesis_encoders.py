@@ -14,13 +14,14 @@ from torch.nn import functional
 from swinmpi.config import ThesisModel
 from swinmpi.errors import CheckpointError
 from swinmpi.models.rrdb import RRDB, UPSAMPLING_STAGES, RRDBHead, seen_by_rrdb
+from swinmpi.models.vit import ImageTransformer
 
 CONV_LAYERS = 4
 
 
 def make_encoder(config: ThesisModel) -> nn.Module | None:
     """The encoder that `config` names; None for `encoder: none`, the unconditional U-Net."""
-    extractors = {"conv": ConvEncoder, "rrdb": RRDBEncoder}
+    extractors = {"conv": ConvEncoder, "rrdb": RRDBEncoder, "vit": VitEncoder}
     return extractors[config.encoder](config) if config.encoder != "none" else None
 
 
@@ -52,6 +53,15 @@ class ConvEncoder(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         return self.layers(condition)
+
+
+class VitEncoder(ConvEncoder):
+    """Extractor I, and a transformer that sees the LR image itself: the family adds what it makes
+    of the image, and of the patches under a window, to the features of the window."""
+
+    def __init__(self, config: ThesisModel):
+        super().__init__(config)
+        self.transformer = ImageTransformer(config, *[config.unet_channels[0]] * 2)
 
 
 class RRDBEncoder(nn.Module):

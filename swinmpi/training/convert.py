@@ -55,7 +55,8 @@ def describe(plan: ConversionPlan) -> str:
 
 def run(plan: ConversionPlan) -> None:
     """Write the checkpoint. OutputError where that fails."""
-    sections = plan.config.model_dump(include={"model", "diffusion", "sampler"})
+    sections = plan.config.model_dump(include={"model", "diffusion", "sampler"},
+                                      exclude={"model": plan.config.model.unsaid})
     header = {"swinmpi": __version__, "update": 0, "target": "diffuser",
               "converted_from": plan.source.name, **sections}
     make_folder_of(plan.output)

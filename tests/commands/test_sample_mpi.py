@@ -12,7 +12,7 @@ import torch
 from swinmpi.cli.sample import main
 from tests.commands.test_sample_io import damage
 from tests.support.sampling import arguments, smooth_stack, sr_of, write_checkpoint, write_stack
-from tests.support.training import THESIS
+from tests.support.training import THESIS, VIT
 
 PROGRAMS = Path(__file__).parents[1] / "programs" / "mpi"
 LAUNCH_TIMEOUT_S = 900
@@ -46,6 +46,7 @@ OTHERS = {
     "fewer windows than ranks": ("three", "aligned", ("model.window_px=48",)),
     "one window": ("three", "aligned", ("model.window_px=96", "sampler.shift.pattern=none")),
     "bf16": ("three", "aligned", ("parallel.precision=bf16",)),
+    "transformer": ("tall", "vit", ()),
     "shared encoder": ("tall", "aligned", ("output.regression=true",)),
     "wrap, random, dpmpp_2m": ("three", "aligned",
                                ("sampler.shift.border=wrap", "sampler.shift.pattern=random",
@@ -70,8 +71,8 @@ OTHERS = {
     "noise told": ("holes", "aware", ()),
 }
 TORUS_TOO = ["random shift, ddpm", "dpmpp_2m", "ensemble", "fewer windows than ranks",
-             "bf16", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m", "heun",
-             "coherent, half consistent", "thesis, consistent", "regression", "noise told"]
+             "bf16", "transformer", "shared encoder", "thesis", "holes", "wrap, random, dpmpp_2m",
+             "heun", "coherent, half consistent", "thesis, consistent", "regression", "noise told"]
 JOBS = SAME_BYTES | OTHERS | {f"{name}, torus": (*OTHERS[name][:2], (*OTHERS[name][2], TORUS))
                               for name in TORUS_TOO}
 
@@ -91,6 +92,7 @@ def write_inputs(folder: Path) -> Path:
     write_stack(folder / "holes.h5", holes)
     write_checkpoint(folder / "aligned.safetensors", WINDOW)
     write_checkpoint(folder / "aware.safetensors", WINDOW, "model.noise_aware=true")
+    write_checkpoint(folder / "vit.safetensors", WINDOW, *VIT)
     write_checkpoint(folder / "encoder.safetensors", WINDOW, target="encoder")
     write_checkpoint(folder / "rrdb.safetensors", WINDOW, model=THESIS)
     write_checkpoint(folder / "rrdb alone.safetensors", WINDOW, model=THESIS, target="encoder")

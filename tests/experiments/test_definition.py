@@ -29,9 +29,9 @@ def planned(name: str, folder: Path, budget: str = "smoke", **options):
     return plan(Request(name, folder / "run", budget, data, **options), load_experiment(name), 1)
 
 
-def test_the_experiments_of_chapter_three_are_there():
+def test_the_experiments_of_the_thesis_are_there():
     assert names() == ["encoder", "iid_batch", "larger_scale", "naive_shift", "pictures", "sampler",
-                       "schedule", "shift_pattern", "step_size", "time_usage", "window_size"]
+                       "schedule", "shift_pattern", "step_size", "time_usage", "vit", "window_size"]
 
 
 @EVERY

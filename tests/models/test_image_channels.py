@@ -6,7 +6,7 @@ from swinmpi.config import load_config
 from swinmpi.families.loading import make_family
 from swinmpi.models.image_channels import to_channels
 from swinmpi.models.thesis_encoders import thesis_condition
-from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
+from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA, VIT
 
 
 def model_of(channels, *overrides, takes_steps=True):
@@ -37,9 +37,10 @@ def triple(grey):
     return grey.expand(-1, 3, -1, -1)
 
 
-@pytest.mark.parametrize("scale", [2, 3])
-def test_grey_from_colour_answers_for_grey_as_the_colour_network_does(scale):
-    colour, grey = remade(3, 1, f"model.scale={scale}")
+@pytest.mark.parametrize("settings", [["model.scale=2"], ["model.scale=3"], VIT],
+                         ids=["2", "3", "vit"])
+def test_grey_from_colour_answers_for_grey_as_the_colour_network_does(settings):
+    colour, grey = remade(3, 1, *settings)
     lr = draw(2, 1, 9, 7)
     in_colour, told = colour.encoder(triple(lr))
     in_grey, told_in_grey = grey.encoder(lr)
@@ -89,6 +90,7 @@ def test_an_encoder_alone_can_change_as_well():
 OTHERS = {"thesis": THESIS, "thesis text": [*THESIS, "model.layers=text"],
           "thesis x_t": [*THESIS, "model.condition_on=lr+x_t"],
           "thesis conv": [*THESIS, "model.encoder=conv", "model.condition_on=lr+x_t"],
+          "thesis vit": [*THESIS, *VIT],
           "thesis synthesis": [*THESIS, "model.condition_on=x_t"],
           "srdiff": SRDIFF, "vanilla": VANILLA,
           "vanilla alone": [*VANILLA, "model.conditional=false"]}

@@ -14,7 +14,7 @@ from swinmpi.parallel.device import Computing
 from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.simulated import on_ranks
-from tests.support.training import ALIGNED, THESIS
+from tests.support.training import ALIGNED, THESIS, VIT
 
 HEIGHT, WIDTH, WINDOW_LR = 32, 40, 8
 
@@ -157,6 +157,20 @@ def test_an_encoder_alone_joins_edges():
     assert torch.allclose(rolled, made.roll((10, 6), (2, 3)), atol=1e-5)
     mirrored = super_resolved(image.roll((5, 3), (1, 2)), "reflect", family=family)
     assert not torch.allclose(rolled, mirrored, atol=1e-3)
+
+
+@pytest.mark.parametrize("exchange", list(EXCHANGES))
+def test_a_transformer_joins_edges(exchange):
+    """By windows, which are whole patches; more rows than a block of the encoder has."""
+    image, family = texture(160, 16), family_of([*ALIGNED, *VIT])
+    made = super_resolved(image, family=family)
+    rolled = super_resolved(image.roll((WINDOW_LR, WINDOW_LR), (1, 2)), "wrap", exchange,
+                            family=family, num_ranks=3)
+    wanted = made.roll((2 * WINDOW_LR, 2 * WINDOW_LR), (2, 3))
+    assert torch.allclose(rolled, wanted, atol=1e-4), (rolled - wanted).abs().max()
+    alone = family_of([*ALIGNED, *VIT], "encoder")
+    made, rolled = (super_resolved(image.roll(px, 2), family=alone) for px in (0, 4))
+    assert torch.allclose(rolled, made.roll(8, 3), atol=1e-5)
 
 
 def test_the_thesis_stays_as_published():

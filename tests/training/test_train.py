@@ -22,6 +22,7 @@ from tests.support.training import (
     ALIGNED,
     ALONE,
     THESIS,
+    VIT,
     as_arguments,
     log_of,
     losses_of,
@@ -100,6 +101,10 @@ def test_the_loss_falls(pairs, tmp_path, model):
     (THESIS, ["train.batch=image", "model.encoder=none", "model.condition_on=x_t",
               "model.window_px=32", "sampler.shift.pattern=none"]),
     (THESIS, ["train.target=encoder"]),
+    ([*ALIGNED, *VIT], ["train.batch=image"]),
+    ([*ALIGNED, *VIT], ["train.target=encoder", "model.global_channels=0"]),
+    (ALIGNED, ["model.global_channels=0"]),
+    ([*THESIS, *VIT], ["train.batch=image", "model.condition_on=lr+x_t"]),
 ])
 def test_what_can_be_configured_trains(pairs, tmp_path, model, overrides):
     records = run(pairs, tmp_path, "train.updates=3", *overrides, model=model)
