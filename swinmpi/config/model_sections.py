@@ -51,6 +51,26 @@ class ModelSection(Section):
         return False
 
     @property
+    def x_channels(self) -> int:
+        """Channels of what is diffused."""
+        return self.channels
+
+    @property
+    def hr_px_per_x_px(self) -> int:
+        """HR px along one px of what is diffused, in which `window_px` and shifts count."""
+        return 1
+
+    @property
+    def seam_px(self) -> int | None:
+        """Side of a window on the HR grid; None where there are none."""
+        return None if self.window_px is None else self.window_px * self.hr_px_per_x_px
+
+    @property
+    def diffuses_code(self) -> bool:
+        """Whether what is diffused is a code whose maker is trained with the encoder, before."""
+        return False
+
+    @property
     def sees_whole_x_t(self) -> bool:
         """Whether a window is told about x_t outside of it."""
         return False
@@ -121,6 +141,11 @@ class AlignedModel(ModelSection):
     def draws_freely(self) -> bool:
         """Whether training windows drawn one by one lie anywhere, on no frame."""
         return True
+
+    @property
+    def residual_channels(self) -> int:
+        """Channels of the regression's residual where windows are told it."""
+        return self.channels
 
     @property
     def regresses(self) -> bool:
@@ -299,9 +324,3 @@ def as_meant(model: object) -> object:
     if isinstance(model, Mapping) and model.get("family") == "thesis" and "layers" not in model:
         return {**model, "layers": "text", "dropout": 0.0}
     return model
-
-
-ModelConfig = AlignedModel | ThesisModel | SrdiffModel | VanillaModel | BicubicModel
-FAMILIES: dict[str, type[ModelSection]] = {section.model_fields["family"].default: section
-                                           for section in get_args(ModelConfig)}
-DEFAULT_FAMILY = next(iter(FAMILIES))

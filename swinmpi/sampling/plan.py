@@ -88,8 +88,9 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     with open_stack(request) as stack:
         facts = facts_of(stack, config.model.scale)
     steps, model = takes_steps(read_header(request.checkpoint)), config.model
-    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale,
-                         facts.width * model.scale)
+    px = model.scale // model.hr_px_per_x_px
+    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * px,
+                         facts.width * px)
     num_positions = grid.num_positions if steps else 1
     config = config.replaced(parallel=settled(config.parallel))
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
@@ -194,7 +195,7 @@ def describe_agreement(config: Config) -> str:
 
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:
     """What a rank receives in a step, in words."""
-    channels = images * config.model.channels
+    channels = images * config.model.x_channels
     if holds_whole_images(config) or ranks == 1:
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
@@ -224,7 +225,8 @@ def memory_mib(plan: SamplingPlan) -> float:
     pixels = plan.grid.frame_height_px * plan.grid.frame_width_px
     ranks = len(plan.distribution.groups[0])
     whole = holds_whole_images(plan.config)
-    features = getattr(model, "feature_channels", 0) + model.channels + 1
-    state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)
+    finished = model.channels * model.hr_px_per_x_px**2
+    features = getattr(model, "feature_channels", 0) + finished + 1
+    state = finished * (1 + plan.request.ensemble) + model.x_channels * (4 if whole else 2)
     return (FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks))
             / MIB)

@@ -43,6 +43,7 @@ from swinmpi.training.distilling import (
     taught,
 )
 from swinmpi.training.fitting import values_of
+from swinmpi.training.latents import scale_latents
 from swinmpi.training.log import Averages, Log
 from swinmpi.training.objective import make_objective, make_training_module
 from swinmpi.training.origin import start_from
@@ -76,6 +77,8 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
+            if newest is None and config.model.diffuses_code and config.train.encoder_checkpoint:
+                scale_latents(trainer.family, trainer.ema, config, worker, pairs)
             trainer.values = values_of(pairs) | usual_of_pairs(pairs, config.train.crop_px)
             if newest is None and plan.origin:
                 worker.on_root(tell, plan.origin)
