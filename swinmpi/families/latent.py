@@ -62,7 +62,8 @@ class Latent(Aligned):
                    residuals: Sequence[Tensor] | None) -> list["LatentCondition"]:
         if residuals is None:
             return super().conditions(images, encoding, None)
-        folded = [functional.pixel_unshuffle(room, self.config.latent_factor)
+        channels, factor = self.config.residual_channels, self.config.latent_factor
+        folded = [room.new_zeros(channels, *(side // factor for side in room.shape[1:]))
                   for room in residuals]
         made = super().conditions(images, encoding, folded)
         for condition, room, residual in zip(made, residuals, folded, strict=True):
