@@ -71,7 +71,8 @@ def data_of(run: ArmRun, plan: ExperimentPlan) -> tuple[Path, Path]:
 def trained(run: ArmRun, job: Job, pairs: Path) -> tuple[Path, dict]:
     """(averaged weights after the last update, what the training took). Collective.
 
-    An arm's budget is its own; what an encoder before it took is told beside it.
+    What an encoder before it took is told beside it, and is part of an arm's budget where that
+    says so.
     """
     told, config = {}, run.config.replaced(
         train={"output": str(run.folder), "data": str(pairs), "encoder_checkpoint": None})
@@ -83,7 +84,8 @@ def trained(run: ArmRun, job: Job, pairs: Path) -> tuple[Path, dict]:
     elif run.config.train.encoder_checkpoint is not None:
         config = config.replaced(
             train={"encoder_checkpoint": run.config.train.encoder_checkpoint})
-    weights, took = train(config, job, 1.0)
+    share = job.plan.budget.share(pretrains=run.encoder is not None)
+    weights, took = train(config, job, share)
     return weights, told | {"training": took}
 
 

@@ -120,6 +120,8 @@ class ExperimentPlan:
                 for run, config in zip(self.runs, said, strict=True)]
         given = [str(Path(text).absolute()) for text in self.request.data]
         budget = self.budget.model_dump(include={"updates", "seconds", "pretrain", "test_images"})
+        if self.budget.pretrain_within:
+            budget["pretrain_within"] = True
         return fingerprint([self.experiment.kind, budget, runs, given])
 
 
