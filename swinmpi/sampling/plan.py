@@ -143,7 +143,7 @@ def describe_work(plan: SamplingPlan) -> str:
 def describe_steps(config: Config, grid: WindowGrid) -> str:
     """Windows and steps of an image, in words."""
     windows = "1 window" if grid.num_positions == 1 else f"{grid.num_positions} windows"
-    return (f"{windows} of {grid.window_px} px, "
+    return (f"{windows} of {grid.window_px} px{' of latents' * config.model.diffuses_code}, "
             f"{config.sampler.steps} steps ({config.sampler.method})"
             + (f", the last at {config.sampler.overlap} shifts" if config.sampler.overlap > 1
                else ""))
@@ -173,14 +173,15 @@ def describe_border(config: Config, grid: WindowGrid) -> list[str]:
     """A line on where opposite edges join, if that was asked for."""
     if config.sampler.shift.border != "wrap" or not config.model.joins_edges:
         return []
-    sides = [(word, size) for word, size, joined in
+    factor = config.model.hr_px_per_x_px
+    sides = [(word, size * factor) for word, size, joined in
              zip(("height", "width"), (grid.height_px, grid.width_px), grid.joins, strict=True)
              if not joined]
     told = "opposite edges join"
     if sides:
         named = " and ".join(f"{word} of {size} px" for word, size in sides)
-        told += (f" but along the {named}, which is not whole windows of {grid.window_px} px and "
-                 "mirrored up to that")
+        told += (f" but along the {named}, which is not whole windows of "
+                 f"{grid.window_px * factor} px and mirrored up to that")
     return [f"border      wrap: {told}"]
 
 

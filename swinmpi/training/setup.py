@@ -92,7 +92,7 @@ def check_encoder(config: Config) -> None:
                               "none; remove them")
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
                           f"trained alone, got {model.encoder}")
-    if model.diffuses_code and settings.makes_diffuser and not (reused or settings.init):
+    if model.diffuses_code and settings.target == "diffuser" and not (reused or settings.init):
         raise ConfigError("train.encoder_checkpoint: expected the autoencoder that model.family "
                           f"{model.family} is trained in, got none; train it with --set "
                           "train.target=encoder, and give its best.safetensors here")
