@@ -99,12 +99,15 @@ def train(config: Config, job: Job, share: float) -> tuple[Path, dict]:
     run_training(run_plan, job.worker, lambda: job.stop.is_set)
 
     def account() -> tuple[Path, dict]:
-        records = [one for one in read_records(folder / "log.jsonl") if "seconds" in one]
+        everything = read_records(folder / "log.jsonl")
+        records = [one for one in everything if "seconds" in one]
+        judged = [one for one in everything if "loss_validation" in one]
         newest = CheckpointFolder(folder, 1).latest()
         return newest / "ema.safetensors", {
             "updates": config.train.updates, "parameters": run_plan.num_parameters,
             "images_per_update": config.train.batch_images,
             "seconds": max((one["seconds"] for one in records), default=0.0),
+            "validation": {name: finite(value) for name, value in (judged or [{}])[-1].items()},
             "log": [{"update": one["update"], **losses_of(one)} for one in records]}
 
     return world.on_root(account)

@@ -5,6 +5,7 @@ shifts and what travels between ranks. A code of zeros is the regression itself.
 trained first, with the encoder, and then kept.
 """
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -165,9 +166,11 @@ class Code:
         return out
 
 
-def exactly(images: Tensor) -> torch.autocast:
+def exactly(images: Tensor) -> AbstractContextManager:
     """Float32 whatever the precision around."""
-    return torch.autocast(images.device.type, enabled=False)
+    device = images.device.type
+    return (torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device)
+            else nullcontext())
 
 
 def mirrored(images: Tensor, px: int) -> Tensor:

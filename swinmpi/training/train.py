@@ -77,7 +77,7 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
-            if newest is None and config.model.diffuses_code and config.train.encoder_checkpoint:
+            if newest is None and config.model.diffuses_code and trainer.family.takes_steps:
                 scale_latents(trainer.family, trainer.ema, config, worker, pairs)
             trainer.values = values_of(pairs) | usual_of_pairs(pairs, config.train.crop_px)
             if newest is None and plan.origin:

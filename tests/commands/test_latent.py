@@ -109,6 +109,16 @@ def test_samples_do_not_tell_the_exchange_and_can_be_judged(folder, tmp_path):
         assert np.isfinite(file["entry/per_image/seam_score"][()]).all()
 
 
+@pytest.mark.parametrize("target", ["encoder", "diffuser"])
+def test_a_dry_run_tells_what_a_stage_costs(folder, tmp_path, capsys, target):
+    more = given(folder) if target == "diffuser" else []
+    assert trains(folder, tmp_path / "run", f"train.target={target}", *more,
+                  options=["--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "model   latent, " in told and f"trained for {target}" in told and "TFLOP" in told
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_autoencoder_alone_samples_its_regression(folder, tmp_path):
     stack = write_stack(tmp_path / "lr.h5", smooth_stack(1, 22, 18, channels=3, dtype="uint8"))
     alone = folder / "autoencoder" / "best.safetensors"
