@@ -35,6 +35,13 @@ def test_the_experiments_of_chapter_three_are_there():
                        "window_size"]
 
 
+@pytest.mark.parametrize("name, alone, after", [("latent", 1.0, 0.7), ("encoder", 1.0, 1.0)])
+def test_an_encoder_before_its_arm_is_within_the_seconds_or_on_top(name, alone, after):
+    budget = load_experiment(name).budgets["short"]
+    assert budget.share(pretrains=False) == alone
+    assert budget.share(pretrains=True) == pytest.approx(after)
+
+
 @EVERY
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_every_budget_of_every_experiment_can_be_planned(name, budget, tmp_path):
