@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import MOST_SEED, Count, Section
 from swinmpi.config.data_section import DataConfig
-from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES, AlignedModel, ModelConfig
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES, ModelConfig
+from swinmpi.config.model_sections import AlignedModel
 from swinmpi.config.train_section import TrainConfig
 
 METHODS_OF_PATH = {"curved": ("ddim", "ddpm", "dpmpp_2m", "heun", "regression"),
@@ -91,8 +92,8 @@ class SamplerConfig(Section):
     method: Literal["ddpm", "ddim", "dpmpp_2m", "heun", "euler", "regression"] = Field(
         "ddim", description="the reverse process; heun evaluates the network twice a step; for "
         "diffusion.path straight euler, which it is when absent, or heun; regression: none of it, "
-        "the image that the encoder regresses is the result (family aligned, and encoders trained "
-        "alone)")
+        "the image that the encoder regresses is the result (families aligned and latent, and "
+        "encoders trained alone)")
     steps: int = Field(10, gt=0, description="of the reverse process; more give more detail")
     eta: float = Field(0.0, ge=0, le=1, description="ddim only; 0: probability-flow ODE, 1: as "
                        "random as ddpm")
@@ -182,13 +183,13 @@ class OutputConfig(Section):
         "gather", description="gather: rank 0 writes; mpio: all ranks, needs a parallel h5py")
     compression: int = Field(4, ge=0, le=9, description="gzip level of the packed file")
     regression: bool = Field(False, description="also keep the encoder's regression, as data set "
-                             "`regression`; family aligned")
+                             "`regression`; families aligned and latent")
     consistent: bool | Annotated[float, Field(ge=0, le=1)] | None = Field(
         None, description="true: finished samples are changed by the least that makes them shrink "
         "to the LR image exactly (bicubic imresize); a weight of 0..1 goes that part of the way, "
-        "for LR images with noise; when absent true for diffusers of family aligned that were "
-        "trained on LR images made by shrinking alone (with model.noise_aware: and data.noise is "
-        "0), unless sampler.shift.border is wrap, else false")
+        "for LR images with noise; when absent true for diffusers of families aligned and latent "
+        "that were trained on LR images made by shrinking alone (with model.noise_aware: and "
+        "data.noise is 0), unless sampler.shift.border is wrap, else false")
     picture: bool = Field(True, description="draw OUT.png beside OUT.h5, for pictures "
                           "OUT/swinmpi.png: the first, the middle and the worst image beside LR "
                           "and bicubic; not of shards, but of what is merged of them")

@@ -13,7 +13,8 @@ class TrainConfig(Section):
     output: str = Field("runs/train", description="folder of checkpoints and log, and of curves "
                         "where matplotlib is installed")
     target: Literal["diffuser", "encoder", "distill"] = Field(
-        "diffuser", description="encoder: train the encoder alone, as a regression super-resolver; "
+        "diffuser", description="encoder: train the encoder alone, as a regression super-resolver, "
+        "family latent with its autoencoder, which a diffuser needs as encoder_checkpoint; "
         "distill: a diffuser that takes one step where its teacher takes two (Salimans and Ho "
         "2022), family aligned; its encoder stays the teacher's")
     teacher: str | None = Field(None, description="target distill: checkpoint, or name of a "
@@ -59,7 +60,7 @@ class TrainConfig(Section):
     loss: Literal["l1", "smooth_l1", "l2"] = Field("l1", description="distance of the prediction "
                                                    "to its target; l2: squared")
     regression_weight: float = Field(20.0, ge=0, description="weight of L1(regression), families "
-                                     "aligned and srdiff")
+                                     "aligned, latent and srdiff")
     clip_norm: float | None = Field(1.0, gt=0, description="limit of the gradient's norm")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="mu of the averaged weights (thesis "
                              "eq. 2.1)")

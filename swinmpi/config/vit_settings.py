@@ -32,7 +32,8 @@ class VitSettings(Section):
     @property
     def unsaid(self) -> set[str]:
         """See ModelSection. Where `encoder` is conv by default, there was no such setting."""
+        unsaid = super().unsaid
         if self.encoder == "vit":
-            return set()
+            return unsaid
         young = type(self).model_fields["encoder"].default == self.encoder == "conv"
-        return set(VitSettings.model_fields) - (set() if young else {"encoder"})
+        return unsaid | set(VitSettings.model_fields) - (set() if young else {"encoder"})

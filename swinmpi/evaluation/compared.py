@@ -207,15 +207,18 @@ def find_value_range(sr: Stack, hr: Stack | None, process: Mapping) -> tuple[Val
 
 
 def recorded_model(sr: Stack, process: Mapping) -> dict:
-    """`scale` and `window_px` of the model that made the SR stack, as far as its file has them;
-    None for a window that was the whole image."""
+    """`scale` and `window_px`, on the SR grid, of the model that made the SR stack, as far as its
+    file has them; None for a window that was the whole image."""
     try:
         written = process.get("configuration")
         model = {} if written is None else parse_yaml(written)["model"]
         known = {name: model[name] for name in ("scale", "window_px") if name in model}
-        if all(type(value) is int and value > 1 or (name, value) == ("window_px", None)
-               for name, value in known.items()):
-            return known
+        factor = model.get("latent_factor", 1)
+        if type(factor) is int and all(
+                type(value) is int and value > 1 or (name, value) == ("window_px", None)
+                for name, value in known.items()):
+            return known | ({"window_px": known["window_px"] * factor}
+                            if known.get("window_px") else {})
     except (TypeError, KeyError, YAMLError):
         pass
     raise StackError(f"{sr.address}: its /entry/process holds no configuration of swinmpi; "

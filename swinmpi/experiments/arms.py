@@ -73,7 +73,8 @@ def data_of(run: ArmRun, plan: ExperimentPlan, cores: int) -> tuple[Path, Path]:
 def trained(run: ArmRun, job: Job, pairs: Path) -> tuple[Path, dict]:
     """(averaged weights after the last update, what the training took). Collective.
 
-    An arm's budget is its own; what an encoder before it took is told beside it.
+    What an encoder before it took is told beside it, and is part of an arm's budget where that
+    says so.
     """
     told, config = {}, run.config.replaced(
         train={"output": str(run.folder), "data": str(pairs), "encoder_checkpoint": None})
@@ -85,7 +86,8 @@ def trained(run: ArmRun, job: Job, pairs: Path) -> tuple[Path, dict]:
     elif run.config.train.encoder_checkpoint is not None:
         config = config.replaced(
             train={"encoder_checkpoint": run.config.train.encoder_checkpoint})
-    weights, took = train(config, job, 1.0)
+    share = job.plan.budget.share(pretrains=run.encoder is not None)
+    weights, took = train(config, job, share)
     return weights, told | {"training": took}
 
 
@@ -99,12 +101,15 @@ def train(config: Config, job: Job, share: float) -> tuple[Path, dict]:
     run_training(run_plan, job.worker, lambda: job.stop.is_set)
 
     def account() -> tuple[Path, dict]:
-        records = [one for one in read_records(folder / "log.jsonl") if "seconds" in one]
+        everything = read_records(folder / "log.jsonl")
+        records = [one for one in everything if "seconds" in one]
+        judged = [one for one in everything if "loss_validation" in one]
         newest = CheckpointFolder(folder, 1).latest()
         return newest / "ema.safetensors", {
             "updates": config.train.updates, "parameters": run_plan.num_parameters,
             "images_per_update": config.train.batch_images,
             "seconds": max((one["seconds"] for one in records), default=0.0),
+            "validation": {name: finite(value) for name, value in (judged or [{}])[-1].items()},
             "log": [{"update": one["update"], **losses_of(one)} for one in records]}
 
     return world.on_root(account)

@@ -80,7 +80,8 @@ def cost_of(run: ArmRun, plan: ExperimentPlan, once: Callable[..., float]) -> tu
     training = 0.0
     if run.folder is not None:
         for config in filter(None, (run.config, run.encoder)):
-            share = plan.budget.pretrain if config is run.encoder else 1.0
+            share = (plan.budget.pretrain if config is run.encoder
+                     else plan.budget.share(pretrains=run.encoder is not None))
             training += (share * plan.budget.seconds if plan.budget.seconds is not None else
                          config.train.updates * config.train.batch_images
                          * once(seconds_per_trained_image, config))

@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from swinmpi.config import Config
 from swinmpi.config.base import MOST_COUNT, MOST_SEED, Section
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.loading import merge, validate
-from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.strict_yaml import read_yaml
 from swinmpi.errors import ConfigError
 
@@ -60,17 +60,23 @@ class Arm(Section):
 class Budget(Section):
     """What every arm gets: updates, or seconds of training on the machine it runs on (neither: as
     many updates as the configuration says); test images; seeds. pretrain: updates or seconds of a
-    pre-trained encoder over those of its arm; repeats: of an arm that is timed; models: settings of
+    pre-trained encoder over those of its arm; pretrain_within: whether such seconds are part of the
+    arm's, not on top; repeats: of an arm that is timed; models: settings of
     the network, by family."""
 
     updates: Count | None = None
     seconds: float | None = Field(None, gt=0, le=1e7)
     pretrain: float = Field(0.5, gt=0, le=10)
+    pretrain_within: bool = False
     test_images: Count
     seeds: list[Annotated[int, Field(ge=0, lt=MOST_SEED)]] = Field([0], min_length=1, max_length=32)
     repeats: Count = 3
     settings: Settings = {}
     models: dict[str, Settings] = {}
+
+    def share(self, *, pretrains: bool) -> float:
+        """Of the seconds, for an arm itself. pretrains: whether an encoder is trained before."""
+        return 1 - self.pretrain if pretrains and self.pretrain_within else 1.0
 
     @field_validator("models")
     @classmethod
@@ -83,6 +89,8 @@ class Budget(Section):
     def is_one_budget(self):
         if self.updates is not None and self.seconds is not None:
             raise ValueError("either updates or seconds, not both")
+        if self.pretrain_within and (self.seconds is None or self.pretrain >= 1):
+            raise ValueError("seconds, and a pretrain below 1, with pretrain_within")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds that differ")
         return self

@@ -121,6 +121,8 @@ class ExperimentPlan:
                 for run, config in zip(self.runs, said, strict=True)]
         given = [str(Path(text).absolute()) for text in self.request.data]
         budget = self.budget.model_dump(include={"updates", "seconds", "pretrain", "test_images"})
+        if self.budget.pretrain_within:
+            budget["pretrain_within"] = True
         return fingerprint([self.experiment.kind, budget, runs, given])
 
 
@@ -195,7 +197,7 @@ def encoder_config(request: Request, experiment: Experiment, arm: Arm, seeded: S
                       merge(merge(seeded, arm.pretrain), alone))
     share = experiment.budgets[request.budget].pretrain
     updates = max(1, round(share * config.train.updates))
-    return logged(config.replaced(train={"updates": updates}))
+    return logged(config.replaced(train={"updates": updates}), ENCODER_IMAGES)
 
 
 def given_model(request: Request, experiment: Experiment, arm: Arm, seeded: Settings) -> Config:
@@ -213,16 +215,17 @@ def checkpoint_of(arm: Arm) -> Path:
     return shipped(MODELS[arm.checkpoint]) if arm.checkpoint in MODELS else Path(arm.checkpoint)
 
 
-def logged(config: Config) -> Config:
+def logged(config: Config, validate_images: int = 1) -> Config:
     """As often logged as a curve needs, validated at the end only: samples cost."""
     updates = config.train.updates
     return config.replaced(train={
         "log_every": max(1, updates // LOGGED), "validate_every": MOST_UPDATES,
-        "validate_images": 1, "keep_last": 1,
+        "validate_images": validate_images, "keep_last": 1,
         "checkpoint_every": min(config.train.checkpoint_every, updates)})
 
 
 MOST_UPDATES = 1 << 30
+ENCODER_IMAGES = 32  # without steps they cost little
 
 
 def shared_trainings(runs: Sequence[ArmRun]) -> tuple[ArmRun, ...]:

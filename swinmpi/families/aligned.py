@@ -53,7 +53,8 @@ class Aligned:
     def __init__(self, config: AlignedModel):
         self.config = config
         self.model = Diffuser(AlignedEncoder(config), AlignedUNet(config))
-        self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
+        self.x_channels = config.x_channels
+        self.x_px_per_lr_px = config.scale // config.hr_px_per_x_px
 
     def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
         """base: the regression."""
@@ -61,6 +62,10 @@ class Aligned:
 
     def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.div(x_0, self.config.residual_gain, out=out).add_(base)
+
+    def unfolded(self, residual: Tensor) -> Tensor:
+        """The regression's residual as windows are told it, on the HR grid."""
+        return residual
 
     def draw(self, drawing: Drawing, rng: np.random.Generator) -> list[Window]:
         """Anywhere on the crop and as far beyond it as a shift moves windows, or a whole frame."""
@@ -73,10 +78,10 @@ class Aligned:
 
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """Distance of the prediction on windows, plus the weighted L1 of the regression."""
-        channels, grid = self.config.channels, objective.grid
+        channels, grid = self.config.residual_channels, objective.grid
         features, global_vector = self.model.encoder(batch.seen)
         residual = features[:, -channels:].float()
-        regression = upsampled(batch) + residual
+        regression = upsampled(batch) + self.unfolded(residual)
         # The regression answers to its own loss only: the U-Net sees it, but does not bend it.
         features = torch.cat([features[:, :-channels], residual.detach()], dim=1)
         x_0 = self.x_0(batch.hr, regression.detach())
@@ -93,11 +98,17 @@ class Aligned:
                 ownership: Ownership) -> list[range]:
         return rows_encoded(self.model.encoder, (height, width), num_images, ownership)
 
+    @property
+    def make_condition(self) -> Callable[..., "AlignedCondition"]:
+        """An AlignedCondition of its arguments, without features yet."""
+        return AlignedCondition
+
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list["AlignedCondition"]:
         num_features = self.model.encoder.num_features
-        made = [AlignedCondition(encoding.ownership_of(slot), num_features, self.config.channels,
-                                 encoding.device, encoding.ownership.grid.joins)
+        made = [self.make_condition(encoding.ownership_of(slot), num_features,
+                                    self.config.residual_channels, encoding.device,
+                                    encoding.ownership.grid.joins)
                 for slot in range(len(images))]
         if self.config.told_noise:
             images = [image.with_noise() for image in images]

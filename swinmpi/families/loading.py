@@ -8,6 +8,7 @@ from swinmpi.config import ModelConfig
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.families.aligned import Aligned
 from swinmpi.families.family import Family
+from swinmpi.families.latent import Latent, LatentStart
 from swinmpi.families.regression import Regression
 from swinmpi.families.srdiff import Srdiff
 from swinmpi.families.thesis import Thesis
@@ -18,12 +19,15 @@ from swinmpi.storage.stack import memory_bytes
 
 FAMILIES: dict[str, Callable[[ModelConfig], Family]] = {
     "aligned": Aligned, "thesis": Thesis, "srdiff": Srdiff, "vanilla": Vanilla,
-    "bicubic": Regression}
+    "bicubic": Regression, "latent": Latent}
+ALONE: dict[str, Callable[[ModelConfig], Family]] = {"latent": LatentStart}
+"""What an encoder alone is, where it is not just a Regression."""
 
 
 def make_family(config: ModelConfig, takes_steps: bool = True) -> Family:
     """With first weights from torch's generator. takes_steps: False for the encoder alone."""
-    return FAMILIES[config.family](config) if takes_steps else Regression(config)
+    made_of = FAMILIES[config.family] if takes_steps else ALONE.get(config.family, Regression)
+    return made_of(config)
 
 
 def check_size(config: ModelConfig) -> None:

@@ -16,6 +16,7 @@ from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.aligned_encoder import AlignedEncoder
 from swinmpi.models.diffuser import autocast
+from swinmpi.models.latent_encoder import LatentEncoder
 from swinmpi.models.rrdb import RRDBSuperResolver
 from swinmpi.models.srdiff_encoder import SrdiffEncoder
 from swinmpi.parallel.ownership import Ownership
@@ -135,6 +136,13 @@ def of_aligned(config: ModelConfig) -> tuple[nn.Module, Residual]:
     return model, residual
 
 
+def of_latent(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    model = LatentEncoder(config)
+    model.to_global.requires_grad_(False)  # as of `aligned`
+    return model, lambda lr: functional.pixel_shuffle(
+        model.upsample(model.trunk(lr))[:, -config.residual_channels:], config.latent_factor)
+
+
 def of_thesis(config: ModelConfig) -> tuple[nn.Module, Residual]:
     model = RRDBSuperResolver(config)
     return model, model
@@ -156,4 +164,4 @@ def enlarged(lr: Tensor, scale: int) -> Tensor:
 
 
 REGRESSORS = {"aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff,
-              "bicubic": of_bicubic}
+              "bicubic": of_bicubic, "latent": of_latent}

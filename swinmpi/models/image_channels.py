@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinmpi.config import AlignedModel, ModelConfig, SrdiffModel, ThesisModel, VanillaModel
+from swinmpi.config import (
+    AlignedModel,
+    LatentModel,
+    ModelConfig,
+    SrdiffModel,
+    ThesisModel,
+    VanillaModel,
+)
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,30 @@ def of_aligned(model: AlignedModel) -> Layout:
     tail = (Part(told * subpixels, of_image=False), Part(subpixels))
     # x_t, then features and the regression residual, then the border.
     entry = (Part(4), Part(4 * told, of_image=False), Part(4), Part(4, of_image=False))
-    noise = [Part(1, of_image=False)] * model.noise_aware
-    encoder = (seeing("head", Part(1), *noise) | making("tail", *tail)
-               | seeing("transformer.embed", Part(model.vit_patch_px**2)))
+    encoder = sees_of_aligned(model) | making("tail", *tail)
     return encoder | within("encoder", encoder) | seeing("unet.entry", *entry) | making(
         "unet.exit", Part(4))
+
+
+def sees_of_aligned(model: AlignedModel) -> Layout:
+    """What sees LR images in models/aligned_encoder.py."""
+    noise = [Part(1, of_image=False)] * model.noise_aware
+    return (seeing("head", Part(1), *noise)
+            | seeing("transformer.embed", Part(model.vit_patch_px**2)))
+
+
+def of_latent(model: LatentModel) -> Layout:
+    """Of models/latent_encoder.py and aligned_unet.py; latents are of no image channel."""
+    folded = model.latent_factor**2
+    subpixels = (model.scale // model.latent_factor)**2
+    tail = (Part(model.feature_channels * subpixels, of_image=False), Part(folded * subpixels))
+    encoder = (sees_of_aligned(model) | making("tail", *tail)
+               | seeing("autoencoder.encoder.0", Part(folded))
+               | making(f"autoencoder.decoder.{model.autoencoder_blocks + 1}", Part(folded)))
+    # x_t and features, then the regression residual, then the border.
+    entry = (Part(model.latent_channels + model.feature_channels, of_image=False), Part(folded),
+             Part(1, of_image=False))
+    return encoder | within("encoder", encoder) | seeing("unet.entry", *entry)
 
 
 def of_thesis(model: ThesisModel) -> Layout:
@@ -119,5 +145,6 @@ def within(name: str, layout: Layout) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
-    "aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff, "vanilla": of_vanilla}
+    "aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff, "vanilla": of_vanilla,
+    "latent": of_latent}
 """By family; of an encoder alone as well."""

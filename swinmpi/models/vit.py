@@ -92,8 +92,8 @@ class ImageTransformer(nn.Module):
 
     def forward(self, small: Tensor, size: tuple[int, int],
                 joins: tuple[bool, bool] = (False, False)) -> Overview:
-        """small: images of `size` after `halvings`, (N, C, h', w'); a noise level that is told in one
-        more channel is not looked at."""
+        """small: images of `size` after `halvings`, (N, C, h', w'); a noise level, told in one more
+        channel, is not looked at."""
         small = small[:, :self.channels]
         rows, cols = (filled(px, self.patch_px, joined, small.device)
                       for px, joined in zip(small.shape[-2:], joins, strict=True))

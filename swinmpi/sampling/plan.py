@@ -95,8 +95,9 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     with open_stack(request) as stack:
         facts = facts_of(stack, config.model.scale)
     steps, model = takes_steps(read_header(request.checkpoint)), config.model
-    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale,
-                         facts.width * model.scale)
+    px = model.scale // model.hr_px_per_x_px
+    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * px,
+                         facts.width * px)
     num_positions = grid.num_positions if steps else 1
     config = config.replaced(parallel=settled(config.parallel))
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
@@ -157,7 +158,7 @@ def describe_noise(config: Config) -> list[str]:
 def describe_steps(config: Config, grid: WindowGrid) -> str:
     """Windows and steps of an image, in words."""
     windows = "1 window" if grid.num_positions == 1 else f"{grid.num_positions} windows"
-    return (f"{windows} of {grid.window_px} px, "
+    return (f"{windows} of {grid.window_px} px{' of latents' * config.model.diffuses_code}, "
             f"{config.sampler.steps} steps ({config.sampler.method})"
             + (f", the last at {config.sampler.overlap} shifts" if config.sampler.overlap > 1
                else ""))
@@ -189,14 +190,15 @@ def describe_border(config: Config, grid: WindowGrid) -> list[str]:
     """A line on where opposite edges join, if that was asked for."""
     if config.sampler.shift.border != "wrap" or not config.model.joins_edges:
         return []
-    sides = [(word, size) for word, size, joined in
+    factor = config.model.hr_px_per_x_px
+    sides = [(word, size * factor) for word, size, joined in
              zip(("height", "width"), (grid.height_px, grid.width_px), grid.joins, strict=True)
              if not joined]
     told = "opposite edges join"
     if sides:
         named = " and ".join(f"{word} of {size} px" for word, size in sides)
-        told += (f" but along the {named}, which is not whole windows of {grid.window_px} px and "
-                 "mirrored up to that")
+        told += (f" but along the {named}, which is not whole windows of "
+                 f"{grid.window_px * factor} px and mirrored up to that")
     return [f"border      wrap: {told}"]
 
 
@@ -213,7 +215,7 @@ def describe_traffic(plan: SamplingPlan) -> str:
     """What a rank receives in a step, in words."""
     config, grid, distribution = plan.config, plan.grid, plan.distribution
     ranks = len(distribution.groups[0])
-    channels = distribution.images_per_step * config.model.channels
+    channels = distribution.images_per_step * config.model.x_channels
     if holds_whole_images(config) or ranks == 1:
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
@@ -244,7 +246,8 @@ def memory_mib(plan: SamplingPlan) -> float:
     pixels = plan.grid.frame_height_px * plan.grid.frame_width_px
     ranks = plan.distribution.equal_ranks
     whole = holds_whole_images(plan.config)
-    features = getattr(model, "feature_channels", 0) + model.channels + 1
-    state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)
+    finished = model.channels * model.hr_px_per_x_px**2
+    features = getattr(model, "feature_channels", 0) + finished + 1
+    state = finished * (1 + plan.request.ensemble) + model.x_channels * (4 if whole else 2)
     return (FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks))
             / MIB)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from swinmpi.config import PRESETS, Config, load_config
 from swinmpi.config.data_section import MEASURE
-from swinmpi.config.model_sections import FAMILIES
+from swinmpi.config.families import FAMILIES
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.outputs.mpio import check_backend
 from swinmpi.storage.values import ValueRange
@@ -212,7 +212,7 @@ def check_consistent(config: Config) -> None:
                           "joins the edges that shrinking mirrors images at, got a weight of "
                           f"{config.output.consistent:g}; set one of them otherwise")
     if config.output.regression and not model.regresses:
-        raise ConfigError("output.regression: expected a model of family aligned, "
+        raise ConfigError("output.regression: expected a model of family aligned or latent, "
                           f"whose encoder regresses, got {model.family}; set it to false")
 
 
@@ -223,8 +223,8 @@ def check_regression(config: Config, is_diffuser: bool) -> None:
     regresses = model.regresses if is_diffuser else model.learns
     if not (config.sampler.diffuses or regresses):
         raise ConfigError("sampler.method: for regression (--preset regression) expected a model "
-                          "of family aligned, whose encoder regresses, or an encoder trained "
-                          f"alone, got {model.family}; use another preset or method")
+                          "of family aligned or latent, whose encoder regresses, or an encoder "
+                          f"trained alone, got {model.family}; use another preset or method")
 
 
 def check_edge(config: Config) -> None:

@@ -92,6 +92,10 @@ def check_encoder(config: Config) -> None:
                               "none; remove them")
         raise ConfigError("model.encoder: expected rrdb, the one of this family that can be "
                           f"trained alone, got {model.encoder}")
+    if model.diffuses_code and settings.target == "diffuser" and not (reused or settings.init):
+        raise ConfigError("train.encoder_checkpoint: expected the autoencoder that model.family "
+                          f"{model.family} is trained in, got none; train it with --set "
+                          "train.target=encoder, and give its best.safetensors here")
     if settings.freeze_encoder and not (reused or settings.init or settings.distils):
         raise ConfigError("train.freeze_encoder: expected train.encoder_checkpoint or train.init, "
                           "the weights to keep, got none; train them with --set "

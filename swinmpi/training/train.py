@@ -44,6 +44,7 @@ from swinmpi.training.distilling import (
     taught,
 )
 from swinmpi.training.fitting import values_of
+from swinmpi.training.latents import scale_latents
 from swinmpi.training.log import Averages, Log
 from swinmpi.training.objective import make_objective, make_training_module
 from swinmpi.training.origin import start_from
@@ -77,6 +78,8 @@ def run(plan: TrainingPlan, worker: Worker, stop_requested: Callable[[], bool]) 
         newest = worker.on_root(start_folder, folder)
         with PairReader(config.train.data) as pairs:
             trainer = Trainer(config, worker, len(pairs.train_indices), newest)
+            if newest is None and config.model.diffuses_code and trainer.family.takes_steps:
+                scale_latents(trainer.family, trainer.ema, config, worker, pairs)
             trainer.values = values_of(pairs, config) | usual_of_pairs(
                 pairs, config.train.crop_px, degraded_groups(config, pairs))
             if newest is None and plan.origin:

@@ -29,14 +29,15 @@ from swinmpi.training.objective import TrainingModule
 from swinmpi.training.setup import freeze
 
 MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
-Answer = Callable[[LrRows, int], dict[str, Tensor]]
-"""(LR image, image index) -> images (C, H, W) by name."""
+Answer = Callable[[LrRows, Tensor, int], dict[str, Tensor]]
+"""(LR image, hr (C, H, W), image index) -> images (C, H, W) by name."""
 
 
 def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: PairReader,
              objective: Objective) -> dict[str, float]:
     """`loss_validation` over the split (a part of a large one), and mean PSNR and SSIM
-    of `bicubic`, `regression` and `sample` over some of its images. Images are shared over
+    of `bicubic`, `regression`, `sample` and `autoencoder` (what latents keep) over some of its
+    images, as far as the family has them. Images are shared over
     the ranks. Collective; equal on all ranks, empty when there is no validation split.
     """
     family = make_family(config.model, config.train.makes_diffuser)
@@ -101,20 +102,28 @@ def make_answer(config: Config, family: Family, device: torch.device) -> Answer:
                             output={"consistent": False})
     resolver = make_resolver(alone, family, str(device), Group())
 
-    def answer(lr: LrRows, image_index: int) -> dict[str, Tensor]:
+    def answer(lr: LrRows, hr: Tensor, image_index: int) -> dict[str, Tensor]:
         part, = resolver([lr], [image_index], [config.sampler.seed])
         named = {"sample": part.samples[0]} if family.takes_steps else {}
+        if config.model.diffuses_code:
+            named["autoencoder"] = there_and_back(family, hr, part.base, device)
         return named | ({"regression": part.base} if config.model.regresses
                         or not family.takes_steps else {})
 
     return answer
 
 
+def there_and_back(family: Family, hr: Tensor, base: Tensor, device: torch.device) -> Tensor:
+    """What the code of an image (C, H, W) keeps of it: no sample can be nearer."""
+    hr, base = hr[None].to(device), base[None].to(device)
+    return family.image(family.x_0(hr, base), base)[0].cpu()
+
+
 @torch.inference_mode()
 def figures(hr: Tensor, lr: LrRows, image_index: int, answer: Answer) -> dict[str, float]:
     """psnr_* and ssim_* of one image, all in -1..1."""
-    bicubic = imresize_tensor(lr.values[None], size=hr.shape[-2:])[0]
-    images = {"bicubic": bicubic} | answer(lr, image_index)
+    images = {"bicubic": imresize_tensor(lr.values[None], size=hr.shape[-2:])[0]}
+    images |= answer(lr, hr, image_index)
     truth, row = np.moveaxis(hr.numpy(), 0, -1), {}
     for name, image in images.items():
         image = np.moveaxis(image.clamp(-1, 1).numpy(), 0, -1)

@@ -103,10 +103,13 @@ def test_srdiff_as_published():
 
 @pytest.mark.parametrize("first, then", [("rrdb_pretrain", "thesis_64"),
                                          ("srdiff_encoder_x2", "srdiff_x2"),
-                                         ("srdiff_encoder_x4", "srdiff_x4")])
+                                         ("srdiff_encoder_x4", "srdiff_x4"),
+                                         ("latent_autoencoder_x2", "latent_x2")])
 def test_the_encoder_trained_alone_fits_where_it_is_used(first, then):
     alone, used = (load_config([CONFIGS / "train" / f"{name}.yaml"]) for name in (first, then))
-    shared = {"rrdb_blocks", "rrdb_channels", "rrdb_growth", "scale", "channels"}
+    shared = {"rrdb_blocks", "rrdb_channels", "rrdb_growth", "scale", "channels",
+              "encoder_channels", "encoder_blocks", "feature_channels", "latent_factor",
+              "latent_channels", "autoencoder_channels", "autoencoder_blocks"}
     assert alone.model.model_dump(include=shared) == used.model.model_dump(include=shared)
     if used.train.encoder_checkpoint is not None:
         assert used.train.encoder_checkpoint == f"{alone.train.output}/best.safetensors"

@@ -21,7 +21,7 @@ from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.training.objective import TrainingModule, draw_times
 from swinmpi.windows.grid import WindowGrid
 from tests.support.bands import Bands
-from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA, VIT
+from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT
 
 SIDE, LR_SIDE, STEPS = 32, 16, 50
 
@@ -34,6 +34,8 @@ FAMILIES = {
     "aligned": shipped(ALIGNED),
     "aligned, grey": shipped([*ALIGNED, "model.channels=1"]),
     "aligned, vit": shipped([*ALIGNED, *VIT]),
+    "latent": shipped(LATENT),
+    "latent, grey": shipped([*LATENT, "model.channels=1"]),
     "thesis, rrdb": shipped(THESIS),
     "thesis, conv": shipped([*THESIS, "model.encoder=conv"]),
     "thesis, none": shipped([*THESIS, "model.encoder=none"]),
@@ -47,6 +49,7 @@ FAMILIES = {
     "vanilla, synthesis": shipped([*VANILLA, "model.conditional=false"]),
     "encoder alone": shipped(ALIGNED, takes_steps=False),
     "encoder alone, vit": shipped([*ALIGNED, *VIT], takes_steps=False),
+    "autoencoder alone": shipped(LATENT, takes_steps=False),
     "rrdb alone": shipped(THESIS, takes_steps=False),
     "srdiff's rrdb alone": shipped(SRDIFF, takes_steps=False),
     "bands": Bands,
@@ -101,8 +104,12 @@ def test_what_is_diffused_gives_the_image_back(family):
     x_0 = family.x_0(hr, base)
     side = SIDE * family.x_px_per_lr_px // family.config.scale
     assert x_0.shape == (2, family.x_channels, side, side)
-    if family.starts_from_lr:
+    if getattr(family.config, "diffuses_code", False):
+        assert torch.equal(family.image(torch.zeros_like(x_0), base), base), "nothing adds nothing"
+        assert x_0.any() and not torch.equal(family.image(x_0, base), base)
+    elif family.starts_from_lr:
         torch.testing.assert_close(family.image(x_0, base), hr, rtol=0, atol=1e-6)
+    if family.starts_from_lr:
         out = torch.empty_like(hr)
         assert family.image(x_0, base, out=out) is out and torch.equal(out, family.image(x_0, base))
 

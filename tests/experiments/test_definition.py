@@ -30,8 +30,16 @@ def planned(name: str, folder: Path, budget: str = "smoke", **options):
 
 
 def test_the_experiments_of_the_thesis_are_there():
-    assert names() == ["encoder", "iid_batch", "larger_scale", "naive_shift", "pictures", "sampler",
-                       "schedule", "shift_pattern", "step_size", "time_usage", "vit", "window_size"]
+    assert names() == ["encoder", "iid_batch", "larger_scale", "latent", "naive_shift", "pictures",
+                       "sampler", "schedule", "shift_pattern", "step_size", "time_usage", "vit",
+                       "window_size"]
+
+
+@pytest.mark.parametrize("name, alone, after", [("latent", 1.0, 0.7), ("encoder", 1.0, 1.0)])
+def test_an_encoder_before_its_arm_is_within_the_seconds_or_on_top(name, alone, after):
+    budget = load_experiment(name).budgets["short"]
+    assert budget.share(pretrains=False) == alone
+    assert budget.share(pretrains=True) == pytest.approx(after)
 
 
 @EVERY
@@ -129,6 +137,10 @@ def test_a_folder_of_other_settings_is_refused(tmp_path):
     ("arm: []", "unknown key arm"),
     ("budgets: {smoke: {test_images: 0}}", "budgets.smoke.test_images: expected greater than or"),
     ("budgets: {smoke: {test_images: 1, updates: 2, seconds: 3}}", "either updates or seconds"),
+    ("budgets: {smoke: {test_images: 1, updates: 2, pretrain_within: true}}",
+     "seconds, and a pretrain below 1"),
+    ("budgets: {smoke: {test_images: 1, seconds: 2, pretrain: 1.5, pretrain_within: true}}",
+     "seconds, and a pretrain below 1"),
     ("budgets: {smoke: {test_images: 1, seeds: [1, 1]}}", "seeds that differ"),
     ("budgets: {smoke: {test_images: 1, models: {other: {}}}}", "families of aligned"),
     ("budgets: {long: {test_images: 1}}", "budgets.long"),

@@ -6,12 +6,12 @@ from swinmpi.config import load_config
 from swinmpi.families.loading import make_family
 from swinmpi.models.image_channels import to_channels
 from swinmpi.models.thesis_encoders import thesis_condition
-from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA, VIT
+from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT
 
 
 def model_of(channels, *overrides, takes_steps=True):
     """Seeded weights, none of them zero."""
-    config = load_config(overrides=[*ALIGNED, f"model.channels={channels}", *overrides]).model
+    config = load_config(overrides=[*ALIGNED, *overrides, f"model.channels={channels}"]).model
     torch.manual_seed(0)
     made = make_family(config, takes_steps).model.double().eval()
     for parameter in made.parameters():
@@ -52,6 +52,23 @@ def test_grey_from_colour_answers_for_grey_as_the_colour_network_does(settings):
     grey_output = grey.unet(x_t, t, torch.cat([features, residual], 1), border, told)
     colours = colour.unet(triple(x_t), t, torch.cat([features, triple(residual)], 1), border, told)
     torch.testing.assert_close(grey_output, colours.mean(1, keepdim=True))
+
+
+def test_latents_of_grey_are_those_of_grey_in_colour():
+    colour, grey = remade(3, 1, *LATENT, "model.scale=4", "model.autoencoder_blocks=2")
+    lr, missed, latents = draw(2, 1, 9, 7), draw(2, 1, 24, 24), draw(2, 4, 12, 12)
+    in_colour, told = colour.encoder(triple(lr))
+    in_grey, told_in_grey = grey.encoder(lr)
+    torch.testing.assert_close(told_in_grey, told)
+    torch.testing.assert_close(in_grey[:, -4:], in_colour[:, -12:].unflatten(1, (3, 4)).mean(1))
+    before, after = colour.encoder.autoencoder, grey.encoder.autoencoder
+    torch.testing.assert_close(after.encode(missed), before.encode(triple(missed)))
+    torch.testing.assert_close(after.decode(latents), before.decode(latents).mean(1, keepdim=True))
+    features, residual, t = draw(2, 4, 12, 12), draw(2, 4, 12, 12), torch.tensor([3, 40])
+    border = draw(2, 1, 12, 12)
+    seen, in_three = (torch.cat([features, *[residual] * times], 1) for times in (1, 3))
+    torch.testing.assert_close(grey.unet(latents, t, seen, border, told),
+                               colour.unet(latents, t, in_three, border, told))
 
 
 def test_what_is_not_the_same_is_a_regression_with_colours_of_its_own():

@@ -14,7 +14,7 @@ from swinmpi.parallel.device import Computing
 from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.simulated import on_ranks
-from tests.support.training import ALIGNED, THESIS, VIT
+from tests.support.training import ALIGNED, LATENT, THESIS, VIT
 
 HEIGHT, WIDTH, WINDOW_LR = 32, 40, 8
 
@@ -110,6 +110,13 @@ def test_a_texture_rolled_by_windows_becomes_the_image_rolled(by):
     assert torch.allclose(rolled, wanted, atol=1e-4), (rolled - wanted).abs().max()
     mirrored = super_resolved(image.roll(by, (1, 2)), "reflect")
     assert not torch.allclose(mirrored, wanted, atol=1e-2)
+
+
+def test_latents_are_decoded_across_the_edge():
+    image, family = texture(32, 48), family_of(LATENT)
+    made = super_resolved(image, family=family)
+    rolled = super_resolved(image.roll((16, 32), (1, 2)), family=family)
+    assert torch.allclose(rolled, made.roll((32, 64), (2, 3)), atol=1e-5)
 
 
 @pytest.mark.parametrize("noise_scale", [0.0, 1.0])
