@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from swinmpi.config.model_sections import FAMILIES
+from swinmpi.config.families import FAMILIES
 from swinmpi.sampling.superresolve import EXCHANGES
 
 PACKAGE = Path(__file__).parents[1] / "swinmpi"

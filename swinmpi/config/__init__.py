@@ -1,12 +1,7 @@
 """What can be set: sections of typed keys, read from YAML and the command line."""
+from swinmpi.config.families import ModelConfig
 from swinmpi.config.loading import PRESETS, dump_yaml, load_config
-from swinmpi.config.model_sections import (
-    AlignedModel,
-    ModelConfig,
-    SrdiffModel,
-    ThesisModel,
-    VanillaModel,
-)
+from swinmpi.config.model_sections import AlignedModel, SrdiffModel, ThesisModel, VanillaModel
 from swinmpi.config.sections import (
     Config,
     DataConfig,
@@ -16,7 +11,9 @@ from swinmpi.config.sections import (
     ShiftConfig,
 )
 from swinmpi.config.train_section import TrainConfig
+from swinmpi.config.wavelet_section import WaveletModel
 
-__all__ = ["PRESETS", "AlignedModel", "Config", "DataConfig", "DiffusionConfig", "ModelConfig",
-           "ParallelConfig", "SamplerConfig", "ShiftConfig", "SrdiffModel", "ThesisModel",
-           "TrainConfig", "VanillaModel", "dump_yaml", "load_config"]
+__all__ = ["PRESETS", "AlignedModel", "Config", "DataConfig", "DiffusionConfig",
+           "ModelConfig", "ParallelConfig", "SamplerConfig", "ShiftConfig", "SrdiffModel",
+           "ThesisModel", "TrainConfig", "VanillaModel", "WaveletModel",
+           "dump_yaml", "load_config"]

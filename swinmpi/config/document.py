@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.loading import PRESETS
-from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.sections import Config
 
 LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.sections import Config
 from swinmpi.config.strict_yaml import parse_override, read_yaml
 from swinmpi.errors import ConfigError

@@ -51,6 +51,21 @@ class ModelSection(Section):
         return False
 
     @property
+    def x_channels(self) -> int:
+        """Channels of what is diffused."""
+        return self.channels
+
+    @property
+    def hr_px_per_x_px(self) -> int:
+        """HR px along one px of what is diffused, in which `window_px` and shifts count."""
+        return 1
+
+    @property
+    def num_parts(self) -> int:
+        """In how many parts the network predicts a window, each by itself."""
+        return 1
+
+    @property
     def sees_whole_x_t(self) -> bool:
         """Whether a window is told about x_t outside of it."""
         return False
@@ -121,6 +136,11 @@ class AlignedModel(ModelSection):
     def draws_freely(self) -> bool:
         """Whether training windows drawn one by one lie anywhere, on no frame."""
         return True
+
+    @property
+    def residual_channels(self) -> int:
+        """Channels of the regression's residual where windows are told it."""
+        return self.channels
 
     @property
     def regresses(self) -> bool:
@@ -299,9 +319,3 @@ def as_meant(model: object) -> object:
     if isinstance(model, Mapping) and model.get("family") == "thesis" and "layers" not in model:
         return {**model, "layers": "text", "dropout": 0.0}
     return model
-
-
-ModelConfig = AlignedModel | ThesisModel | SrdiffModel | VanillaModel | BicubicModel
-FAMILIES: dict[str, type[ModelSection]] = {section.model_fields["family"].default: section
-                                           for section in get_args(ModelConfig)}
-DEFAULT_FAMILY = next(iter(FAMILIES))

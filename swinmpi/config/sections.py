@@ -9,7 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from swinmpi.config.base import MOST_SEED, Count, Section
 from swinmpi.config.data_section import DataConfig
-from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES, AlignedModel, ModelConfig
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES, ModelConfig
+from swinmpi.config.model_sections import AlignedModel
 from swinmpi.config.train_section import TrainConfig
 
 METHODS_OF_PATH = {"curved": ("ddim", "ddpm", "dpmpp_2m", "heun", "regression"),

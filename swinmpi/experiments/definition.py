@@ -10,8 +10,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from swinmpi.config import Config
 from swinmpi.config.base import MOST_COUNT, MOST_SEED, Section
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.loading import merge, validate
-from swinmpi.config.model_sections import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.strict_yaml import read_yaml
 from swinmpi.errors import ConfigError
 

@@ -49,11 +49,18 @@ class Aligned:
     joins_edges = True
     time_per_window = True
     starts_from_lr = True
+    num_parts = 1
+
+    @property
+    def condition(self) -> type["AlignedCondition"]:
+        """What `conditions` are."""
+        return AlignedCondition
 
     def __init__(self, config: AlignedModel):
         self.config = config
         self.model = Diffuser(AlignedEncoder(config), AlignedUNet(config))
-        self.x_channels, self.x_px_per_lr_px = config.channels, config.scale
+        self.x_channels = config.x_channels
+        self.x_px_per_lr_px = config.scale // config.hr_px_per_x_px
 
     def x_0(self, hr: Tensor, base: Tensor) -> Tensor:
         """base: the regression."""
@@ -61,6 +68,10 @@ class Aligned:
 
     def image(self, x_0: Tensor, base: Tensor, out: Tensor | None = None) -> Tensor:
         return torch.div(x_0, self.config.residual_gain, out=out).add_(base)
+
+    def unfolded(self, residual: Tensor) -> Tensor:
+        """The regression's residual as windows are told it, on the HR grid."""
+        return residual
 
     def draw(self, drawing: Drawing, rng: np.random.Generator) -> list[Window]:
         """Anywhere on the crop and as far beyond it as a shift moves windows, or a whole frame."""
@@ -73,13 +84,14 @@ class Aligned:
 
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
         """Distance of the prediction on windows, plus the weighted L1 of the regression."""
-        channels, grid = self.config.channels, objective.grid
+        channels, grid = self.config.residual_channels, objective.grid
         features, global_vector = self.model.encoder(batch.lr)
         residual = features[:, -channels:].float()
-        regression = upsampled(batch) + residual
+        regression = upsampled(batch) + self.unfolded(residual)
         # The regression answers to its own loss only: the U-Net sees it, but does not bend it.
         features = torch.cat([features[:, :-channels], residual.detach()], dim=1)
         x_0 = self.x_0(batch.hr, regression.detach())
+        measured = self.measured(batch.hr, regression.detach())
         x_0, eps, features = (cut_windows(image, batch, grid)
                               for image in (x_0, batch.eps, features))
         borders = border_distances(batch.places[:, 1:], grid, BORDER_REACH_PX)
@@ -87,7 +99,11 @@ class Aligned:
             features, borders, for_windows(global_vector, batch)))
         regression = functional.l1_loss(regression, batch.hr)
         return {"loss": diffusion + objective.regression_weight * regression,
-                "diffusion": diffusion.detach(), "regression": regression.detach()}
+                "diffusion": diffusion.detach(), "regression": regression.detach(), **measured}
+
+    def measured(self, hr: Tensor, regression: Tensor) -> dict[str, Tensor]:
+        """What else is to be logged of a batch, and measured (models/deviations.py)."""
+        return {}
 
     def lr_rows(self, height: int, width: int, num_images: int,
                 ownership: Ownership) -> list[range]:
@@ -96,8 +112,9 @@ class Aligned:
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list["AlignedCondition"]:
         num_features = self.model.encoder.num_features
-        made = [AlignedCondition(encoding.ownership_of(slot), num_features, self.config.channels,
-                                 encoding.device, encoding.ownership.grid.joins)
+        made = [self.condition(encoding.ownership_of(slot), num_features,
+                               self.config.residual_channels, encoding.device,
+                               encoding.ownership.grid.joins)
                 for slot in range(len(images))]
         vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
                                    encoding, residuals)

@@ -13,15 +13,17 @@ class AlignedEncoder(nn.Module):
     (Shi et al. 2016).
     """
 
-    def __init__(self, config: AlignedModel):
+    def __init__(self, config: AlignedModel, folded: int = 1):
+        """folded: HR px along one px of what it makes, each of which then has the residual of
+        all of them, as of `pixel_unshuffle`."""
         super().__init__()
         width = config.encoder_channels
-        self.scale, self.image_channels = config.scale, config.channels
+        self.scale, self.image_channels = config.scale // folded, config.channels
         self.head = nn.Conv2d(config.channels, width, 3, padding=1)
         self.body = nn.Sequential(*[EdsrBlock(width) for _ in range(config.encoder_blocks)],
                                   nn.Conv2d(width, width, 3, padding=1))
-        self.tail = nn.Conv2d(width, (config.feature_channels + config.channels) * config.scale**2,
-                              3, padding=1)
+        made = config.feature_channels + config.channels * folded**2
+        self.tail = nn.Conv2d(width, made * self.scale**2, 3, padding=1)
         self.to_global = nn.Linear(width, config.global_channels)
 
     @property
@@ -32,8 +34,8 @@ class AlignedEncoder(nn.Module):
     @property
     def radius_px(self) -> int:
         """How far, in LR px, an output can see: one pixel per 3x3 convolution on the way."""
-        return sum(module.kernel_size[0] // 2 for module in self.modules()
-                   if isinstance(module, nn.Conv2d))
+        return sum(module.kernel_size[0] // 2 for part in (self.head, self.body, self.tail)
+                   for module in part.modules() if isinstance(module, nn.Conv2d))
 
     def trunk(self, lr: Tensor) -> Tensor:
         """lr: (N, C, h, w) in -1..1 -> (N, width, h, w)."""

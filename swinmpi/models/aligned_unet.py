@@ -15,18 +15,19 @@ class AlignedUNet(nn.Module):
     """Predicts eps, v or x_0 of a window from x_t, the aligned features, the border channel,
     t and the global vector.
 
-    Works on the window unshuffled by 2, one resolution per entry of `unet_channels`, attention
-    at the lowest only.
+    Works on the window unshuffled by `fold`, one resolution per entry of `unet_channels`,
+    attention at the lowest only.
     """
 
-    def __init__(self, config: AlignedModel):
+    def __init__(self, config: AlignedModel, fold: int = 2):
         super().__init__()
-        widths = config.unet_channels
-        inputs = config.channels + config.feature_channels + config.channels + 1
+        widths, self.fold = config.unet_channels, fold
+        told = config.feature_channels + config.residual_channels + 1
+        outputs = fold**2 * config.x_channels
         self.embed = nn.Sequential(
             nn.Linear(EMBEDDING_CHANNELS + config.global_channels, EMBEDDING_CHANNELS),
             nn.SiLU(), nn.Linear(EMBEDDING_CHANNELS, EMBEDDING_CHANNELS), nn.SiLU())
-        self.entry = nn.Conv2d(4 * inputs, widths[0], 3, padding=1)
+        self.entry = nn.Conv2d(outputs + fold**2 * told, widths[0], 3, padding=1)
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.encoders = nn.ModuleList(Stage(width, width, config.unet_blocks) for width in widths)
         self.downs = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
@@ -35,17 +36,17 @@ class AlignedUNet(nn.Module):
         self.ups = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in reversed(pairs))
         self.decoders = nn.ModuleList(Stage(2 * width, width, config.unet_blocks)
                                       for width in reversed(widths))
-        self.exit = nn.Conv2d(widths[0], 4 * config.channels, 3, padding=1)
+        self.exit = nn.Conv2d(widths[0], outputs, 3, padding=1)
         nn.init.zeros_(self.exit.weight)
         nn.init.zeros_(self.exit.bias)
 
     def forward(self, x_t: Tensor, t: Tensor, features: Tensor, border: Tensor,
                 global_vector: Tensor) -> Tensor:
-        """x_t: (n, C, w, w); t: (n,) 0-based; features: (n, F + C, w, w); border: (n, 1, w, w);
-        global: (n, G)."""
+        """x_t: (n, x_channels, w, w); t: (n,) 0-based; features: (n, F + residual_channels, w, w);
+        border: (n, 1, w, w); global: (n, G)."""
         embedding = self.embed(
             torch.cat([sinusoidal_embedding(t, EMBEDDING_CHANNELS), global_vector], dim=1))
-        x = self.entry(joined_and_unshuffled([x_t, features, border]))
+        x = self.entry(joined_and_unshuffled([x_t, features, border], self.fold))
         skips = []
         for level, stage in enumerate(self.encoders):
             x = stage(x if level == 0 else self.downs[level - 1](x), embedding)
@@ -54,13 +55,13 @@ class AlignedUNet(nn.Module):
         for level, stage in enumerate(self.decoders):
             x = x if level == 0 else functional.pixel_shuffle(self.ups[level - 1](x), 2)
             x = stage(torch.cat([x, skips.pop()], dim=1), embedding)
-        return functional.pixel_shuffle(self.exit(x), 2)
+        return functional.pixel_shuffle(self.exit(x), self.fold)
 
 
-def joined_and_unshuffled(images: Sequence[Tensor]) -> Tensor:
-    """pixel_unshuffle by 2 of images joined along their channels, (n, C, h, w) each, in one pass
-    over the memory instead of two."""
-    blocks = [image.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4)
+def joined_and_unshuffled(images: Sequence[Tensor], fold: int = 2) -> Tensor:
+    """pixel_unshuffle by `fold` of images joined along their channels, (n, C, h, w) each, in one
+    pass over the memory instead of two."""
+    blocks = [image.unflatten(3, (-1, fold)).unflatten(2, (-1, fold)).permute(0, 1, 3, 5, 2, 4)
               for image in images]
     return torch.cat(blocks, dim=1).flatten(1, 3)
 

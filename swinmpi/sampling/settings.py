@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from swinmpi.config import PRESETS, Config, load_config
-from swinmpi.config.model_sections import FAMILIES
+from swinmpi.config.families import FAMILIES
 from swinmpi.errors import CheckpointError, ConfigError
 from swinmpi.storage.outputs.mpio import check_backend
 from swinmpi.storage.values import ValueRange

@@ -5,8 +5,8 @@ import pytest
 
 from swinmpi.config import Config
 from swinmpi.config.document import document, settings_of
+from swinmpi.config.families import FAMILIES
 from swinmpi.config.loading import known_keys
-from swinmpi.config.model_sections import FAMILIES
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 SECTIONS = {name: field.annotation for name, field in Config.model_fields.items()

@@ -21,7 +21,7 @@ from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.training.objective import TrainingModule, draw_times, noise_like_x_0
 from swinmpi.windows.grid import WindowGrid
 from tests.support.bands import Bands
-from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
+from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA, WAVELET
 
 SIDE, LR_SIDE, STEPS = 32, 16, 50
 
@@ -33,6 +33,8 @@ def shipped(settings, takes_steps=True):
 FAMILIES = {
     "aligned": shipped(ALIGNED),
     "aligned, grey": shipped([*ALIGNED, "model.channels=1"]),
+    "wavelet": shipped(WAVELET),
+    "wavelet, grey": shipped([*WAVELET, "model.channels=1", "model.band_scaling=common"]),
     "thesis, rrdb": shipped(THESIS),
     "thesis, conv": shipped([*THESIS, "model.encoder=conv"]),
     "thesis, none": shipped([*THESIS, "model.encoder=none"]),
@@ -44,6 +46,7 @@ FAMILIES = {
     "vanilla, residual": shipped([*VANILLA, "model.residual_gain=2"]),
     "vanilla, synthesis": shipped([*VANILLA, "model.conditional=false"]),
     "encoder alone": shipped(ALIGNED, takes_steps=False),
+    "wavelet's encoder alone": shipped(WAVELET, takes_steps=False),
     "rrdb alone": shipped(THESIS, takes_steps=False),
     "srdiff's rrdb alone": shipped(SRDIFF, takes_steps=False),
     "bands": Bands,

@@ -17,10 +17,11 @@ from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.bands import Bands
 from tests.support.everywhere import EverywhereExchange
-from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA
+from tests.support.training import ALIGNED, SRDIFF, THESIS, VANILLA, WAVELET
 
 EXCHANGES_UNDER_TEST = EXCHANGES | {"everywhere": EverywhereExchange}
 FAMILIES = {"aligned": lambda: make_family(load_config(overrides=ALIGNED).model),
+            "wavelet": lambda: make_family(load_config(overrides=WAVELET).model),
             "thesis": lambda: make_family(load_config(overrides=THESIS).model),
             "srdiff": lambda: make_family(load_config(overrides=SRDIFF).model),
             "srdiff, windows": lambda: make_family(

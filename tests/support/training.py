@@ -16,6 +16,7 @@ ALONE = Worker(0, 1, torch.device("cpu"))
 ALIGNED = ["model.window_px=16", "model.encoder_channels=8", "model.encoder_blocks=1",
            "model.feature_channels=4", "model.global_channels=8", "model.unet_channels=[8, 16]",
            "model.attention_heads=2"]
+WAVELET = ["model.family=wavelet", "model.window_px=8", *ALIGNED[1:]]
 THESIS = ["model.family=thesis", "model.window_px=16", "model.rrdb_blocks=1",
           "model.rrdb_channels=8", "model.rrdb_growth=4", "model.unet_channels=[8, 8, 16, 16]",
           "model.bottleneck_channels=16", "model.attention_heads=2", "sampler.shift.border=wrap"]

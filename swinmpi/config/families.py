@@ -1,0 +1,17 @@
+"""The sections of all model families, by their names."""
+from typing import get_args
+
+from swinmpi.config.model_sections import (
+    AlignedModel,
+    BicubicModel,
+    ModelSection,
+    SrdiffModel,
+    ThesisModel,
+    VanillaModel,
+)
+from swinmpi.config.wavelet_section import WaveletModel
+
+ModelConfig = AlignedModel | ThesisModel | SrdiffModel | VanillaModel | BicubicModel | WaveletModel
+FAMILIES: dict[str, type[ModelSection]] = {section.model_fields["family"].default: section
+                                           for section in get_args(ModelConfig)}
+DEFAULT_FAMILY = next(iter(FAMILIES))
