@@ -94,8 +94,8 @@ def plan(request: BenchmarkRequest, config: Config) -> BenchmarkPlan:
     """ConfigError or CheckpointError for what cannot be measured, before any compute. On one
     process; the ranks may be any."""
     check(request, config)
-    grid = sampling_grid(config.sampler.shift, config.model.window_px, request.size_px,
-                         request.size_px)
+    side = request.size_px // config.model.hr_px_per_x_px
+    grid = sampling_grid(config.sampler.shift, config.model.window_px, side, side)
     made = config.replaced(parallel=settled(config.parallel))
     only_gpu = sorted({"fp16", "tf32"}.intersection(request.precisions))
     if made.parallel.device == "cpu" and only_gpu:

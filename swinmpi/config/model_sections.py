@@ -61,6 +61,11 @@ class ModelSection(Section):
         return 1
 
     @property
+    def seam_px(self) -> int | None:
+        """Side of a window on the HR grid; None where there are none."""
+        return None if self.window_px is None else self.window_px * self.hr_px_per_x_px
+
+    @property
     def num_parts(self) -> int:
         """In how many parts the network predicts a window, each by itself."""
         return 1

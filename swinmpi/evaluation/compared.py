@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.evaluation.ensemble import Ensemble, OpenEnsemble, ensemble_beside
@@ -207,14 +208,17 @@ def find_value_range(sr: Stack, hr: Stack | None, process: Mapping) -> tuple[Val
 
 
 def recorded_model(sr: Stack, process: Mapping) -> dict:
-    """`scale` and `window_px` of the model that made the SR stack, as far as its file has them;
-    None for a window that was the whole image."""
+    """`scale` and `window_px`, on the SR grid, of the model that made the SR stack, as far as its
+    file has them; None for a window that was the whole image."""
     try:
         written = process.get("configuration")
         model = {} if written is None else parse_yaml(written)["model"]
         known = {name: model[name] for name in ("scale", "window_px") if name in model}
         if all(type(value) is int and value > 1 or (name, value) == ("window_px", None)
                for name, value in known.items()):
+            if known.get("window_px"):
+                section = FAMILIES[model.get("family", DEFAULT_FAMILY)]
+                known["window_px"] = section.model_construct(**model).seam_px
             return known
     except (TypeError, KeyError, YAMLError):
         pass

@@ -78,7 +78,7 @@ def time_arm(run: ArmRun, job: Job) -> None:
     """Time samples of one image on more and more ranks; result.json. Collective."""
     world, config = job.world, run.sampled
     side, model = config.train.crop_px, config.model
-    grid = sampling_grid(config.sampler.shift, model.window_px, side, side)
+    grid = sampling_grid(config.sampler.shift, model.window_px, *[side // model.hr_px_per_x_px] * 2)
     kind = planned_device(config.parallel.device)
     config = config.replaced(parallel={"device": kind})
     family = (random_family(model) if run.arm.checkpoint is None

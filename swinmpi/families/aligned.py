@@ -51,11 +51,6 @@ class Aligned:
     starts_from_lr = True
     num_parts = 1
 
-    @property
-    def condition(self) -> type["AlignedCondition"]:
-        """What `conditions` are."""
-        return AlignedCondition
-
     def __init__(self, config: AlignedModel):
         self.config = config
         self.model = Diffuser(AlignedEncoder(config), AlignedUNet(config))
@@ -109,12 +104,17 @@ class Aligned:
                 ownership: Ownership) -> list[range]:
         return rows_encoded(self.model.encoder, (height, width), num_images, ownership)
 
+    @property
+    def make_condition(self) -> Callable[..., "AlignedCondition"]:
+        """An AlignedCondition of its arguments, without features yet."""
+        return AlignedCondition
+
     def conditions(self, images: Sequence[LrRows], encoding: Encoding,
                    residuals: Sequence[Tensor] | None) -> list["AlignedCondition"]:
         num_features = self.model.encoder.num_features
-        made = [self.condition(encoding.ownership_of(slot), num_features,
-                               self.config.residual_channels, encoding.device,
-                               encoding.ownership.grid.joins)
+        made = [self.make_condition(encoding.ownership_of(slot), num_features,
+                                    self.config.residual_channels, encoding.device,
+                                    encoding.ownership.grid.joins)
                 for slot in range(len(images))]
         vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
                                    encoding, residuals)

@@ -39,7 +39,7 @@ class Wavelet(Aligned):
         self.num_parts = config.num_parts
 
     @property
-    def condition(self) -> type["WaveletCondition"]:
+    def make_condition(self) -> type["WaveletCondition"]:
         return WaveletCondition
 
     @property

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from swinmpi.config import AlignedModel, ModelConfig, SrdiffModel, ThesisModel, VanillaModel
+from swinmpi.config import (
+    AlignedModel,
+    ModelConfig,
+    SrdiffModel,
+    ThesisModel,
+    VanillaModel,
+    WaveletModel,
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,19 @@ def of_aligned(model: AlignedModel) -> Layout:
         "unet.exit", Part(4))
 
 
+def of_wavelet(model: WaveletModel) -> Layout:
+    """Of models/aligned_encoder.py and wavelet_unet.py: as of family aligned, with all image
+    channels of a band together, band after band."""
+    told, subpixels = model.feature_channels, (model.scale // model.hr_px_per_x_px)**2
+    each = range(model.num_parts)
+    tail = (Part(told * subpixels, of_image=False), *(Part(subpixels) for _ in each))
+    bands = tuple(Part(4) for _ in each)
+    entry = (*bands, Part(4 * told, of_image=False), *bands, Part(4, of_image=False))
+    encoder = seeing("head", Part(1)) | making("tail", *tail)
+    return encoder | within("encoder", encoder) | seeing("unet.unet.entry", *entry) | making(
+        "unet.unet.exit", *bands)
+
+
 def of_thesis(model: ThesisModel) -> Layout:
     """Of models/thesis_encoders.py and thesis_unet.py; an encoder alone has no `head` around its
     last convolution."""
@@ -107,5 +127,6 @@ def within(name: str, layout: Layout) -> Layout:
 
 
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
-    "aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff, "vanilla": of_vanilla}
+    "aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff, "vanilla": of_vanilla,
+    "wavelet": of_wavelet}
 """By family; of an encoder alone as well."""

@@ -58,7 +58,7 @@ def from_network(part: FinishedPart, lr: LrRows, value_range: ValueRange,
     placed = ImagePart(hwc(restore_invalid(made["sr"], numbers, scale)), hwc(numbers),
                        hwc(samples[0]), hwc(base),
                        (part.rows, part.cols), part.seen, (lr.height, lr.width), scale,
-                       model.window_px)
+                       model.seam_px)
     rows, cols = (slice(line.start - seen.start, line.stop - seen.start)
                   for line, seen in zip(placed.wanted, placed.held, strict=True))
     pixels = np.stack([image[:, rows, cols] for image in images.values()])

@@ -88,9 +88,10 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     with open_stack(request) as stack:
         facts = facts_of(stack, config.model.scale)
     steps, model = takes_steps(read_header(request.checkpoint)), config.model
-    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * model.scale,
-                         facts.width * model.scale)
-    num_positions = grid.num_positions if steps else 1
+    px = model.scale // model.hr_px_per_x_px
+    grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * px,
+                         facts.width * px)
+    num_positions = grid.num_positions * parts_shared(config) if steps else 1
     config = config.replaced(parallel=settled(config.parallel))
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
@@ -155,8 +156,10 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     config, distribution = plan.config, plan.distribution
     images, ranks = distribution.images_per_step, len(distribution.groups[0])
     idle = describe_idle(distribution, plan.stack.num_images)
-    shared = (f"windows     {windows_of_ranks(plan.grid.num_positions, ranks)} of each image on "
-              "the ranks of a group")
+    shares = windows_of_ranks(distribution.num_positions, ranks)
+    shared = (f"windows     {shares} of each image on the ranks of a group"
+              if (parts := parts_shared(config)) == 1 else
+              f"parts       {shares} of each image on the ranks of a group, {parts} a window")
     if not plan.diffuses:
         return [shared, "sampler     none: the image that the encoder regresses"
                 + describe_agreement(config), *([idle] if idle else [])]
@@ -172,14 +175,15 @@ def describe_border(config: Config, grid: WindowGrid) -> list[str]:
     """A line on where opposite edges join, if that was asked for."""
     if config.sampler.shift.border != "wrap" or not config.model.joins_edges:
         return []
-    sides = [(word, size) for word, size, joined in
+    px = config.model.hr_px_per_x_px
+    sides = [(word, size * px) for word, size, joined in
              zip(("height", "width"), (grid.height_px, grid.width_px), grid.joins, strict=True)
              if not joined]
     told = "opposite edges join"
     if sides:
         named = " and ".join(f"{word} of {size} px" for word, size in sides)
-        told += (f" but along the {named}, which is not whole windows of {grid.window_px} px and "
-                 "mirrored up to that")
+        told += (f" but along the {named}, which is not whole windows of {grid.window_px * px} "
+                 "px and mirrored up to that")
     return [f"border      wrap: {told}"]
 
 
@@ -194,13 +198,18 @@ def describe_agreement(config: Config) -> str:
 
 def describe_traffic(config: Config, grid: WindowGrid, images: int, ranks: int) -> str:
     """What a rank receives in a step, in words."""
-    channels = images * config.model.channels
+    channels = images * config.model.x_channels
     if holds_whole_images(config) or ranks == 1:
         frames_mib = FLOAT_BYTES * channels * grid.frame_height_px * grid.frame_width_px / MIB
         return f"{frames_mib:.1f} MiB to every rank"
     strips = traffic_of(config.parallel.exchange, grid, ranks, channels)
     return (f"{strips.mean / MIB:.2f} MiB of strips to a rank, "
             f"{strips.most / MIB:.2f} to the one that needs most")
+
+
+def parts_shared(config: Config) -> int:
+    """In how many parts a window may lie on different ranks."""
+    return config.model.num_parts if EXCHANGES[config.parallel.exchange].shares_parts else 1
 
 
 def holds_whole_images(config: Config) -> bool:
@@ -224,7 +233,8 @@ def memory_mib(plan: SamplingPlan) -> float:
     pixels = plan.grid.frame_height_px * plan.grid.frame_width_px
     ranks = len(plan.distribution.groups[0])
     whole = holds_whole_images(plan.config)
-    features = getattr(model, "feature_channels", 0) + model.channels + 1
-    state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)
+    finished = model.channels * model.hr_px_per_x_px**2
+    features = getattr(model, "feature_channels", 0) + finished + 1
+    state = finished * (1 + plan.request.ensemble) + model.x_channels * (4 if whole else 2)
     return (FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks))
             / MIB)

@@ -28,7 +28,7 @@ class RootExchange:
     """See sampling/exchange.py. x_t lives on root; a prediction is made where its
     window is owned."""
 
-    in_parts, in_turn = False, True
+    in_parts, in_turn, shares_parts = False, True, True
 
     def __init__(self, work: Work):
         self.num_parts, self.channels = work.family.num_parts, work.family.x_channels
@@ -144,7 +144,7 @@ class RootExchange:
                 mine = list(dict.fromkeys(position for at, position in own
                                           if at // num_parts == slot))
                 condition.prepare(seen[slot], mine, self.state_of(frames[slot], shifts[slot]))
-        parts = in_parts(frames, num_parts)
+        parts = parts_of(frames, num_parts)
         answers = parts.new_empty(len(own), parts.shape[1], side, side)
         cut, place = tiles(parts, side), {item: at for at, item in enumerate(own)}
 
@@ -170,7 +170,7 @@ class RootExchange:
         grid = self.grid
         frames = windows.new_zeros(len(shifts), self.channels, grid.frame_height_px,
                                    grid.frame_width_px)
-        parts = in_parts(frames, self.num_parts)
+        parts = parts_of(frames, self.num_parts)
         places(items, grid.cols, self.device).put(tiles(parts, grid.window_px), windows)
         return together([self.image_of(frame, shift)
                          for frame, shift in zip(frames, shifts, strict=True)])
@@ -211,7 +211,7 @@ def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...],
                                      for slot, place in plan.items))
 
 
-def in_parts(frames: Tensor, num_parts: int) -> Tensor:
+def parts_of(frames: Tensor, num_parts: int) -> Tensor:
     """(N, C, h, w) -> (N * num_parts, C / num_parts, h, w), a view."""
     return frames.unflatten(1, (num_parts, -1)).flatten(0, 1)
 

@@ -31,7 +31,7 @@ def fitting_crop(config: Config, stored_px: int) -> int:
     of whole windows; what is nearest where there is none."""
     model = config.model
     wraps = config.sampler.shift.border == "wrap"
-    unit = math.lcm(model.scale, (model.window_px or 1) if wraps else 1)
+    unit = math.lcm(model.scale, (model.seam_px or 1) if wraps else 1)
     return max(min(config.train.crop_px, stored_px) // unit, 1) * unit
 
 
@@ -64,7 +64,7 @@ def misfits_of_crop(config: Config, pairs: PairReader, num_ranks: int) -> Iterat
     if settings.batch_images % (num_ranks * settings.accumulate):
         yield ("train.batch_images: expected a multiple of ranks x train.accumulate = "
                f"{num_ranks} x {settings.accumulate}, got {settings.batch_images}")
-    window_px = model.window_px or model.scale
+    window_px = model.seam_px or model.scale
     if crop_px < window_px:
         yield (f"train.crop_px: expected at least a window of {window_px} px "
                f"(model.window_px), got {crop_px}")
