@@ -31,7 +31,8 @@ def planned(name: str, folder: Path, budget: str = "smoke", **options):
 
 def test_the_experiments_of_chapter_three_are_there():
     assert names() == ["encoder", "iid_batch", "larger_scale", "naive_shift", "pictures", "sampler",
-                       "schedule", "shift_pattern", "step_size", "time_usage", "window_size"]
+                       "schedule", "shift_pattern", "step_size", "time_usage", "wavelet",
+                       "window_size"]
 
 
 @EVERY
