@@ -3,12 +3,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from swinmpi.config.base import WIDEST
 from swinmpi.config.model_sections import AlignedModel
 
 
 class WaveletModel(AlignedModel):
-    """As aligned, but what is diffused are the four Haar bands of the residual, each divided by its
-    own deviation and predicted by itself; ranks share out bands (thesis 4.2.2)."""
+    """As aligned, in the four Haar bands of the residual, predicted one by one (thesis 4.2.2)."""
 
     family: Literal["wavelet"] = Field("wavelet", description="which family of model this is")
     scale: Literal[2, 4] = Field(2, description="HR size / LR size; in training that of the pairs "
@@ -16,8 +16,8 @@ class WaveletModel(AlignedModel):
     window_px: int = Field(24, ge=8, le=4096, multiple_of=4, description="side of a window in px "
                            "of the bands, of which one covers 2 x 2 HR px, as "
                            "sampler.shift.max_px; may be changed after training")
-    feature_channels: int = Field(24, gt=0, le=4096, description="channels of the features on the "
-                                  "grid of the bands")
+    feature_channels: int = Field(24, gt=0, le=WIDEST, description="channels of the features on "
+                                  "the grid of the bands")
     residual_gain: None = Field(None, description="nothing: bands are divided by what is measured "
                                 "of them while the network is trained")
     band_scaling: Literal["own", "common"] = Field(
