@@ -24,6 +24,7 @@ from swinmpi.windows.moves import Rect
 POWERS = tuple(f"power_{band}" for band in BANDS)
 """Mean squares of the bands of what the regression misses, images in -1..1: losses that are logged
 and measured, not minimised."""
+LEAST_DEVIATION = 1e-6  # a band in which nothing ever is stays near 0
 X_0_STD = 0.5  # of every band; near that of family aligned, which has the same schedule
 
 
@@ -47,6 +48,7 @@ class Wavelet(Aligned):
         """What the channels of the bands are divided by, (4 C, 1, 1)."""
         measured = self.model.unet.deviations
         of_bands = (measured.values if self.config.band_scaling == "own" else measured.common())
+        of_bands = of_bands.clamp(min=LEAST_DEVIATION)
         return (of_bands / X_0_STD).repeat_interleave(self.config.channels).view(-1, 1, 1)
 
     def x_0(self, hr: Tensor, base: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from swinmpi.sampling.settings import settings_of, takes_steps
 from swinmpi.storage.checkpoint import CheckpointFolder, load_weights
 from swinmpi.storage.header import read_header
 
-ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout")
+ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout", "pixel_weight")
 """`model` settings that may differ from those of `train.init`."""
 NAMED = 3
 
