@@ -1,7 +1,8 @@
 """What can be set: sections of typed keys, read from YAML and the command line."""
+from swinmpi.config.baseline_sections import SrdiffModel, VanillaModel
 from swinmpi.config.families import ModelConfig
 from swinmpi.config.loading import PRESETS, dump_yaml, load_config
-from swinmpi.config.model_sections import AlignedModel, SrdiffModel, ThesisModel, VanillaModel
+from swinmpi.config.model_sections import AlignedModel, ThesisModel
 from swinmpi.config.sections import (
     Config,
     DataConfig,

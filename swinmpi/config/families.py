@@ -1,14 +1,8 @@
 """The sections of all model families, by their names."""
 from typing import get_args
 
-from swinmpi.config.model_sections import (
-    AlignedModel,
-    BicubicModel,
-    ModelSection,
-    SrdiffModel,
-    ThesisModel,
-    VanillaModel,
-)
+from swinmpi.config.baseline_sections import BicubicModel, SrdiffModel, VanillaModel
+from swinmpi.config.model_sections import AlignedModel, ModelSection, ThesisModel
 from swinmpi.config.wavelet_section import WaveletModel
 
 ModelConfig = AlignedModel | ThesisModel | SrdiffModel | VanillaModel | BicubicModel | WaveletModel
