@@ -14,7 +14,7 @@ from swinmpi.parallel.device import Computing
 from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.simulated import on_ranks
-from tests.support.training import ALIGNED, THESIS
+from tests.support.training import ALIGNED, THESIS, WAVELET
 
 HEIGHT, WIDTH, WINDOW_LR = 32, 40, 8
 
@@ -110,6 +110,15 @@ def test_a_texture_rolled_by_windows_becomes_the_image_rolled(by):
     assert torch.allclose(rolled, wanted, atol=1e-4), (rolled - wanted).abs().max()
     mirrored = super_resolved(image.roll(by, (1, 2)), "reflect")
     assert not torch.allclose(mirrored, wanted, atol=1e-2)
+
+
+def test_bands_join_where_pixels_do():
+    image, family = texture(), family_of(WAVELET)
+    made = super_resolved(image, family=family)
+    rolled = super_resolved(image.roll((WINDOW_LR, WINDOW_LR), (1, 2)), family=family)
+    wanted = made.roll((2 * WINDOW_LR, 2 * WINDOW_LR), (2, 3))
+    assert torch.allclose(rolled, wanted, atol=1e-4), (rolled - wanted).abs().max()
+    assert torch.equal(made, super_resolved(image, "wrap", "torus", family=family, num_ranks=2))
 
 
 @pytest.mark.parametrize("noise_scale", [0.0, 1.0])
