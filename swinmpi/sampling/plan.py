@@ -155,10 +155,10 @@ def describe_step(plan: SamplingPlan) -> list[str]:
         return []
     config, distribution = plan.config, plan.distribution
     images, ranks = distribution.images_per_step, len(distribution.groups[0])
-    idle = describe_idle(distribution, plan.stack.num_images)
+    parts = parts_shared(config)
+    idle = idle_of(plan, plan.stack.num_images)
     shares = windows_of_ranks(distribution.num_positions, ranks)
-    shared = (f"windows     {shares} of each image on the ranks of a group"
-              if (parts := parts_shared(config)) == 1 else
+    shared = (f"windows     {shares} of each image on the ranks of a group" if parts == 1 else
               f"parts       {shares} of each image on the ranks of a group, {parts} a window")
     if not plan.diffuses:
         return [shared, "sampler     none: the image that the encoder regresses"
@@ -169,6 +169,12 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
             + describe_agreement(config),
             *describe_border(config, plan.grid), *([idle] if idle else [])]
+
+
+def idle_of(plan: SamplingPlan, num_images: int) -> str | None:
+    """See `describe_idle`."""
+    return describe_idle(plan.distribution, num_images, "windows" if parts_shared(plan.config) == 1
+                         else "parts of windows")
 
 
 def describe_border(config: Config, grid: WindowGrid) -> list[str]:
