@@ -128,7 +128,7 @@ def test_nobody_asks_which_family_a_model_is_of(path):
     # "bicubic" is a family, and also what data.calibration makes of darks and flats.
     assert list(comparisons_with(path, set(FAMILIES) - {"bicubic"})) == []
     classes = {section.__name__ for section in FAMILIES.values()} | {
-        "Aligned", "Thesis", "Srdiff", "Vanilla", "Regression"}
+        "Aligned", "Thesis", "Srdiff", "Vanilla", "Wavelet", "Regression"}
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
             asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}

@@ -13,7 +13,8 @@ from swinmpi.config.sections import (
     ShiftConfig,
 )
 from swinmpi.config.train_section import TrainConfig
+from swinmpi.config.wavelet_section import WaveletModel
 
 __all__ = ["PRESETS", "AlignedModel", "Config", "DataConfig", "DiffusionConfig", "LatentModel",
            "ModelConfig", "ParallelConfig", "SamplerConfig", "ShiftConfig", "SrdiffModel",
-           "ThesisModel", "TrainConfig", "VanillaModel", "dump_yaml", "load_config"]
+           "ThesisModel", "TrainConfig", "VanillaModel", "WaveletModel", "dump_yaml", "load_config"]

@@ -8,6 +8,8 @@ from swinmpi.config.base import DEEPEST, WIDEST, Section
 from swinmpi.config.vit_settings import VitSettings
 
 Width = Annotated[int, Field(le=WIDEST)]
+
+
 class ModelSection(Section):
     """What every family has: which it is, and the images it is made for."""
 
@@ -66,6 +68,11 @@ class ModelSection(Section):
     def diffuses_code(self) -> bool:
         """Whether what is diffused is a code whose maker is trained with the encoder, before."""
         return False
+
+    @property
+    def num_parts(self) -> int:
+        """In how many parts the network predicts a window, each by itself."""
+        return 1
 
     @property
     def sees_whole_x_t(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from swinmpi.config.families import DEFAULT_FAMILY, FAMILIES
 from swinmpi.config.strict_yaml import YAMLError, parse_yaml
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.evaluation.ensemble import Ensemble, OpenEnsemble, ensemble_beside
@@ -213,12 +214,12 @@ def recorded_model(sr: Stack, process: Mapping) -> dict:
         written = process.get("configuration")
         model = {} if written is None else parse_yaml(written)["model"]
         known = {name: model[name] for name in ("scale", "window_px") if name in model}
-        factor = model.get("latent_factor", 1)
-        if type(factor) is int and all(
-                type(value) is int and value > 1 or (name, value) == ("window_px", None)
-                for name, value in known.items()):
-            return known | ({"window_px": known["window_px"] * factor}
-                            if known.get("window_px") else {})
+        if all(type(value) is int and value > 1 or (name, value) == ("window_px", None)
+               for name, value in known.items()):
+            if known.get("window_px"):
+                section = FAMILIES[model.get("family", DEFAULT_FAMILY)]
+                known["window_px"] = section.model_construct(**model).seam_px
+            return known
     except (TypeError, KeyError, YAMLError):
         pass
     raise StackError(f"{sr.address}: its /entry/process holds no configuration of swinmpi; "

@@ -13,6 +13,7 @@ from swinmpi.evaluation.evaluate import Request as EvaluationRequest
 from swinmpi.evaluation.evaluate import measure
 from swinmpi.evaluation.evaluate import plan as plan_evaluation
 from swinmpi.evaluation.report import Evaluation, plain
+from swinmpi.experiments.band_figures import BAND_FIGURES
 from swinmpi.experiments.data import prepared, test_stack
 from swinmpi.experiments.definition import Settings
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
@@ -186,7 +187,8 @@ def judge(run: ArmRun, job: Job, test: Path, told: Mapping) -> None:
     request = EvaluationRequest(str(run.output / "sr.h5"), f"{test}::/hr", run.output,
                                 f"{test}::/lr", job.plan.request.lpips_backbone,
                                 inception=job.plan.request.inception)
-    evaluation, _ = measure(plan_evaluation(request, FIGURES_AND_EDGE))
+    bands = BAND_FIGURES if job.plan.experiment.bands else ()
+    evaluation, _ = measure(plan_evaluation(request, (*FIGURES_AND_EDGE, *bands)))
     result = {"arm": run.arm.name, "seed": run.seed, **told, "test": test.name,
               "figures": by_version(evaluation), "remarks": list(evaluation.remarks),
               "mean": plain(evaluation.mean),

@@ -106,7 +106,8 @@ class Published(Section):
 class Experiment(Section):
     """Arms that are compared. kind: quality, trained, sampled and judged; time, sampling with
     random weights on 1, 2, 4 ... ranks; pictures, drawn without a network. reference: the arm
-    whose difference to the others is told; expects: what the thesis found, in words."""
+    whose difference to the others is told; bands: whether errors in Haar bands are told as well;
+    expects: what the thesis found, in words."""
 
     title: str
     section: str
@@ -117,6 +118,7 @@ class Experiment(Section):
     settings: Settings = {}
     arms: list[Arm] = Field(min_length=1, max_length=MOST_ARMS)
     reference: str | None = None
+    bands: bool = False
     budgets: dict[Literal["smoke", "short", "full"], Budget]
 
     @model_validator(mode="after")

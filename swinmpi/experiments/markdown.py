@@ -2,9 +2,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from swinmpi.experiments.band_figures import BAND_FIGURES
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
 
-FIGURES = {figure.name: figure for figure in FIGURES_AND_EDGE
+FIGURES = {figure.name: figure for figure in (*FIGURES_AND_EDGE, *BAND_FIGURES)
            if figure.compared or figure.gathered}
 NOTHING = "-"
 
@@ -24,7 +25,7 @@ def as_markdown(report: Mapping) -> str:
 def quality_page(report: Mapping) -> list[str]:
     """Of arms that were judged."""
     shown = [name for name in FIGURES if any(
-        arm["figures"][name]["mean"] is not None for arm in report["arms"])]
+        arm["figures"].get(name, {"mean": None})["mean"] is not None for arm in report["arms"])]
     theirs = [name for name in FIGURES if any(name in arm["published"] for arm in report["arms"])]
     head = ["arm", *(FIGURES[name].title for name in shown), f"PSNR - {report['reference']}",
             "parameters", "updates", "training s", "s/image",

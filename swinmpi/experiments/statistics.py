@@ -8,9 +8,11 @@ import numpy as np
 from swinmpi import __version__
 from swinmpi.evaluation.statistics import mean_of, plain_number, standard_error_of
 from swinmpi.experiments.arms import per_image
+from swinmpi.experiments.band_figures import BAND_FIGURES
 from swinmpi.experiments.definition import Arm
 from swinmpi.experiments.edges import FIGURES_AND_EDGE
 from swinmpi.experiments.plan import ExperimentPlan
+from swinmpi.images.figures import Figure
 
 FIGURES = [figure for figure in FIGURES_AND_EDGE if figure.compared or figure.gathered]
 COMPARED = [figure for figure in FIGURES if figure.compared]
@@ -80,7 +82,12 @@ def figures_of(seeds: Sequence[Mapping], version: str) -> dict:
     if version not in seeds[0]["figures"]:
         return {}
     return {figure.name: summary(over_seeds(seeds, version, figure.name)) if figure.compared
-            else of_all_images(seeds, version, figure.name) for figure in FIGURES}
+            else of_all_images(seeds, version, figure.name) for figure in figures_told(seeds[0])}
+
+
+def figures_told(result: Mapping) -> list[Figure]:
+    """Those of every experiment, and of bands where this one has them."""
+    return FIGURES + [figure for figure in BAND_FIGURES if figure.name in result["figures"]["sr"]]
 
 
 def of_all_images(seeds: Sequence[Mapping], version: str, name: str) -> dict:

@@ -49,6 +49,7 @@ class Aligned:
     joins_edges = True
     time_per_window = True
     starts_from_lr = True
+    num_parts = 1
 
     def __init__(self, config: AlignedModel):
         self.config = config
@@ -85,6 +86,7 @@ class Aligned:
         # The regression answers to its own loss only: the U-Net sees it, but does not bend it.
         features = torch.cat([features[:, :-channels], residual.detach()], dim=1)
         x_0 = self.x_0(batch.hr, regression.detach())
+        measured = self.measured(batch.hr, regression.detach())
         x_0, eps, features = (cut_windows(image, batch, grid)
                               for image in (x_0, batch.eps, features))
         borders = border_distances(batch.places[:, 1:], grid, BORDER_REACH_PX)
@@ -92,7 +94,11 @@ class Aligned:
             features, borders, for_windows(global_vector, batch)))
         regression = functional.l1_loss(regression, batch.hr)
         return {"loss": diffusion + objective.regression_weight * regression,
-                "diffusion": diffusion.detach(), "regression": regression.detach()}
+                "diffusion": diffusion.detach(), "regression": regression.detach(), **measured}
+
+    def measured(self, hr: Tensor, regression: Tensor) -> dict[str, Tensor]:
+        """What else is to be logged of a batch, and measured (models/deviations.py)."""
+        return {}
 
     def lr_rows(self, height: int, width: int, num_images: int,
                 ownership: Ownership) -> list[range]:

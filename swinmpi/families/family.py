@@ -155,6 +155,8 @@ class Family(Protocol):
     x_channels: int
     x_px_per_lr_px: int
     """Channels of x_t, and how many of its pixels lie along one LR pixel."""
+    num_parts: int
+    """In how many parts a window may be predicted, equal groups of its channels, see `predict`."""
     reach_px: int
     """How far, in px of x_t, `image` looks beyond the rectangle that it makes."""
     joins_edges: bool
@@ -193,7 +195,10 @@ class Family(Protocol):
         """
 
     def predict(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
-        """The network on windows: x_t (n, x_channels, w, w), t (n,), what `inputs` gave."""
+        """The network on windows: x_t (n, x_channels, w, w), t (n,), what `inputs` gave. Where
+        `num_parts` is not 1, also on some of their parts: x_t (n, x_channels / num_parts, w, w) and
+        last, after what `inputs` gave, which parts they are, int64 (n,); with the same bits, calls
+        being of the same size."""
 
 
 def frame_windows(drawing: Drawing, rng: np.random.Generator) -> list[Window]:

@@ -13,13 +13,14 @@ from swinmpi.families.regression import Regression
 from swinmpi.families.srdiff import Srdiff
 from swinmpi.families.thesis import Thesis
 from swinmpi.families.vanilla import Vanilla
+from swinmpi.families.wavelet import Wavelet
 from swinmpi.models.blocks import count_parameters
 from swinmpi.storage.checkpoint import load_into, load_weights
 from swinmpi.storage.stack import memory_bytes
 
 FAMILIES: dict[str, Callable[[ModelConfig], Family]] = {
     "aligned": Aligned, "thesis": Thesis, "srdiff": Srdiff, "vanilla": Vanilla,
-    "bicubic": Regression, "latent": Latent}
+    "bicubic": Regression, "latent": Latent, "wavelet": Wavelet}
 ALONE: dict[str, Callable[[ModelConfig], Family]] = {"latent": LatentStart}
 """What an encoder alone is, where it is not just a Regression."""
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from swinmpi.config import ModelConfig
 from swinmpi.families.family import Batch, Drawing, Encoding, Objective, Shift, Window, upsampled
+from swinmpi.images.haar import inverse_haar
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.images.lr_rows import LrRows
 from swinmpi.models.aligned_encoder import AlignedEncoder
@@ -27,6 +28,7 @@ class Regression:
     """See families/family.py. For one rank per image."""
 
     takes_steps = False
+    num_parts = 1
     needs_whole_lr = True
     reach_px = 0
     time_per_window = False
@@ -143,6 +145,13 @@ def of_latent(config: ModelConfig) -> tuple[nn.Module, Residual]:
         model.upsample(model.trunk(lr))[:, -config.residual_channels:], config.latent_factor)
 
 
+def of_wavelet(config: ModelConfig) -> tuple[nn.Module, Residual]:
+    model = AlignedEncoder(config, config.hr_px_per_x_px)
+    model.to_global.requires_grad_(False)
+    return model, lambda lr: inverse_haar(
+        model.upsample(model.trunk(lr))[:, -config.residual_channels:])
+
+
 def of_thesis(config: ModelConfig) -> tuple[nn.Module, Residual]:
     model = RRDBSuperResolver(config)
     return model, model
@@ -164,4 +173,4 @@ def enlarged(lr: Tensor, scale: int) -> Tensor:
 
 
 REGRESSORS = {"aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff,
-              "bicubic": of_bicubic, "latent": of_latent}
+              "bicubic": of_bicubic, "latent": of_latent, "wavelet": of_wavelet}

@@ -32,6 +32,7 @@ class Srdiff:
     """See families/family.py."""
 
     takes_steps = True
+    num_parts = 1
     needs_whole_lr = True
     reach_px = 0
     joins_edges = False

@@ -31,6 +31,7 @@ class Vanilla:
     """See families/family.py."""
 
     takes_steps = True
+    num_parts = 1
     needs_whole_lr = True
     reach_px = 0
     joins_edges = False

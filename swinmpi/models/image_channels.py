@@ -19,6 +19,7 @@ from swinmpi.config import (
     SrdiffModel,
     ThesisModel,
     VanillaModel,
+    WaveletModel,
 )
 
 
@@ -104,6 +105,19 @@ def of_latent(model: LatentModel) -> Layout:
     return encoder | within("encoder", encoder) | seeing("unet.entry", *entry)
 
 
+def of_wavelet(model: WaveletModel) -> Layout:
+    """Of models/aligned_encoder.py and wavelet_unet.py: as of family aligned, with all image
+    channels of a band together, band after band."""
+    told, subpixels = model.feature_channels, (model.scale // model.hr_px_per_x_px)**2
+    each = range(model.num_parts)
+    tail = (Part(told * subpixels, of_image=False), *(Part(subpixels) for _ in each))
+    bands = tuple(Part(4) for _ in each)
+    entry = (*bands, Part(4 * told, of_image=False), *bands, Part(4, of_image=False))
+    encoder = seeing("head", Part(1)) | making("tail", *tail)
+    return encoder | within("encoder", encoder) | seeing("unet.unet.entry", *entry) | making(
+        "unet.unet.exit", *bands)
+
+
 def of_thesis(model: ThesisModel) -> Layout:
     """Of models/thesis_encoders.py and thesis_unet.py; an encoder alone has no `head` around its
     last convolution."""
@@ -146,5 +160,5 @@ def within(name: str, layout: Layout) -> Layout:
 
 LAYOUTS: dict[str, Callable[[ModelConfig], Layout]] = {
     "aligned": of_aligned, "thesis": of_thesis, "srdiff": of_srdiff, "vanilla": of_vanilla,
-    "latent": of_latent}
+    "latent": of_latent, "wavelet": of_wavelet}
 """By family; of an encoder alone as well."""

@@ -29,12 +29,14 @@ class Ownership:
     """
 
     def __init__(self, grid: WindowGrid, num_ranks: int, rank: int, turn: int = 0,
-                 weights: Weights | None = None):
-        """turn, weights: see `share_in_turn`."""
-        self.grid, self.rank, self.num_ranks, self.weights = grid, rank, num_ranks, weights
+                 weights: Weights | None = None, num_parts: int = 1):
+        """turn, weights: see `share_in_turn`. num_parts: of every window, dealt out one by one, so
+        that a window whose parts go to several ranks is owned by each of them."""
+        self.grid, self.rank, self.num_ranks = grid, rank, num_ranks
+        self.weights, self.num_parts = weights, num_parts
         order = ownership_order(grid)
-        shares = [[order[k] for k in share_in_turn(len(order), num_ranks, r, turn, weights)]
-                  for r in range(num_ranks)]
+        shares = [list(dict.fromkeys(order[k // num_parts] for k in share_in_turn(
+            len(order) * num_parts, num_ranks, r, turn, weights))) for r in range(num_ranks)]
         self.by_rank = [blocks_of(share, grid) for share in shares]
         self.own = self.by_rank[rank]
         self.first_own = sum(map(len, self.by_rank[:rank]))
@@ -50,7 +52,7 @@ class Ownership:
         """Of another turn."""
         turn %= self.num_ranks
         return kept(self._turned, turn, lambda: Ownership(self.grid, self.num_ranks, self.rank,
-                                                          turn, self.weights))
+                                                          turn, self.weights, self.num_parts))
 
     def rects(self, of: Callable[[Block, int], Rect]) -> list[Rect]:
         """`of(block, rank)` for the blocks of all ranks, rank by rank."""

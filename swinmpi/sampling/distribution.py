@@ -146,13 +146,15 @@ def choose_ranks_per_image(parallel: ParallelConfig, num_images: int, num_ranks:
     return asked, f"{asked} ranks per image, as asked"
 
 
-def describe_idle(distribution: Distribution, num_images: int) -> str | None:
-    """How many ranks have nothing to do, and why; None when all have work or nothing is left."""
+def describe_idle(distribution: Distribution, num_images: int,
+                  shared: str = "windows") -> str | None:
+    """How many ranks have nothing to do, and why; None when all have work or nothing is left.
+    shared: what the ranks of a group share."""
     idle, groups = distribution.idle_ranks(num_images), distribution.groups
     if not idle or not num_images:
         return None
     reason = (f"{num_images} images for {len(groups)} groups of ranks" if num_images < len(groups)
-              else f"an image has {distribution.num_positions} windows for the {len(groups[0])} "
+              else f"an image has {distribution.num_positions} {shared} for the {len(groups[0])} "
               f"ranks of a group{', which are not alike' if distribution.weights else ''}")
     return f"{idle} of {distribution.num_ranks} ranks stay idle: {reason}"
 

@@ -103,6 +103,8 @@ class Exchange(State, Protocol):
     in_turn: bool
     """Whether ranks own other windows in every image of a step (`Ownership.turned`), so that
     together they are as many for each."""
+    shares_parts: bool
+    """Whether parts of a window (`Family.num_parts`) may be predicted on different ranks."""
     work: Work
     rects: Sequence[Rect]
     """What of the finished images lies here, in px of x_t; disjoint, over all ranks the image."""

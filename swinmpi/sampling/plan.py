@@ -98,7 +98,7 @@ def plan(request: SampleRequest, config: Config, num_ranks: int) -> SamplingPlan
     px = model.scale // model.hr_px_per_x_px
     grid = sampling_grid(config.sampler.shift, model.window_px, facts.height * px,
                          facts.width * px)
-    num_positions = grid.num_positions if steps else 1
+    num_positions = grid.num_positions * parts_shared(config) if steps else 1
     config = config.replaced(parallel=settled(config.parallel))
     distribution = distribute(config.parallel, num_positions, facts.num_images, num_ranks, steps)
     return SamplingPlan(request, config, facts, steps, grid, facts.num_images, distribution)
@@ -169,10 +169,10 @@ def describe_step(plan: SamplingPlan) -> list[str]:
     if not plan.takes_steps:
         return []
     config, distribution = plan.config, plan.distribution
-    images = distribution.images_per_step
-    idle = describe_idle(distribution, plan.stack.num_images)
-    shared = (f"windows     {in_words(distribution.parts_in(0))} of each image on the ranks of a "
-              "group")
+    images, parts = distribution.images_per_step, parts_shared(config)
+    idle = idle_of(plan, plan.stack.num_images)
+    shared = (f"{in_words(distribution.parts_in(0))} of each image on the ranks of a group")
+    shared = f"windows     {shared}" if parts == 1 else f"parts       {shared}, {parts} a window"
     if plan.measures_shares:
         shared += " if all are as fast, else as measured when the run starts"
     if not plan.diffuses:
@@ -186,19 +186,25 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             *describe_border(config, plan.grid), *([idle] if idle else [])]
 
 
+def idle_of(plan: SamplingPlan, num_images: int) -> str | None:
+    """See `describe_idle`."""
+    return describe_idle(plan.distribution, num_images, "windows" if parts_shared(plan.config) == 1
+                         else "parts of windows")
+
+
 def describe_border(config: Config, grid: WindowGrid) -> list[str]:
     """A line on where opposite edges join, if that was asked for."""
     if config.sampler.shift.border != "wrap" or not config.model.joins_edges:
         return []
-    factor = config.model.hr_px_per_x_px
-    sides = [(word, size * factor) for word, size, joined in
+    px = config.model.hr_px_per_x_px
+    sides = [(word, size * px) for word, size, joined in
              zip(("height", "width"), (grid.height_px, grid.width_px), grid.joins, strict=True)
              if not joined]
     told = "opposite edges join"
     if sides:
         named = " and ".join(f"{word} of {size} px" for word, size in sides)
-        told += (f" but along the {named}, which is not whole windows of "
-                 f"{grid.window_px * factor} px and mirrored up to that")
+        told += (f" but along the {named}, which is not whole windows of {grid.window_px * px} "
+                 "px and mirrored up to that")
     return [f"border      wrap: {told}"]
 
 
@@ -223,6 +229,11 @@ def describe_traffic(plan: SamplingPlan) -> str:
                         distribution.weights_in(0))
     return (f"{strips.mean / MIB:.2f} MiB of strips to a rank, "
             f"{strips.most / MIB:.2f} to the one that needs most")
+
+
+def parts_shared(config: Config) -> int:
+    """In how many parts a window may lie on different ranks."""
+    return config.model.num_parts if EXCHANGES[config.parallel.exchange].shares_parts else 1
 
 
 def holds_whole_images(config: Config) -> bool:

@@ -1,6 +1,7 @@
 """Exchange `root`, the reference: rank 0 holds the image, sends every frame,
 gathers predictions."""
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
+from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.root import RootCollectives, StepPlan, plan_step
 from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
@@ -27,11 +29,14 @@ class RootExchange:
     """See sampling/exchange.py. x_t lives on root; a prediction is made where its
     window is owned."""
 
-    in_parts, in_turn = False, True
+    in_parts, in_turn, shares_parts = False, True, True
 
     def __init__(self, work: Work):
-        self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group
-        self.stopwatch, self.channels = work.group.stopwatch, work.family.x_channels
+        self.num_parts, self.channels = work.family.num_parts, work.family.x_channels
+        self.work = replace(work, ownership=Ownership(
+            work.grid, work.group.size, work.group.rank, num_parts=self.num_parts))
+        self.grid, self.process, self.group = work.grid, work.process, work.group
+        self.stopwatch = work.group.stopwatch
         self.device = work.device
         self.collectives = RootCollectives(work.group, self.device)
         self.source = noise_source(work)
@@ -70,7 +75,7 @@ class RootExchange:
         grid, shifts = self.grid, [self.shift(i, number) for i in self.stack_indices]
         with self.stopwatch.of("windows"):
             live_at = tuple(shift if self.process.rolls else (0, 0) for shift in shifts)
-            plan = step_plan(grid, self.group.size, live_at, self.group.weights)
+            plan = step_plan(grid, self.group.size, live_at, self.group.weights, self.num_parts)
             frames = None
             if self.x_t is not None:
                 frames = together([self.frame_of(x, shift)
@@ -130,19 +135,28 @@ class RootExchange:
 
     def evaluate(self, frames: Tensor, own: Sequence[Item], t: int,
                  shifts: Sequence[Shift]) -> Tensor:
-        """The network on windows (slot, position): (len(own), C, w, w) float32."""
+        """The network on windows (slot, position), or parts of windows as of `step_plan`:
+        (len(own), C, w, w) float32."""
         seen = [shift if self.process.rolls else (-shift[0], -shift[1]) for shift in shifts]
-        side, cols, device = self.grid.window_px, self.grid.cols, self.device
+        side, cols, device, num_parts = (self.grid.window_px, self.grid.cols, self.device,
+                                         self.num_parts)
         with self.stopwatch.of("encoder"):
             for slot, condition in enumerate(self.conditions):
-                mine = [position for at, position in own if at == slot]
+                mine = list(dict.fromkeys(position for at, position in own
+                                          if at // num_parts == slot))
                 condition.prepare(seen[slot], mine, self.state_of(frames[slot], shifts[slot]))
-        answers = frames.new_empty(len(own), self.channels, side, side)
-        cut, place = tiles(frames, side), {item: at for at, item in enumerate(own)}
+        parts = parts_of(frames, num_parts)
+        answers = parts.new_empty(len(own), parts.shape[1], side, side)
+        cut, place = tiles(parts, side), {item: at for at, item in enumerate(own)}
+
+        def tell(slot: int, positions: Sequence[int]) -> tuple[Tensor, ...]:
+            slot, part = divmod(slot, num_parts)
+            told = self.conditions[slot].inputs(seen[slot], positions)
+            return told if num_parts == 1 else (
+                *told, torch.full((len(positions),), part, device=device))
 
         def inputs(items: Sequence[Item]) -> tuple[Tensor, ...]:
-            told = of_slots(items, device, lambda slot, positions: self.conditions[slot].inputs(
-                seen[slot], positions))
+            told = of_slots(items, device, tell)
             return places(tuple(items), cols, device).take(cut), *told
 
         def store(items: Sequence[Item], answer: Tensor) -> None:
@@ -153,11 +167,12 @@ class RootExchange:
 
     def assemble(self, windows: Tensor, items: tuple[Item, ...],
                  shifts: Sequence[Shift]) -> Tensor:
-        """Windows (len(items), C, w, w) of (slot, position) -> images (N, C, height, width)."""
+        """What `evaluate` makes of items -> images (N, C, height, width)."""
         grid = self.grid
         frames = windows.new_zeros(len(shifts), self.channels, grid.frame_height_px,
                                    grid.frame_width_px)
-        places(items, grid.cols, self.device).put(tiles(frames, grid.window_px), windows)
+        parts = parts_of(frames, self.num_parts)
+        places(items, grid.cols, self.device).put(tiles(parts, grid.window_px), windows)
         return together([self.image_of(frame, shift)
                          for frame, shift in zip(frames, shifts, strict=True)])
 
@@ -184,12 +199,23 @@ class RootExchange:
 
 @lru_cache(maxsize=KEPT_PLANS)
 def step_plan(grid: WindowGrid, num_ranks: int, shifts: tuple[Shift, ...],
-              weights: Weights | None) -> StepPlan:
-    """Who predicts which windows of images at these shifts. Pure arithmetic, the same on every
-    rank."""
-    return plan_step(ownership_order(grid), num_ranks,
-                     [live_positions(grid, shift) for shift in shifts], in_turn=True,
+              weights: Weights | None, num_parts: int = 1) -> StepPlan:
+    """Who predicts which windows of images at these shifts, or which parts of them: those of a
+    window follow each other. Then an item is (image slot * num_parts + part, window position).
+    Pure arithmetic, the same on every rank."""
+    parts = range(num_parts)
+    plan = plan_step([position * num_parts + part for position in ownership_order(grid)
+                      for part in parts], num_ranks,
+                     [[position * num_parts + part for position in live_positions(grid, shift)
+                       for part in parts] for shift in shifts], in_turn=True,
                      weights=weights)
+    return replace(plan, items=tuple((slot * num_parts + place % num_parts, place // num_parts)
+                                     for slot, place in plan.items))
+
+
+def parts_of(frames: Tensor, num_parts: int) -> Tensor:
+    """(N, C, h, w) -> (N * num_parts, C / num_parts, h, w), a view."""
+    return frames.unflatten(1, (num_parts, -1)).flatten(0, 1)
 
 
 def framed(source: NoiseSource, wanted: Wanted, grid: WindowGrid,

@@ -27,9 +27,9 @@ from swinmpi.parallel.relay import Part
 from swinmpi.parallel.shares import group_of, images_of_group
 from swinmpi.reports.memory import keep_freed_memory
 from swinmpi.reports.timing import RunReport, shares_of
-from swinmpi.sampling.distribution import Distribution, describe_idle
+from swinmpi.sampling.distribution import Distribution
 from swinmpi.sampling.pixels import from_network, to_network, without_network
-from swinmpi.sampling.plan import SamplingPlan, describe_work
+from swinmpi.sampling.plan import SamplingPlan, describe_work, idle_of
 from swinmpi.sampling.process import Abandoned
 from swinmpi.sampling.ranges import in_unit
 from swinmpi.sampling.rehearsal.speeds import describe_shares, with_shares
@@ -286,6 +286,6 @@ def announcement(plan: SamplingPlan, values: str) -> str:
              f"{distribution.num_ranks} ranks x {torch.get_num_threads()} "
              f"threads on {plan.config.parallel.device}, {distribution.reason}, "
              f"{distribution.images_per_step} images per step, {values}",
-             describe_shares(distribution), describe_idle(distribution, plan.num_remaining),
+             describe_shares(distribution), idle_of(plan, plan.num_remaining),
              *stack.remarks]
     return "\n".join(filter(None, lines))

@@ -12,8 +12,7 @@ from swinmpi.storage.values import ValueRange
 
 # What the weights mean, but for FREE: that may differ from training.
 MEANING = {"model": True, "diffusion": True, "train": {"target"}}
-ADDED = {"model": {"noise_aware": False},
-         "diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
+ADDED = {"diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
                        "start_std": 0.5},
          "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
                      "coherence": None, "overlap": 1}}
@@ -244,8 +243,8 @@ def deciding(config: Config) -> dict:
         for name, value in before.items():
             if settings[section].get(name) == value:
                 del settings[section][name]
-    # Neither shows in the pixels of a checkpoint, which has layers of its own.
-    for name in ("layers", "dropout"):
+    # Neither shows in the pixels of a checkpoint, which has layers of its own, nor what is unsaid.
+    for name in ("layers", "dropout", *config.model.unsaid):
         settings["model"].pop(name, None)
     if settings["sampler"]["shift"]["circular"] == "turn":
         del settings["sampler"]["shift"]["circular"]

@@ -26,7 +26,7 @@ class TorusExchange:
     """See sampling/exchange.py. x_t lies on canvases, one for each block of windows; below it, in
     further channels, what the sampler keeps."""
 
-    in_parts, in_turn = True, False
+    in_parts, in_turn, shares_parts = True, False, False
 
     def __init__(self, work: Work):
         self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group

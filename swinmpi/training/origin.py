@@ -13,7 +13,8 @@ from swinmpi.sampling.settings import settings_of, takes_steps
 from swinmpi.storage.checkpoint import CheckpointFolder, load_weights
 from swinmpi.storage.header import read_header
 
-ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout", "noise_aware")
+ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout", "noise_aware",
+          "pixel_weight")
 """`model` settings that may differ from those of `train.init`."""
 NAMED = 3
 

@@ -14,6 +14,7 @@ from swinmpi import __version__
 from swinmpi.config import Config
 from swinmpi.errors import Stopped, SwinmpiError
 from swinmpi.models.blocks import set_fused_attention
+from swinmpi.models.deviations import note_measured
 from swinmpi.models.diffuser import autocast
 from swinmpi.models.ema import Ema
 from swinmpi.parallel.worker import Worker
@@ -177,6 +178,7 @@ class Trainer:
         losses = self.gradient(source)
         self.check_finite("loss", losses["loss"])
         self.apply_gradient()
+        note_measured(self.model, losses, self.update)
         self.ema.update(self.model, self.update)
         self.update += 1
         return losses

@@ -55,7 +55,7 @@ def sampled(num_ranks, family, sampler, exchange, device, **computing):
 
 
 @every_device
-@pytest.mark.parametrize("family", ["aligned", "thesis", "srdiff, windows", "bands"])
+@pytest.mark.parametrize("family", ["aligned", "wavelet", "thesis", "srdiff, windows", "bands"])
 @pytest.mark.parametrize("exchange", ["root", "torus"])
 def test_images_do_not_depend_on_device_or_ranks(family, exchange, device):
     """Between ranks of a device by no bit, between devices by what convolutions differ."""

@@ -21,7 +21,7 @@ from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from swinmpi.training.objective import TrainingModule, draw_times
 from swinmpi.windows.grid import WindowGrid
 from tests.support.bands import Bands
-from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT
+from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT, WAVELET
 
 SIDE, LR_SIDE, STEPS = 32, 16, 50
 
@@ -36,6 +36,8 @@ FAMILIES = {
     "aligned, vit": shipped([*ALIGNED, *VIT]),
     "latent": shipped(LATENT),
     "latent, grey": shipped([*LATENT, "model.channels=1"]),
+    "wavelet": shipped(WAVELET),
+    "wavelet, grey": shipped([*WAVELET, "model.channels=1", "model.band_scaling=common"]),
     "thesis, rrdb": shipped(THESIS),
     "thesis, conv": shipped([*THESIS, "model.encoder=conv"]),
     "thesis, none": shipped([*THESIS, "model.encoder=none"]),
@@ -50,6 +52,7 @@ FAMILIES = {
     "encoder alone": shipped(ALIGNED, takes_steps=False),
     "encoder alone, vit": shipped([*ALIGNED, *VIT], takes_steps=False),
     "autoencoder alone": shipped(LATENT, takes_steps=False),
+    "wavelet's encoder alone": shipped(WAVELET, takes_steps=False),
     "rrdb alone": shipped(THESIS, takes_steps=False),
     "srdiff's rrdb alone": shipped(SRDIFF, takes_steps=False),
     "bands": Bands,

@@ -32,7 +32,7 @@ def planned(name: str, folder: Path, budget: str = "smoke", **options):
 def test_the_experiments_of_the_thesis_are_there():
     assert names() == ["encoder", "iid_batch", "larger_scale", "latent", "naive_shift", "pictures",
                        "sampler", "schedule", "shift_pattern", "step_size", "time_usage", "vit",
-                       "window_size"]
+                       "wavelet", "window_size"]
 
 
 @pytest.mark.parametrize("name, alone, after", [("latent", 1.0, 0.7), ("encoder", 1.0, 1.0)])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from swinmpi.evaluation.statistics import standard_error_of
+from swinmpi.experiments.band_figures import BAND_FIGURES
 from swinmpi.experiments.definition import Arm
 from swinmpi.experiments.edges import RING_PX, edge_excess
 from swinmpi.experiments.statistics import ranking, remarks, summary
@@ -70,3 +71,19 @@ def test_the_edge_is_the_error_along_the_border_over_that_inside():
     small = np.ones((16, 16, 1))
     assert math.isnan(edge_excess(ComparedImage(small, small * 0, small, 255.0)))
     assert math.isnan(edge_excess(ComparedImage(hr, hr, hr, 255.0)))
+
+
+def test_noise_in_the_diagonal_band_is_seen_there_alone():
+    rng = np.random.default_rng(0)
+    hr = rng.normal(0, 10, (21, 30, 3))
+    checks = np.where(np.indices(hr.shape[:2]).sum(0) % 2, -1.0, 1.0)[:, :, None]
+    rows, cols = (np.arange(side // 2).repeat(2) for side in (20, 30))
+    noise = np.zeros_like(hr)
+    noise[:20] = checks[:20] * rng.normal(0, 10, (10, 15, 3))[rows][:, cols]
+    told = {figure.name: figure.compared(ComparedImage(hr + noise, hr, None, 255.0))
+            for figure in BAND_FIGURES}
+    assert max(told[f"error_{band}"] for band in ("LL", "LH", "HL")) < 1e-9
+    assert told["error_HH"] == pytest.approx(2, rel=0.1), "a coefficient is twice its pixels"
+    assert told["power_HH"] == pytest.approx(math.hypot(1, told["error_HH"]), rel=0.1)
+    empty = ComparedImage(hr, hr * 0, None, 255.0)
+    assert all(math.isnan(figure.compared(empty)) for figure in BAND_FIGURES)

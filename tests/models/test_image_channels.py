@@ -6,7 +6,7 @@ from swinmpi.config import load_config
 from swinmpi.families.loading import make_family
 from swinmpi.models.image_channels import to_channels
 from swinmpi.models.thesis_encoders import thesis_condition
-from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT
+from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT, WAVELET
 
 
 def model_of(channels, *overrides, takes_steps=True):
@@ -110,6 +110,7 @@ OTHERS = {"thesis": THESIS, "thesis text": [*THESIS, "model.layers=text"],
           "thesis vit": [*THESIS, *VIT],
           "thesis synthesis": [*THESIS, "model.condition_on=x_t"],
           "srdiff": SRDIFF, "vanilla": VANILLA,
+          "wavelet": WAVELET,
           "vanilla alone": [*VANILLA, "model.conditional=false"]}
 
 
@@ -151,4 +152,7 @@ def told_in(config, network, lr, x_t):
         encoder = network.encoder
         enlarged = network.unet.enlarge(encoder.features(encoder.levels(lr)))
         return (enlarged[:, :, :16, :16],)
+    if config.family == "wavelet":
+        features, told = network.encoder(lr)
+        return features, lr[:, :1], told, torch.tensor([1, 3])
     return (lr,) if config.conditional else ()

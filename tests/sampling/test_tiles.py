@@ -14,7 +14,7 @@ from swinmpi.parallel.device import Computing
 from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.simulated import on_ranks
-from tests.support.training import ALIGNED, LATENT, THESIS, VIT
+from tests.support.training import ALIGNED, LATENT, THESIS, VIT, WAVELET
 
 HEIGHT, WIDTH, WINDOW_LR = 32, 40, 8
 
@@ -117,6 +117,15 @@ def test_latents_are_decoded_across_the_edge():
     made = super_resolved(image, family=family)
     rolled = super_resolved(image.roll((16, 32), (1, 2)), family=family)
     assert torch.allclose(rolled, made.roll((32, 64), (2, 3)), atol=1e-5)
+
+
+def test_bands_join_where_pixels_do():
+    image, family = texture(), family_of(WAVELET)
+    made = super_resolved(image, family=family)
+    rolled = super_resolved(image.roll((WINDOW_LR, WINDOW_LR), (1, 2)), family=family)
+    wanted = made.roll((2 * WINDOW_LR, 2 * WINDOW_LR), (2, 3))
+    assert torch.allclose(rolled, wanted, atol=1e-4), (rolled - wanted).abs().max()
+    assert torch.equal(made, super_resolved(image, "wrap", "torus", family=family, num_ranks=2))
 
 
 @pytest.mark.parametrize("noise_scale", [0.0, 1.0])

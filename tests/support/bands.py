@@ -48,6 +48,7 @@ class Bands:
     """See families/family.py."""
 
     takes_steps = True
+    num_parts = 1
     needs_whole_lr = True
     reach_px = 1
     joins_edges = False

@@ -22,7 +22,7 @@ from tests.support.windows import unpatchify
 class EverywhereExchange:
     """See sampling/exchange.py; for frames that are rolled."""
 
-    in_parts, in_turn = False, False
+    in_parts, in_turn, shares_parts = False, False, False
 
     def __init__(self, work: Work):
         self.work, self.grid, self.process, self.group = work, work.grid, work.process, work.group

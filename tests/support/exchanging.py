@@ -17,13 +17,14 @@ from swinmpi.sampling.process import make_process
 from swinmpi.sampling.superresolve import EXCHANGES, SuperResolver
 from tests.support.bands import Bands
 from tests.support.everywhere import EverywhereExchange
-from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT
+from tests.support.training import ALIGNED, LATENT, SRDIFF, THESIS, VANILLA, VIT, WAVELET
 
 EXCHANGES_UNDER_TEST = EXCHANGES | {"everywhere": EverywhereExchange}
 FAMILIES = {"aligned": lambda: make_family(load_config(overrides=ALIGNED).model),
             "aligned, vit": lambda: make_family(load_config(
                 overrides=[*ALIGNED, *VIT, "model.vit_tokens=16"]).model),
             "latent": lambda: make_family(load_config(overrides=LATENT).model),
+            "wavelet": lambda: make_family(load_config(overrides=WAVELET).model),
             "thesis": lambda: make_family(load_config(overrides=THESIS).model),
             "thesis, vit": lambda: make_family(load_config(overrides=[*THESIS, *VIT]).model),
             "srdiff": lambda: make_family(load_config(overrides=SRDIFF).model),

@@ -20,6 +20,7 @@ VIT = ["model.encoder=vit", "model.vit_channels=8", "model.vit_layers=1", "model
        "model.vit_patch_px=4"]
 LATENT = ["model.family=latent", *ALIGNED, "model.latent_channels=4",
           "model.autoencoder_channels=8", "model.autoencoder_blocks=1"]
+WAVELET = ["model.family=wavelet", "model.window_px=8", *ALIGNED[1:]]
 THESIS = ["model.family=thesis", "model.window_px=16", "model.rrdb_blocks=1",
           "model.rrdb_channels=8", "model.rrdb_growth=4", "model.unet_channels=[8, 8, 16, 16]",
           "model.bottleneck_channels=16", "model.attention_heads=2", "sampler.shift.border=wrap"]
