@@ -38,7 +38,7 @@ def draw_figure(run: ArmRun, plan: ExperimentPlan) -> None:
     """One process; ConfigError for a figure that is not known, or cannot be drawn of this image."""
     if run.arm.name not in FIGURES:
         raise ConfigError(f"arm {run.arm.name}: expected one of {', '.join(FIGURES)}")
-    _, test = data_of(run, plan)
+    _, test = data_of(run, plan, cores=1)
     with Stack.open(f"{test}::/hr") as stack:
         image = to_uint8(np.moveaxis(stack.read(0), 0, -1), 0, np.iinfo(stack.dtype).max)
     image = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
