@@ -22,7 +22,7 @@ from swinmpi.families.family import (
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.crops import Crops, FromFile, picked, to_device
-from swinmpi.training.degrading import degrading_of
+from swinmpi.training.degrading import Textures, degrading_of
 from swinmpi.training.objective import draw_times, make_drawing, noise_of
 from swinmpi.windows.shift import circular_shift
 
@@ -56,6 +56,7 @@ class BatchSource:
         self.config, self.family, self.pairs, self.rank = config, family, pairs, rank
         self.crops = FromFile(pairs, torch.device("cpu")) if crops is None else crops
         self.drawing, self.degrading = make_drawing(config, family), degrading_of(config, pairs)
+        self.textures = Textures(pairs)
         self.total, self.size = config.train.batch_images, size
         self.per_step = self.total // (size * config.train.accumulate)
 
@@ -107,10 +108,17 @@ class BatchSource:
         hr, lr = (to_unit(oriented(image, turns), highest) for image in stored)
         rngs = [one.rng for one in drawn]
         eps = noise_of(self.family, self.drawing.grid, rngs, device)
-        lr, noise = (lr, None) if self.degrading is None else self.degrading(hr, lr, rngs)
+        lr, noise = self.degraded(hr, lr, rngs, [one.image_index for one in drawn])
         windows = [one.windows for one in drawn]
         t = to_device(np.concatenate([one.t for one in drawn]), device)
         return Batch(lr, hr, eps, windows, t, to_device(places_of(windows).numpy(), device), noise)
+
+    def degraded(self, hr: Tensor, lr: Tensor, rngs: Sequence[np.random.Generator],
+                 image_indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """LR images (n, C, h, w) as they are learned from, and the noise levels that are told."""
+        if self.degrading is None:
+            return lr, None
+        return self.degrading(hr, lr, rngs, [self.textures.of(index) for index in image_indices])
 
     @property
     def lr_px(self) -> int:

@@ -17,13 +17,12 @@ from swinmpi.config import Config
 from swinmpi.config.data_section import MEASURE
 from swinmpi.errors import ConfigError, StackError
 from swinmpi.images.imresize import imresize_tensor
+from swinmpi.images.likeness.noise import noise_level
 from swinmpi.randomness import generator
 from swinmpi.storage.pairs import PairReader
 from swinmpi.training.objective import normal
 
 STREAM = 5  # of noise on images that are looked at before training
-# Level measured in photographs without noise: half of them below a quarter of it, 9 of 10 below it.
-TEXTURE = 0.015
 LOOKED_AT = 128  # of them
 REACH = 4.0  # of a Gaussian, in sigmas
 SHARPEST_PX = 1e-3  # a sigma that blurs nothing
@@ -38,20 +37,28 @@ class Degrading:
     blur_px: tuple[float, float] | None = None
     kernel: str = "bicubic"
 
-    def draw(self, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, ...]:
+    def draw(self, rngs: Sequence[np.random.Generator],
+             textures: Sequence[float]) -> tuple[np.ndarray, ...]:
         """(levels, sigmas, levels as told), float32 (n,): low levels more often, so that images
-        next to free of noise are learned from as well; sigmas evenly. Told is a little more, as
-        often and as much as a level is that is measured: texture is taken for noise."""
+        next to free of noise are learned from as well; sigmas evenly.
+
+        textures: of the images, the levels that are measured in them without noise. In every other
+        crop on average what is told is the level that would be measured; else it is anything
+        between that and the true one, so that both can be told when sampling.
+        """
         shares = np.array([rng.random(3) for rng in rngs])
         (low, high), (sharp, soft) = self.noise, self.blur_px or (0.0, 0.0)
         levels = low + (high - low) * shares[:, 0]**2
+        measured = np.hypot(levels, np.asarray(textures) * np.minimum(2 * shares[:, 2], 1))
         return tuple(map(np.float32, (levels, sharp + (soft - sharp) * shares[:, 1],
-                                      np.hypot(levels, TEXTURE * shares[:, 2]**2))))
+                                      measured.clip(low, high))))
 
-    def __call__(self, hr: Tensor, lr: Tensor,
-                 rngs: Sequence[np.random.Generator]) -> tuple[Tensor, Tensor]:
-        """(LR images with noise (n, C, h, w), the levels that are told (n,)). hr, lr: in -1..1."""
-        levels, sigmas, told = (torch.from_numpy(drawn).to(lr.device) for drawn in self.draw(rngs))
+    def __call__(self, hr: Tensor, lr: Tensor, rngs: Sequence[np.random.Generator],
+                 textures: Sequence[float]) -> tuple[Tensor, Tensor]:
+        """(LR images with noise (n, C, h, w), the levels that are told (n,)). hr, lr: in -1..1;
+        textures: see `draw`."""
+        levels, sigmas, told = (torch.from_numpy(drawn).to(lr.device)
+                                for drawn in self.draw(rngs, textures))
         return self.at(hr, lr, (levels, sigmas), normal(lr.shape[1:], rngs, lr.device)), told
 
     def at(self, hr: Tensor, lr: Tensor, drawn: tuple[Tensor, Tensor], noise: Tensor) -> Tensor:
@@ -99,6 +106,23 @@ def check_degrading(config: Config, pairs: PairReader) -> None:
                           f"{' and '.join(sorted(clashing))}, since noise and blur are drawn in "
                           "training (model.noise_aware); prepare pairs without data."
                           f"{' and data.'.join(sorted(clashing))}")
+
+
+class Textures:
+    """What is measured as noise in the LR images of pairs, which have none: grain and fine texture.
+    Each is read once."""
+
+    def __init__(self, pairs: PairReader):
+        self.pairs, self.levels = pairs, {}
+
+    def of(self, image_index: int) -> float:
+        """A share of the value range."""
+        if image_index not in self.levels:
+            stored = self.pairs.read(self.pairs.lr, image_index, ...)
+            lr = in_unit(stored, self.pairs.value_max).numpy()
+            self.levels[image_index] = noise_level(lambda rows: lr[:, rows.start:rows.stop],
+                                                   lr.shape[1:])
+        return self.levels[image_index]
 
 
 def degraded_groups(config: Config, pairs: PairReader) -> list[Iterator[np.ndarray]]:

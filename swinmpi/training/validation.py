@@ -65,11 +65,9 @@ def validation_pair(source: BatchSource, image_index: int) -> tuple[Tensor, LrRo
     pairs = source.pairs
     hr, lr = (to_unit(torch.from_numpy(as_bits(image)), pairs.value_max).contiguous()
               for image in pairs.read_pair(image_index))
-    if source.degrading is None:
-        return hr, LrRows.whole(lr)
     rng = keyed_rng(source.config.train.seed, image_index, VALIDATE_STREAM)
-    noisy, told = source.degrading(hr[None], lr[None], [rng])
-    return hr, replace(LrRows.whole(noisy[0]), noise=float(told[0]))
+    (noisy,), told = source.degraded(hr[None], lr[None], [rng], [image_index])
+    return hr, replace(LrRows.whole(noisy), noise=0.0 if told is None else float(told[0]))
 
 
 def in_words(update: int, figures: Mapping[str, float]) -> str:
