@@ -25,8 +25,8 @@ class WaveletModel(AlignedModel):
                                 "of them while the network is trained")
     band_scaling: Literal["own", "common"] = Field(
         "own", description="own: every band is divided by its own deviation; common: all by the "
-        "same one, for comparison: the diagonal band, which has the least energy, stays noisy "
-        "(thesis fig. 4.3)")
+        "same one, for comparison: the noise then has the weaker bands for longer, the diagonal "
+        "one (thesis fig. 4.3)")
     pixel_weight: float = Field(1.0, ge=0, le=1e6, description="of the L1 distance that "
                                 "predictions have after the inverse transform, beside that of the "
                                 "bands (train.loss)")

@@ -1,9 +1,9 @@
 """The family `wavelet` (thesis 4.2.2): that of `aligned`, in the Haar bands of the residual.
 
 Every band is divided by its own deviation, so that all of them are as far above the noise as the
-others at every t; with one divisor for all, the diagonal band, whose energy is the least, is the
-noise's for longest (thesis fig. 4.3). A band is predicted by itself, told the same features and
-which band it is, so that bands may lie on different ranks.
+others at every t; with one divisor for all, the diagonal band, which has less energy than the
+other details, is the noise's for longer (thesis fig. 4.3). A band is predicted by itself, told the
+same features and which band it is, so that bands may lie on different ranks.
 """
 from collections.abc import Sequence
 from dataclasses import replace

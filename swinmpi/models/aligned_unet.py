@@ -61,8 +61,8 @@ class AlignedUNet(nn.Module):
 def joined_and_unshuffled(images: Sequence[Tensor], fold: int = 2) -> Tensor:
     """pixel_unshuffle by `fold` of images joined along their channels, (n, C, h, w) each, in one
     pass over the memory instead of two."""
-    blocks = [image.unflatten(3, (-1, fold)).unflatten(2, (-1, fold)).permute(0, 1, 3, 5, 2, 4)
-              for image in images]
+    blocks = [image.unflatten(3, (-1, fold)).unflatten(2, (-1, fold)) for image in images]
+    blocks = [block.permute(0, 1, 3, 5, 2, 4) for block in blocks]
     return torch.cat(blocks, dim=1).flatten(1, 3)
 
 

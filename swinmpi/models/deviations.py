@@ -5,14 +5,15 @@ import torch
 from torch import Tensor, nn
 
 LONGEST = 200  # updates that a running mean looks back on: of 8 crops each 1600
+PART = 1 / 5  # of all updates so far, if that is less: a regression misses most at first
 
 
 class Deviations(nn.Module):
     """Running deviations of some quantities, kept in the checkpoint.
 
-    They start from the mean of all updates so far and end as that of the last LONGEST, the older
-    the less. Equal on all ranks, and for any number of them but for rounding, because they come
-    from means over all.
+    Running means of squares over the last PART of all updates, at most LONGEST, the older the less.
+    Equal on all ranks, and for any number of them but for rounding, because they come from means
+    over all.
     """
 
     def __init__(self, names: Sequence[str], first: float):
@@ -24,7 +25,7 @@ class Deviations(nn.Module):
 
     def note(self, losses: Mapping[str, float], num_updates: int) -> None:
         """Take in the losses of an update, means over all ranks, after `num_updates` others."""
-        share = 1 / min(num_updates + 1, LONGEST)
+        share = 1 / min(max(1, PART * (num_updates + 1)), LONGEST)
         new = self.values.new_tensor([losses[name] for name in self.names])
         self.values.copy_(self.values.square().lerp_(new, share).sqrt_())
 
