@@ -243,9 +243,9 @@ def tell_shard(request) -> None:
 
 
 def print_table(report) -> None:
-    from swinmpi.reports.timing import as_table
+    from swinmpi.reports.timing import as_table, describe_spared
     from swinmpi.reports.worst import describe_images, describe_unlike
-    print("\n".join([as_table(report), *describe_images(report.figures),
+    print("\n".join([as_table(report), *describe_spared(report), *describe_images(report.figures),
                      *describe_unlike(report.figures)]), flush=True)
 
 

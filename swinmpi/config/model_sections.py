@@ -77,6 +77,11 @@ class ModelSection(Section):
         return False
 
     @property
+    def tells_difficulty(self) -> bool:
+        """Whether tiles of an image can be told to be easy (`sampler.adaptive`)."""
+        return False
+
+    @property
     def can_be_taught(self) -> bool:
         """Whether a student with its encoder can learn from it (`train.target: distill`)."""
         return False
@@ -101,6 +106,8 @@ class AlignedModel(ModelSection):
                                  "resolution")
     residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="x_0 = (HR - regression) * "
                                  "residual_gain, images in -1..1")
+    difficulty_head: bool = Field(False, description="a head beside the regression that expects "
+                                  "its error, for sampler.adaptive; it does not bend the rest")
 
     @model_validator(mode="after")
     def network_can_be_built(self):
@@ -136,6 +143,10 @@ class AlignedModel(ModelSection):
 
     @property
     def can_be_taught(self) -> bool:
+        return True
+
+    @property
+    def tells_difficulty(self) -> bool:
         return True
 
     @property

@@ -12,10 +12,11 @@ class TrainConfig(Section):
     data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
     output: str = Field("runs/train", description="folder of checkpoints and log, and of curves "
                         "where matplotlib is installed")
-    target: Literal["diffuser", "encoder", "distill"] = Field(
+    target: Literal["diffuser", "encoder", "distill", "difficulty"] = Field(
         "diffuser", description="encoder: train the encoder alone, as a regression super-resolver; "
         "distill: a diffuser that takes one step where its teacher takes two (Salimans and Ho "
-        "2022), family aligned; its encoder stays the teacher's")
+        "2022), family aligned; its encoder stays the teacher's; "
+        "difficulty: a head for sampler.adaptive, and nothing else of train.init")
     teacher: str | None = Field(None, description="target distill: checkpoint, or name of a "
                                 "shipped model, that the student starts as and learns from")
     student_steps: Annotated[list[Count], Field(min_length=1, max_length=12)] = Field(

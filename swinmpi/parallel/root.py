@@ -2,12 +2,13 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from swinmpi.parallel.comm import Group
-from swinmpi.parallel.shares import share_in_turn
+from swinmpi.parallel.shares import block_range, share_in_turn
 from swinmpi.parallel.staging import host_room, to_device, to_host
 
 
@@ -47,6 +48,13 @@ def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[in
         counts.append(len(own))
     offsets = tuple(sum(counts[:rank]) for rank in range(num_ranks))
     return StepPlan(tuple(items), tuple(counts), offsets)
+
+
+def deal_out(items: Sequence[tuple[int, int]], num_ranks: int) -> StepPlan:
+    """Share out the windows (image slot, position) of one step evenly, whichever they are; for
+    ranks that know all that windows are told."""
+    counts = [len(block_range(len(items), num_ranks, rank)) for rank in range(num_ranks)]
+    return StepPlan(tuple(items), tuple(counts), tuple(accumulate([0, *counts[:-1]])))
 
 
 class RootCollectives:

@@ -15,13 +15,15 @@ step, windows and composition."""
 class RunReport:
     """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names
     of SHARES, adding up to 1; failed: reason by shard index; figures: on rank 0, of the images
-    finished, by name."""
+    finished, by name; spared: share of the network's windows that all ranks together did without,
+    None where every one is evaluated in every step."""
 
     num_images: int
     seconds: float
     share: Mapping[str, float]
     failed: Mapping[int, str] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    spared: float | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -42,6 +44,13 @@ def about(seconds: float) -> str:
         if seconds < most:
             return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
     return f"about {float(f'{seconds / 86400:.2g}'):g} days"
+
+
+def describe_spared(report: RunReport) -> list[str]:
+    """A line on what was not computed, if something could be spared."""
+    if report.spared is None:
+        return []
+    return [f"adaptive: {100 * report.spared:.0f} % of the windows' evaluations were not needed"]
 
 
 def as_table(report: RunReport) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from swinmpi.config import Config
+from swinmpi.families.difficulty import TILE_LR_PX
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import settled
 from swinmpi.sampling.distribution import (
@@ -165,7 +166,21 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
             + describe_agreement(config),
-            *describe_border(config, plan.grid), *([idle] if idle else [])]
+            *describe_effort(config), *describe_border(config, plan.grid),
+            *([idle] if idle else [])]
+
+
+def describe_effort(config: Config) -> list[str]:
+    """A line on what easy parts of an image are spared, if anything."""
+    sampler, parallel = config.sampler, config.parallel
+    if sampler.adaptive is None:
+        return []
+    fixed = EXCHANGES[parallel.exchange].in_parts
+    return [f"adaptive    of the easiest {100 * sampler.adaptive:g} % of the tiles of "
+            f"{TILE_LR_PX * config.model.scale} px (by {sampler.adaptive_by}) "
+            f"{sampler.adaptive_steps} of {sampler.steps} steps; "
+            + (f"{parallel.exchange}: ranks whose windows are easy wait for the others" if fixed
+               else "the other windows are dealt out evenly, every rank has all features")]
 
 
 def describe_border(config: Config, grid: WindowGrid) -> list[str]:
@@ -226,5 +241,7 @@ def memory_mib(plan: SamplingPlan) -> float:
     whole = holds_whole_images(plan.config)
     features = getattr(model, "feature_channels", 0) + model.channels + 1
     state = model.channels * (3 + plan.request.ensemble) + (2 * model.channels if whole else 0)
+    if whole and plan.config.sampler.adaptive is not None:
+        features *= ranks  # every rank has all of them
     return (FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks))
             / MIB)
