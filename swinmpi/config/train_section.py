@@ -94,6 +94,11 @@ class TrainConfig(Section):
         return self.target != "encoder"
 
     @property
+    def keeps_model(self) -> bool:
+        """Whether the model of train.init stays as it is, and only gets a head."""
+        return self.target == "difficulty"
+
+    @property
     def distils(self) -> bool:
         """Whether a teacher says what is wanted."""
         return self.target == "distill"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from swinmpi.models.aligned_encoder import AlignedEncoder
+from swinmpi.models.aligned_encoder import LOG_DIFFICULTY, AlignedEncoder
 
 TILE_LR_PX = 16
 """Side of a tile. Blocks of the encoder are whole tiles, so that no tile is on two ranks."""
@@ -42,6 +42,8 @@ def tile_means(pixels: Tensor, tile_px: int) -> Tensor:
 
 
 def laplace(log_scale: Tensor, missed: Tensor) -> Tensor:
-    """Negative log-likelihood, but for log 2, of errors (N, C, H, W) that are Laplace distributed
-    with scale exp(log_scale), (N, 1, H, W): least where that is the mean |error|."""
-    return (missed.abs().mean(1, keepdim=True) * (-log_scale).exp() + log_scale).mean()
+    """Negative log-likelihood of errors (N, C, H, W) that are Laplace distributed with scale
+    exp(log_scale), (N, 1, H, W): least where that is the mean |error|. But for a constant, which
+    keeps it above 0."""
+    of_scale = log_scale - LOG_DIFFICULTY[0]
+    return (missed.abs().mean(1, keepdim=True) * (-log_scale).exp() + of_scale).mean()

@@ -13,7 +13,7 @@ from swinmpi.sampling.settings import settings_of, takes_steps
 from swinmpi.storage.checkpoint import CheckpointFolder, load_weights
 from swinmpi.storage.header import read_header
 
-ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout")
+ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout", "difficulty_head")
 """`model` settings that may differ from those of `train.init`."""
 NAMED = 3
 
@@ -34,8 +34,11 @@ def settings_beneath(config: Config, resume: bool) -> dict:
         return {}
     newest = CheckpointFolder(Path(config.train.output), 1).latest() if resume else None
     header = read_header(newest / "weights.safetensors" if newest else origin)
-    trained_as(newest or origin, header)
+    trained = trained_as(newest or origin, header)
     settings = {name: dict(header.get(name, {})) for name in ("model", "diffusion", "sampler")}
+    if config.train.keeps_model:
+        head = {"difficulty_head": True} if trained.model.tells_difficulty else {}
+        return settings | {"model": settings["model"] | head}
     settings["sampler"] = {name: value for name, value in settings["sampler"].items()
                            if name == "shift"}
     if not newest and not config.train.distils:  # the pairs decide

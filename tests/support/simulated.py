@@ -1,7 +1,6 @@
 """All ranks of a group in one process: a thread for each, and the calls of mpi4py
 that Group makes."""
 import threading
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, Queue
@@ -50,7 +49,11 @@ class Shared:
     def __init__(self, size: int):
         self.size, self.barrier = size, threading.Barrier(size, timeout=PATIENCE_S)
         self.slots: list[Any] = [None] * size
-        self.mailboxes: dict[tuple[int, int, int], Queue] = defaultdict(Queue)
+        self.mailboxes: dict[tuple[int, int, int], Queue] = {}
+
+    def mailbox(self, source: int, dest: int, tag: int) -> Queue:
+        """In one atomic call: a sender and a receiver that both met none would make two."""
+        return self.mailboxes.setdefault((source, dest, tag), Queue())
 
 
 class SimulatedComm:
@@ -88,11 +91,11 @@ class SimulatedComm:
         fill(into, self.everyones(own.copy()))
 
     def Isend(self, buffer: np.ndarray, dest: int, tag: int) -> "Sent":
-        self.shared.mailboxes[self.rank, dest, tag].put(buffer.copy())
+        self.shared.mailbox(self.rank, dest, tag).put(buffer.copy())
         return Sent()
 
     def Irecv(self, buffer: np.ndarray, source: int, tag: int) -> "Received":
-        return Received(buffer, self.shared.mailboxes[source, self.rank, tag])
+        return Received(buffer, self.shared.mailbox(source, self.rank, tag))
 
 
 def fill(into, brought: list[np.ndarray]) -> None:
