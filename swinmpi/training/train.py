@@ -242,9 +242,9 @@ class Trainer:
         sections = self.config.model_dump(include={"model", "diffusion", "sampler", "train"},
                                           exclude={"train": self.config.train.unsaid})
         target = "diffuser" if self.config.train.makes_diffuser else "encoder"
-        return {"swinmpi": __version__, "update": self.update, "target": target,
-                **self.values, **student_words(self.config, self.taught_by), **sections,
-                **self.words}
+        learned = {} if self.words else self.values  # a model that only gets a head keeps its own
+        return {"swinmpi": __version__, "update": self.update, "target": target, **learned,
+                **student_words(self.config, self.taught_by), **sections, **self.words}
 
     def save(self, folder: CheckpointFolder) -> None:
         """Not collective: one rank writes."""
