@@ -3,7 +3,7 @@ the shipped model."""
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from swinmpi.cli.options import make_parser, parse, run_command
@@ -192,7 +192,7 @@ def conclude(options: Namespace, plan, report) -> None:
     if not options.inputs and options.shard is None:
         from swinmpi.evaluation.demo import PICTURE, REPORT, present
         picture = plan.config.output.picture
-        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report), picture))
+        print(present(request.output, str(shipped(DEMO_STACK)), report.entries, picture))
         written += [request.output.with_name(name) for name in [PICTURE] * picture + [REPORT]]
     else:
         from swinmpi.sampling.looks.picture import draw_pictures

@@ -1,6 +1,6 @@
 """Where the time of a run went on one rank, and the table at its end."""
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from swinmpi.reports.tables import format_table
 
@@ -16,7 +16,7 @@ class RunReport:
     """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names
     of SHARES, adding up to 1; failed: reason by shard index; figures: on rank 0, of the images
     finished, by name; spared: share of the network's windows that all ranks together did without,
-    None where every one is evaluated in every step."""
+    None where every one is evaluated in every step, or no image was made."""
 
     num_images: int
     seconds: float
@@ -24,6 +24,12 @@ class RunReport:
     failed: Mapping[int, str] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     spared: float | None = None
+
+    @property
+    def entries(self) -> dict:
+        """As a report keeps them, `spared` where it says something."""
+        return {name: value for name, value in asdict(self).items()
+                if name != "spared" or value is not None}
 
     @property
     def images_per_second(self) -> float:

@@ -16,7 +16,7 @@ class Tally:
         self.made += made
 
 
-def spared_share(tallies: list[Tally]) -> float:
-    """Over the tallies of all ranks, 0..1; 0 where nothing was to be done."""
+def spared_share(tallies: list[Tally]) -> float | None:
+    """Over the tallies of all ranks, 0..1; None where nothing was to be done."""
     windows = sum(tally.all for tally in tallies)
-    return 1 - sum(tally.made for tally in tallies) / windows if windows else 0.0
+    return 1 - sum(tally.made for tally in tallies) / windows if windows else None
