@@ -166,21 +166,22 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             f"{describe_traffic(config, plan.grid, images, ranks)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
             + describe_agreement(config),
-            *describe_effort(config), *describe_border(config, plan.grid),
+            *describe_effort(config, ranks), *describe_border(config, plan.grid),
             *([idle] if idle else [])]
 
 
-def describe_effort(config: Config) -> list[str]:
-    """A line on what easy parts of an image are spared, if anything."""
-    sampler, parallel = config.sampler, config.parallel
+def describe_effort(config: Config, ranks: int) -> list[str]:
+    """A line on what easy parts of an image are spared, if anything; ranks: of a group."""
+    sampler, exchange = config.sampler, config.parallel.exchange
     if sampler.adaptive is None:
         return []
-    fixed = EXCHANGES[parallel.exchange].in_parts
-    return [f"adaptive    of the easiest {100 * sampler.adaptive:g} % of the tiles of "
-            f"{TILE_LR_PX * config.model.scale} px (by {sampler.adaptive_by}) "
-            f"{sampler.adaptive_steps} of {sampler.steps} steps; "
-            + (f"{parallel.exchange}: ranks whose windows are easy wait for the others" if fixed
-               else "the other windows are dealt out evenly, every rank has all features")]
+    shared = ("" if ranks == 1 else
+              f"; {exchange}: ranks whose windows are easy wait for the others"
+              if EXCHANGES[exchange].in_parts else
+              "; the other windows are dealt out evenly, so every rank holds all features")
+    return [f"adaptive    the easiest {100 * sampler.adaptive:g} % of the tiles of "
+            f"{TILE_LR_PX * config.model.scale} px (by {sampler.adaptive_by}) take "
+            f"{sampler.adaptive_steps} of {sampler.steps} steps{shared}"]
 
 
 def describe_border(config: Config, grid: WindowGrid) -> list[str]:

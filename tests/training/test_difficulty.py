@@ -156,7 +156,7 @@ def test_what_is_spared_is_told_and_part_of_the_fingerprint_where_it_is_asked_fo
     checkpoint = folder / "run" / "best.safetensors"
     words = arguments(folder / "in.h5", folder / "told.h5", checkpoint, *BY_HEAD)
     assert sample([*words, "--dry-run"]) == 0
-    assert "adaptive    of the easiest 50 % of the tiles of 32 px (by head) 1 of 3 steps" in (
+    assert "adaptive    the easiest 50 % of the tiles of 32 px (by head) take 1 of 3 steps" in (
         capsys.readouterr().out)
     assert sample(words) == 0
     assert "% of the windows' evaluations were not needed" in capsys.readouterr().out
