@@ -57,8 +57,9 @@ def alone(sampler):
 
 
 @pytest.mark.parametrize("exchange", ["root", "torus"])
-@pytest.mark.parametrize("num_ranks, names", [(1, ["ddim"]), (2, list(ADAPTIVE)), (3, ["heun"]),
-                                              (5, ["ddpm, wrap"]), (13, ["ddim"])])
+@pytest.mark.parametrize("num_ranks, names", [
+    (1, ["ddim"]), (2, [*ADAPTIVE, "ddim, 1.0"]), (3, ["heun"]), (5, ["ddpm, wrap"]),
+    (13, ["ddim"])])
 def test_the_same_bits_for_any_number_of_ranks(num_ranks, names, exchange):
     for name in names:
         made = joined(on_ranks(num_ranks, lambda group: sample(

@@ -2,11 +2,13 @@
 import pytest
 import torch
 
+from swinmpi.cli.benchmark import main as benchmark
 from swinmpi.cli.sample import main as sample
 from swinmpi.cli.train import main
 from swinmpi.config import load_config
 from swinmpi.families.loading import make_family
 from swinmpi.sampling.request import SampleRequest
+from swinmpi.sampling.settings import deciding
 from swinmpi.sampling.validation import GivenSettings, resolved
 from swinmpi.storage.checkpoint import load_weights, save_weights
 from swinmpi.training.objective import TrainingModule
@@ -152,6 +154,11 @@ def test_what_cannot_be_sampled_is_refused_in_a_line(folder, tmp_path, capsys, c
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_benchmark_measures_whole_steps(folder, capsys):
+    assert benchmark(["sample", "--set", "sampler.adaptive=0.5"]) == 2
+    assert "sampler.adaptive: expected none" in capsys.readouterr().err
+
+
 def test_what_is_spared_is_told_and_part_of_the_fingerprint_where_it_is_asked_for(folder, capsys):
     checkpoint = folder / "run" / "best.safetensors"
     words = arguments(folder / "in.h5", folder / "told.h5", checkpoint, *BY_HEAD)
@@ -161,5 +168,10 @@ def test_what_is_spared_is_told_and_part_of_the_fingerprint_where_it_is_asked_fo
     assert sample(words) == 0
     assert "% of the windows' evaluations were not needed" in capsys.readouterr().out
     request = SampleRequest(str(folder / "in.h5"), folder / "out.h5", checkpoint)
-    config = resolved(request, GivenSettings())
-    assert config.sampler.adaptive is None and config.model.difficulty_head
+    for share, keys in ((None, set()), (0.5, {"adaptive"})):
+        given = [] if share is None else [f"sampler.adaptive={share}"]
+        told = deciding(resolved(request, GivenSettings(overrides=given)))
+        assert {name for name in told["sampler"] if name.startswith("adaptive")} == keys
+        assert told["model"]["difficulty_head"]
+    plain = SampleRequest(str(folder / "in.h5"), folder / "out.h5", folder / "model.safetensors")
+    assert "difficulty_head" not in deciding(resolved(plain, GivenSettings()))["model"]

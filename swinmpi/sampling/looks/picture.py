@@ -204,10 +204,11 @@ def title_of(plan: SamplingPlan) -> str:
 def words_of(config: Config) -> str:
     """The preset that a configuration is, else its sampler."""
     sampler = config.sampler
+    easy = "" if sampler.adaptive is None else f", adaptive {sampler.adaptive:g}"
     for name, sections in PRESETS.items():
         if all(getattr(sampler, key) == value for key, value in sections["sampler"].items()):
-            return f"preset {name}"
-    return f"{sampler.method}, {sampler.steps} steps, noise_scale {sampler.noise_scale:g}"
+            return f"preset {name}{easy}"
+    return f"{sampler.method}, {sampler.steps} steps, noise_scale {sampler.noise_scale:g}{easy}"
 
 
 def short(name: str) -> str:
