@@ -244,6 +244,9 @@ def check(request: BenchmarkRequest, config: Config) -> None:
     if not config.sampler.diffuses:
         raise ConfigError("sampler.method: expected a reverse process, whose steps are measured, "
                           "got regression; use another preset or method")
+    if config.sampler.adaptive is not None:
+        raise ConfigError("sampler.adaptive: expected none, since steps of all windows are what is "
+                          f"measured, got {config.sampler.adaptive:g}; remove it")
     if request.what != "thesis":
         check_checkpoint(request.checkpoint, config)
     if parallel.ranks_per_image != "all":

@@ -3,7 +3,7 @@ the shipped model."""
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from swinmpi.cli.models import HELP, LIST, list_models, weights_of, words_on_grey
@@ -215,7 +215,7 @@ def conclude(options: Namespace, plan, report) -> None:
     if not options.inputs and options.shard is None:
         from swinmpi.evaluation.demo import PICTURE, REPORT, present
         picture = plan.config.output.picture
-        print(present(request.output, str(shipped(DEMO_STACK)), asdict(report), picture))
+        print(present(request.output, str(shipped(DEMO_STACK)), report.entries, picture))
         written += [request.output.with_name(name) for name in [PICTURE] * picture + [REPORT]]
     else:
         from swinmpi.sampling.looks.picture import draw_pictures
@@ -270,9 +270,9 @@ def tell_before(plan) -> None:
 
 
 def print_table(report) -> None:
-    from swinmpi.reports.timing import as_table
+    from swinmpi.reports.timing import as_table, describe_spared
     from swinmpi.reports.worst import describe_images, describe_noise, describe_unlike
-    print("\n".join([as_table(report), *describe_images(report.figures),
+    print("\n".join([as_table(report), *describe_spared(report), *describe_images(report.figures),
                      *describe_noise(report.figures),
                      *describe_unlike(report.figures)]), flush=True)
 

@@ -88,7 +88,8 @@ class ModelSection(Section):
     def unsaid(self) -> set[str]:
         """Settings younger than the first checkpoints, where they say nothing: left out of what is
         kept and compared, so that older runs go on."""
-        return set() if self.told_noise else {"noise_aware"}
+        return {name for name in ("noise_aware", "difficulty_head")
+                if not getattr(self, name, False)}
 
     @property
     def may_crop(self) -> bool:
@@ -109,6 +110,11 @@ class ModelSection(Section):
     @property
     def encoder_stands_alone(self) -> bool:
         """Whether the encoder can be trained alone (`train.target: encoder`)."""
+        return False
+
+    @property
+    def tells_difficulty(self) -> bool:
+        """Whether tiles of an image can be told to be easy (`sampler.adaptive`)."""
         return False
 
     @property
@@ -142,6 +148,8 @@ class AlignedModel(VitSettings, ModelSection):
                                  "residual_gain, images in -1..1")
     noise_aware: bool = Field(False, description="the encoder is told how strong the noise of the "
                               "LR image is, and learns on LR images with noise: see data.noise")
+    difficulty_head: bool = Field(False, description="a head beside the regression that expects "
+                                  "its error, for sampler.adaptive; it does not bend the rest")
 
     @model_validator(mode="after")
     def network_can_be_built(self):
@@ -182,6 +190,10 @@ class AlignedModel(VitSettings, ModelSection):
 
     @property
     def can_be_taught(self) -> bool:
+        return True
+
+    @property
+    def tells_difficulty(self) -> bool:
         return True
 
     @property

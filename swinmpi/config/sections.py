@@ -114,6 +114,16 @@ class SamplerConfig(Section):
         None, ge=1, le=1e6, description="over so many images that follow each other, slices of a "
         "volume or frames of a film, noise changes into another one, so that detail does not "
         "flicker; when absent every image has noise of its own")
+    adaptive: float | None = Field(
+        None, ge=0, le=1, description="share of the tiles of every image, the easiest, for which "
+        "the last adaptive_steps are enough: while a window shows no other it is not evaluated "
+        "before them, its x_t staying the regression under noise; family aligned")
+    adaptive_steps: int = Field(1, gt=0, description="adaptive: last steps, in which all windows "
+                                "are evaluated")
+    adaptive_by: Literal["head", "detail"] = Field(
+        "head", description="adaptive: which tiles are easy: head: those where the checkpoint "
+        "expects the least error (train.target difficulty); detail: those where the encoder adds "
+        "the least to the enlarged LR image, for checkpoints without such a head")
     shift: ShiftConfig = Field(ShiftConfig(), description="how the window grid moves")
     seed: int = Field(0, ge=0, lt=MOST_SEED, description="of x_T, the noise and random shifts; "
                       "member k of an ensemble is the run with seed + k")

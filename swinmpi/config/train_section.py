@@ -12,11 +12,12 @@ class TrainConfig(Section):
     data: str | None = Field(None, description="HDF5 file of swinmpi-prepare")
     output: str = Field("runs/train", description="folder of checkpoints and log, and of curves "
                         "where matplotlib is installed")
-    target: Literal["diffuser", "encoder", "distill"] = Field(
+    target: Literal["diffuser", "encoder", "distill", "difficulty"] = Field(
         "diffuser", description="encoder: train the encoder alone, as a regression super-resolver, "
         "family latent with its autoencoder, which a diffuser needs as encoder_checkpoint; "
         "distill: a diffuser that takes one step where its teacher takes two (Salimans and Ho "
-        "2022), family aligned; its encoder stays the teacher's")
+        "2022), family aligned; its encoder stays the teacher's; "
+        "difficulty: a head for sampler.adaptive, and nothing else of train.init")
     teacher: str | None = Field(None, description="target distill: checkpoint, or name of a "
                                 "shipped model, that the student starts as and learns from")
     student_steps: Annotated[list[Count], Field(min_length=1, max_length=12)] = Field(
@@ -92,6 +93,11 @@ class TrainConfig(Section):
     def makes_diffuser(self) -> bool:
         """Whether what is trained takes steps; else it is an encoder alone."""
         return self.target != "encoder"
+
+    @property
+    def keeps_model(self) -> bool:
+        """Whether the model of train.init stays as it is, and only gets a head."""
+        return self.target == "difficulty"
 
     @property
     def distils(self) -> bool:

@@ -64,6 +64,8 @@ class Sampler:
     clip_result: float | None = None
     unit_start: bool = False
     overlap: int = 1
+    spared: int = 0
+    """First evaluations, which easy parts of an image do without."""
 
     @property
     def timesteps(self) -> tuple[int, ...]:
@@ -85,6 +87,11 @@ class Sampler:
         last step have opposite ones, or all four."""
         last = len(self.evaluations) - self.overlap
         return number if number <= last else last + (number - last) * 4 // self.overlap
+
+    def base_factor(self, number: int) -> float:
+        """An output of so many times x_t stands for an x_0 of zero, the base."""
+        of_x_t, of_output = x_0_factors(self.prediction, self.evaluations[number].t, self.path)
+        return -of_x_t / of_output
 
     def needs_noise(self, number: int) -> bool:
         """Whether this evaluation adds noise; never the last (z = 0)."""
@@ -136,13 +143,18 @@ def make_sampler(config: SamplerConfig, diffusion: DiffusionConfig, path: Path) 
     times = timesteps(config.steps, path.steps)
     method = METHODS[diffusion.path][config.method]
     evaluations = method(times, path.levels(times), config, diffusion)
+    spared = 0
+    if config.adaptive is not None:
+        late = times[-config.adaptive_steps:]
+        spared = len(evaluations) - len(method(late, path.levels(late), config, diffusion))
     loud = len(evaluations) - config.quiet_steps
     evaluations = [one if number < loud else replace(one, rule=replace(one.rule, of_noise=0.0))
                    for number, one in enumerate(evaluations)]
     if config.overlap > 1 and evaluations:  # the regression has none
         evaluations = overlapping(evaluations, config.overlap)
     return Sampler(tuple(evaluations), diffusion.prediction, config.clip_x_0, path,
-                   config.clip_result, config.start == "unit", config.overlap)
+                   config.clip_result, config.start == "unit", config.overlap,
+                   spared)
 
 
 def overlapping(evaluations: Sequence[Evaluation], count: int) -> list[Evaluation]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from swinmpi.config import AlignedModel
+from swinmpi.families.difficulty import Difficulty, laplace
 from swinmpi.families.encoding import encode_in_blocks, rows_encoded
 from swinmpi.families.family import (
     Batch,
@@ -78,11 +79,15 @@ class Aligned:
         return [Window((int(y), int(x))) for y, x in origins]
 
     def losses(self, batch: Batch, objective: Objective) -> dict[str, Tensor]:
-        """Distance of the prediction on windows, plus the weighted L1 of the regression."""
+        """Distance of the prediction on windows, plus the weighted L1 of the regression, plus what
+        the head did not expect of that, where there is one to be trained."""
         channels, grid = self.config.residual_channels, objective.grid
         features, global_vector = self.model.encoder(batch.seen)
         residual = features[:, -channels:].float()
         regression = upsampled(batch) + self.unfolded(residual)
+        unexpected = self.unexpected(features.detach(), batch.hr - regression.detach())
+        if objective.difficulty_alone:
+            return {"loss": unexpected, "difficulty": unexpected.detach()}
         # The regression answers to its own loss only: the U-Net sees it, but does not bend it.
         features = torch.cat([features[:, :-channels], residual.detach()], dim=1)
         x_0 = self.x_0(batch.hr, regression.detach())
@@ -93,12 +98,24 @@ class Aligned:
         diffusion = objective.on_windows(self.predict, x_0, eps, batch.t, (
             features, borders, for_windows(global_vector, batch)))
         regression = functional.l1_loss(regression, batch.hr)
-        return {"loss": diffusion + objective.regression_weight * regression,
-                "diffusion": diffusion.detach(), "regression": regression.detach(), **measured}
+        losses = {"loss": diffusion + objective.regression_weight * regression,
+                  "diffusion": diffusion.detach(), "regression": regression.detach(), **measured}
+        if unexpected is None:
+            return losses
+        return losses | {"loss": losses["loss"] + unexpected, "difficulty": unexpected.detach()}
 
     def measured(self, hr: Tensor, regression: Tensor) -> dict[str, Tensor]:
         """What else is to be logged of a batch, and measured (models/deviations.py)."""
         return {}
+
+    def unexpected(self, features: Tensor, missed: Tensor) -> Tensor | None:
+        """How little the head expects the errors of the regression, `missed` (B, C, H, W); None
+        where there is no head, or none to be trained. It answers to this alone, and bends nothing
+        else."""
+        head = self.model.encoder.difficulty
+        if head is None or not any(part.requires_grad for part in head.parameters()):
+            return None
+        return laplace(self.model.encoder.log_difficulty(features).float(), missed)
 
     def lr_rows(self, height: int, width: int, num_images: int,
                 ownership: Ownership) -> list[range]:
@@ -118,10 +135,11 @@ class Aligned:
                 for slot in range(len(images))]
         if self.config.told_noise:
             images = [image.with_noise() for image in images]
-        vectors = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
+        encoded = encode_in_blocks(self.model.encoder, images, [one.features for one in made],
                                    encoding, residuals)
         for slot, condition in enumerate(made):
-            condition.global_vector = vectors[slot]
+            condition.global_vector = encoded[slot].global_vector
+            condition.difficulty = encoded[slot].difficulty
             condition.whole_residual = residuals[slot] if residuals is not None else None
         return made
 
@@ -142,6 +160,7 @@ class AlignedCondition:
         grid, blocks = ownership.grid, ownership.own
         self.channels, self.global_vector = channels, torch.empty(0)
         self.whole_residual: Tensor | None = None
+        self.difficulty: Difficulty | None = None
         self.canvases = [Canvas.over(block.canvas(grid), num_features + 1, device)
                          for block in blocks]
         self.features = [Canvas(canvas.values[:-1], canvas.top, canvas.left)

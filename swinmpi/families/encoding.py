@@ -4,11 +4,13 @@ An image is encoded in blocks of its own unshifted grid with a halo as wide as t
 the answer is the whole image's, and a block's bits do not depend on who computes it.
 """
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from swinmpi.families.difficulty import DIFFICULTIES, TILE_LR_PX, Difficulty, tile_means
 from swinmpi.families.family import Encoding
 from swinmpi.images.lr_rows import LrRows, union
 from swinmpi.models.aligned_encoder import AlignedEncoder
@@ -25,16 +27,26 @@ from swinmpi.windows.moves import Moves, Rect, plan_moves
 
 ENCODER_BLOCK_PX = 128
 BLOCK_HALVINGS = ENCODER_BLOCK_PX.bit_length() - 1
+TILES_OF_BLOCK = ENCODER_BLOCK_PX // TILE_LR_PX  # along a side
 LrBlock = tuple[range, range]
 """Rows and columns, LR px."""
 Shares = Sequence[Sequence[tuple[int, LrBlock]]]
 """By rank: (image slot, block)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """What all ranks know of a whole image: its global vector (G,), and how hard its tiles are, if
+    somebody asked."""
+
+    global_vector: Tensor
+    difficulty: Difficulty | None
+
+
 def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
                      features: Sequence[Sequence[Canvas]], encoding: Encoding,
-                     residuals: Sequence[Tensor] | None = None) -> list[Tensor]:
-    """Fill the features of images of one size; returns their global vectors (G,). Collective.
+                     residuals: Sequence[Tensor] | None = None) -> list[Encoded]:
+    """Fill the features of images of one size; returns what is known of each. Collective.
 
     Every rank gets what its windows see. Sums over blocks are added in the order of blocks, for the
     mean of the image; a transformer sees whole images on every rank. features: by image and own
@@ -46,14 +58,20 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
     shares = [share_of(len(images), blocks, group.size, rank, encoding.ownership.weights)
               for rank in range(group.size)]
     overviews = overviews_of(encoder.transformer, images, shares, encoding)
-    sums = torch.zeros(len(shares[group.rank]), encoder.head.out_channels, device=encoding.device)
+    width, measure = encoder.head.out_channels, DIFFICULTIES.get(encoding.difficulty)
+    told = torch.zeros(len(shares[group.rank]),
+                       width + (TILES_OF_BLOCK**2 if measure is not None else 0),
+                       device=encoding.device)
     for turn in range(max(map(len, shares))):
         made = torch.empty(encoder.num_features, 0, 0, device=encoding.device)
         if turn < len(shares[group.rank]):
             slot, block = shares[group.rank][turn]
             with autocast(encoding.device, encoding.precision):
-                made, sums[turn] = encode_block(encoder, images[slot], block, encoding.device,
-                                                grid.joins, overviews[slot])
+                made, told[turn, :width] = encode_block(encoder, images[slot], block,
+                                                        encoding.device, grid.joins,
+                                                        overviews[slot])
+                if measure is not None:
+                    told[turn, width:] = of_tiles(measure(encoder, made), encoder.scale)
         transfers = []
         for rank, share in enumerate(shares):
             for slot, block in share[turn:turn + 1]:
@@ -65,10 +83,13 @@ def encode_in_blocks(encoder: AlignedEncoder, images: Sequence[LrRows],
                     transfers.append(residual_transfer(grid, held, group.rank, source,
                                                        residuals[slot]))
         encoding.pieces.run(transfers)
-    if encoder.transformer is not None:
-        return [overview.vector[0].float() for overview in overviews]
-    return [mean_vector(encoder, image, of_image, encoding.device) for image, of_image
-            in zip(images, of_blocks(to_host(sums), shares, len(images), group), strict=True)]
+    encoded, by_image = [], of_blocks(to_host(told), shares, len(images), group)
+    for image, of_image, overview in zip(images, by_image, overviews, strict=True):
+        vector = (mean_vector(encoder, image, of_image[:, :width], encoding.device)
+                  if overview is None else overview.vector[0].float())
+        encoded.append(Encoded(vector, None if measure is None else Difficulty(
+            tiles_of(of_image[:, width:], blocks), TILE_LR_PX * encoder.scale)))
+    return encoded
 
 
 def mean_vector(encoder: AlignedEncoder, image: LrRows, sums: Tensor,
@@ -176,6 +197,27 @@ def encode_block(encoder: AlignedEncoder, image: LrRows, block: LrBlock, device:
     scaled_up = (slice(part.start * scale, part.stop * scale) for part in (rows, cols))
     total = trunk[0, :, rows, cols].float().sum(dim=(1, 2))
     return features[:, *scaled_up].contiguous(), total
+
+
+def of_tiles(pixels: Tensor, scale: int) -> Tensor:
+    """Means of the tiles of a block (h, w) on the HR grid, (TILES_OF_BLOCK^2,), row by row; zero
+    where it has none."""
+    means = tile_means(pixels, TILE_LR_PX * scale)
+    whole = means.new_zeros(TILES_OF_BLOCK, TILES_OF_BLOCK)
+    whole[:means.shape[0], :means.shape[1]] = means
+    return whole.flatten()
+
+
+def tiles_of(of_blocks: Tensor, blocks: Sequence[LrBlock]) -> Tensor:
+    """The tiles of an image, (rows, cols), out of those of its blocks, (len(blocks), ...) as of
+    `of_tiles`."""
+    places = [[range(line.start // TILE_LR_PX, -(-line.stop // TILE_LR_PX)) for line in block]
+              for block in blocks]
+    tiles = of_blocks.new_empty(places[-1][0].stop, places[-1][1].stop)
+    for (rows, cols), means in zip(places, of_blocks, strict=True):
+        tiles[rows.start:rows.stop, cols.start:cols.stop] = means.view(
+            TILES_OF_BLOCK, TILES_OF_BLOCK)[:len(rows), :len(cols)]
+    return tiles
 
 
 def scaled(block: LrBlock, scale: int, rank: int) -> Rect:

@@ -81,7 +81,8 @@ class Drawing:
 @dataclass(frozen=True, eq=False)
 class Objective:
     """What a prediction is trained towards. distance: (output, wanted) -> mean distance; edge: of
-    the shift, see `moved`."""
+    the shift, see `moved`; difficulty_alone: whether only the head is trained that expects how far
+    the regression is from the truth."""
 
     path: Path
     prediction: str
@@ -89,6 +90,7 @@ class Objective:
     regression_weight: float
     grid: WindowGrid
     edge: str = "roll"
+    difficulty_alone: bool = False
 
     def on_windows(self, network: Callable[..., Tensor], x_0: Tensor, eps: Tensor, t: Tensor,
                    told: Sequence[Tensor]) -> Tensor:
@@ -104,7 +106,9 @@ class Encoding:
 
     ownership: of the windows over x_t; micro_batch: how many of them go to a network together,
     where `calls` does not say it of each; shifts_return: whether a shift comes again in later
-    steps, so that what depends on it is worth keeping; in_turn: whether image slots are turns.
+    steps, so that what depends on it is worth keeping; in_turn: whether image slots are turns;
+    difficulty: by what tiles are told to be hard (families/difficulty.py), None where nobody asks;
+    anywhere: whether this rank may be asked about windows that it does not own.
     """
 
     ownership: Ownership
@@ -115,9 +119,13 @@ class Encoding:
     shifts_return: bool
     calls: Calls | None = None
     in_turn: bool = False
+    difficulty: str | None = None
+    anywhere: bool = False
 
     def ownership_of(self, slot: int) -> Ownership:
         """Of the windows of an image."""
+        if self.anywhere:
+            return self.ownership.of_all
         return self.ownership.turned(slot) if self.in_turn else self.ownership
 
     def parts(self, positions: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
@@ -127,7 +135,8 @@ class Encoding:
 
 
 class Condition(Protocol):
-    """What the network is told about the windows of one image besides x_t and t."""
+    """What the network is told about the windows of one image besides x_t and t. One that was asked
+    for its `difficulty` (Encoding) has it as well, see families/difficulty.py."""
 
     def prepare(self, shift: Shift, positions: Sequence[int], x_t: Callable[[], Tensor]) -> None:
         """Get ready for own window positions at a shift; x_t() is the whole state (C, H, W), for

@@ -6,6 +6,10 @@ from torch.nn import functional
 from swinmpi.config import AlignedModel
 from swinmpi.models.vit import ImageTransformer, Overview
 
+HEAD_CHANNELS = 32
+LOG_DIFFICULTY = (-9.0, 1.0)
+"""Limits of what is expected: a sixtieth of a grey level of 8 bit, and more than the range."""
+
 
 class AlignedEncoder(nn.Module):
     """LR image -> features and regression residual on the HR grid, and the image's global vector.
@@ -33,6 +37,7 @@ class AlignedEncoder(nn.Module):
             self.transformer = ImageTransformer(config, width, config.global_channels)
         elif config.global_channels:
             self.to_global = nn.Linear(width, config.global_channels)
+        self.difficulty = difficulty_head(self.num_features) if config.difficulty_head else None
 
     @property
     def num_features(self) -> int:
@@ -61,6 +66,11 @@ class AlignedEncoder(nn.Module):
         the regression residual."""
         return functional.pixel_shuffle(self.tail(trunk), self.scale)
 
+    def log_difficulty(self, features: Tensor) -> Tensor:
+        """Features and residual (N, F + C, H, W) -> the logarithm of the expected |HR -
+        regression|, images in -1..1: (N, 1, H, W). Only where there is a head."""
+        return self.difficulty(features).clamp(*LOG_DIFFICULTY)
+
     def global_vector(self, trunk_mean: Tensor) -> Tensor:
         """Without a transformer, mean of the trunk over the image, (N, width) -> (N, G)."""
         return trunk_mean[:, :0] if self.to_global is None else self.to_global(trunk_mean)
@@ -80,6 +90,15 @@ class AlignedEncoder(nn.Module):
     def overview(self, lr: Tensor, joins: tuple[bool, bool] = (False, False)) -> Overview | None:
         """Of whole images, (N, C, h, w); None without a transformer."""
         return None if self.transformer is None else self.transformer.of(lr, joins)
+
+
+def difficulty_head(num_features: int) -> nn.Sequential:
+    """Pixel by pixel, so that the encoder sees no farther with it. It starts at the mean error of a
+    network that has learned nothing yet."""
+    head = nn.Sequential(nn.Conv2d(num_features, HEAD_CHANNELS, 1), nn.ReLU(),
+                         nn.Conv2d(HEAD_CHANNELS, 1, 1))
+    nn.init.constant_(head[-1].bias, -4.0)
+    return head
 
 
 class EdsrBlock(nn.Module):

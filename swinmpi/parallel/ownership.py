@@ -1,5 +1,6 @@
 """Which windows each rank of a group owns, and what moves between ranks when the shift changes."""
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import TypeVar
 
@@ -28,15 +29,18 @@ class Ownership:
     Pure arithmetic: simulate all ranks by making one for each.
     """
 
-    def __init__(self, grid: WindowGrid, num_ranks: int, rank: int, turn: int = 0,
+    def __init__(self, grid: WindowGrid, num_ranks: int, rank: int, turn: int | None = 0,
                  weights: Weights | None = None, num_parts: int = 1):
-        """turn, weights: see `share_in_turn`. num_parts: of every window, dealt out one by one, so
-        that a window whose parts go to several ranks is owned by each of them."""
+        """turn, weights: see `share_in_turn`; turn None: every rank has all windows, see `of_all`.
+        num_parts: of every window, dealt out one by one, so that a window whose parts go to several
+        ranks is owned by each of them."""
         self.grid, self.rank, self.num_ranks = grid, rank, num_ranks
         self.weights, self.num_parts = weights, num_parts
         order = ownership_order(grid)
-        shares = [list(dict.fromkeys(order[k // num_parts] for k in share_in_turn(
-            len(order) * num_parts, num_ranks, r, turn, weights))) for r in range(num_ranks)]
+        shares = [list(order) if turn is None else
+                  list(dict.fromkeys(order[k // num_parts] for k in share_in_turn(
+                      len(order) * num_parts, num_ranks, r, turn, weights)))
+                  for r in range(num_ranks)]
         self.by_rank = [blocks_of(share, grid) for share in shares]
         self.own = self.by_rank[rank]
         self.first_own = sum(map(len, self.by_rank[:rank]))
@@ -53,6 +57,12 @@ class Ownership:
         turn %= self.num_ranks
         return kept(self._turned, turn, lambda: Ownership(self.grid, self.num_ranks, self.rank,
                                                           turn, self.weights, self.num_parts))
+
+    @cached_property
+    def of_all(self) -> "Ownership":
+        """In which every rank has all windows, so that any may be dealt to it in any step; x_t is
+        elsewhere then."""
+        return Ownership(self.grid, self.num_ranks, self.rank, None)
 
     def rects(self, of: Callable[[Block, int], Rect]) -> list[Rect]:
         """`of(block, rank)` for the blocks of all ranks, rank by rank."""

@@ -2,6 +2,7 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -48,6 +49,15 @@ def plan_step(order: Sequence[int], num_ranks: int, live: Sequence[Collection[in
         counts.append(len(own))
     offsets = tuple(sum(counts[:rank]) for rank in range(num_ranks))
     return StepPlan(tuple(items), tuple(counts), offsets)
+
+
+def deal_out(items: Sequence[tuple[int, int]], num_ranks: int,
+             weights: Weights | None = None) -> StepPlan:
+    """Share out the windows (image slot, position) of one step evenly, or as `weights` say,
+    whichever they are; for ranks that know all that windows are told."""
+    counts = [len(share_in_turn(len(items), num_ranks, rank, 0, weights))
+              for rank in range(num_ranks)]
+    return StepPlan(tuple(items), tuple(counts), tuple(accumulate([0, *counts[:-1]])))
 
 
 class RootCollectives:

@@ -1,6 +1,6 @@
 """Where the time of a run went on one rank, and the table at its end."""
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from swinmpi.reports.tables import format_table
 
@@ -15,13 +15,21 @@ step, windows and composition."""
 class RunReport:
     """Of one rank. num_images: finished in this run; share: parts of `seconds` by the names
     of SHARES, adding up to 1; failed: reason by shard index; figures: on rank 0, of the images
-    finished, by name."""
+    finished, by name; spared: share of the network's windows that all ranks together did without,
+    None where every one is evaluated in every step, or no image was made."""
 
     num_images: int
     seconds: float
     share: Mapping[str, float]
     failed: Mapping[int, str] = field(default_factory=dict)
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    spared: float | None = None
+
+    @property
+    def entries(self) -> dict:
+        """As a report keeps them, `spared` where it says something."""
+        return {name: value for name, value in asdict(self).items()
+                if name != "spared" or value is not None}
 
     @property
     def images_per_second(self) -> float:
@@ -42,6 +50,13 @@ def about(seconds: float) -> str:
         if seconds < most:
             return f"about {float(f'{seconds / size:.2g}'):g} {unit}"
     return f"about {float(f'{seconds / 86400:.2g}'):g} days"
+
+
+def describe_spared(report: RunReport) -> list[str]:
+    """A line on what was not computed, if something could be spared."""
+    if report.spared is None:
+        return []
+    return [f"adaptive: {100 * report.spared:.0f} % of the windows' evaluations were not needed"]
 
 
 def as_table(report: RunReport) -> str:

@@ -5,7 +5,7 @@ An exchange holds x_t of some images wherever it lives, predicts, advances and f
 its name among the settings.
 """
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from swinmpi.parallel.comm import Group
 from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.parallel.shares import Weights
+from swinmpi.sampling.effort.tally import Tally
 from swinmpi.sampling.predictor import Predictor
 from swinmpi.sampling.process import ReverseProcess, Shift
 from swinmpi.windows.grid import WindowGrid
@@ -51,7 +52,8 @@ class FinishedPart:
 class Work:
     """What an exchange has to do on this rank: images of one size, of one family and process.
 
-    border_lr_px: what finished parts hold around their own pixels, see FinishedPart.seen.
+    border_lr_px: what finished parts hold around their own pixels, see FinishedPart.seen. tally:
+    where an exchange that spares windows counts them.
     """
 
     family: Family
@@ -60,6 +62,7 @@ class Work:
     pieces: PieceExchange
     predictor: Predictor
     border_lr_px: int = BORDER_LR_PX
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def grid(self) -> WindowGrid:

@@ -246,6 +246,14 @@ def named_fully(report: RunReport, made: SamplingPlan) -> RunReport:
                                     for name, figures in report.figures.items()})
 
 
+def spared_of(reports: Sequence[RunReport]) -> float | None:
+    """Of all runs, weighed by their images."""
+    spared = [(report.spared, report.num_images) for report in reports
+              if report.spared is not None and report.num_images]
+    total = sum(images for _, images in spared)
+    return sum(share * images for share, images in spared) / total if spared else None
+
+
 def summed(reports: Sequence[RunReport]) -> RunReport:
     """All runs as one."""
     seconds = sum(report.seconds for report in reports)
@@ -254,4 +262,4 @@ def summed(reports: Sequence[RunReport]) -> RunReport:
              for name in names}
     figures = {name: own for report in reports for name, own in report.figures.items()}
     return RunReport(sum(report.num_images for report in reports), seconds, share,
-                     figures=figures)
+                     figures=figures, spared=spared_of(reports))

@@ -134,9 +134,13 @@ def same_or_list(values: Sequence[Any]) -> Any:
 
 
 def added_up(timings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds and images of all shards together; shares weighted by the seconds of each."""
+    """Seconds and images of all shards together; shares weighted by the seconds of each, what was
+    spared by its images."""
     seconds = sum(timing["seconds"] for timing in timings)
     share = {name: sum(timing["share"][name] * timing["seconds"] for timing in timings) / seconds
              for name in timings[0]["share"]}
-    return {"seconds": seconds, "images": sum(timing["images"] for timing in timings),
-            "share": share}
+    images = sum(timing["images"] for timing in timings)
+    added = {"seconds": seconds, "images": images, "share": share}
+    if images and all("spared" in timing for timing in timings):
+        added["spared"] = sum(timing["spared"] * timing["images"] for timing in timings) / images
+    return added

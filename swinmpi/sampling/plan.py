@@ -6,6 +6,7 @@ import numpy as np
 
 from swinmpi.config import Config
 from swinmpi.config.data_section import MEASURE
+from swinmpi.families.difficulty import TILE_LR_PX
 from swinmpi.parallel.calls import Calls
 from swinmpi.parallel.device import settled
 from swinmpi.sampling.distribution import (
@@ -183,7 +184,22 @@ def describe_step(plan: SamplingPlan) -> list[str]:
             f"{describe_traffic(plan)} ({config.parallel.exchange})",
             f"sampler     noise_scale {config.sampler.noise_scale:g}, seed {config.sampler.seed}"
             + describe_agreement(config),
+            *describe_effort(config, len(distribution.groups[0])),
             *describe_border(config, plan.grid), *([idle] if idle else [])]
+
+
+def describe_effort(config: Config, ranks: int) -> list[str]:
+    """A line on what easy parts of an image are spared, if anything; ranks: of a group."""
+    sampler, exchange = config.sampler, config.parallel.exchange
+    if sampler.adaptive is None:
+        return []
+    shared = ("" if ranks == 1 else
+              f"; {exchange}: ranks whose windows are easy wait for the others"
+              if EXCHANGES[exchange].in_parts else
+              "; the other windows are dealt out evenly, so every rank holds all features")
+    return [f"adaptive    the easiest {100 * sampler.adaptive:g} % of the tiles of "
+            f"{TILE_LR_PX * config.model.scale} px (by {sampler.adaptive_by}) take "
+            f"{sampler.adaptive_steps} of {sampler.steps} steps{shared}"]
 
 
 def idle_of(plan: SamplingPlan, num_images: int) -> str | None:
@@ -260,5 +276,7 @@ def memory_mib(plan: SamplingPlan) -> float:
     finished = model.channels * model.hr_px_per_x_px**2
     features = getattr(model, "feature_channels", 0) + finished + 1
     state = finished * (1 + plan.request.ensemble) + model.x_channels * (4 if whole else 2)
+    if whole and plan.config.sampler.adaptive is not None:
+        features *= ranks  # every rank has all of them
     return (FLOAT_BYTES * images * pixels * (features / ranks + state / (1 if whole else ranks))
             / MIB)

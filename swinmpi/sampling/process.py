@@ -6,6 +6,7 @@ from swinmpi.diffusion.noise import drawn_turn, random_shift
 from swinmpi.diffusion.path import path_of
 from swinmpi.diffusion.samplers import Sampler, make_sampler
 from swinmpi.errors import SwinmpiError
+from swinmpi.sampling.effort.tiles import Effort
 from swinmpi.windows.grid import WindowGrid, window_over
 from swinmpi.windows.shift import circular_shift, max_shift_of
 
@@ -21,7 +22,8 @@ class ReverseProcess:
     """From x_T to x_0, the same on every rank. `window_px` and the shift are in px of x_t.
 
     window_px: None for one window over the whole image, which is not shifted. coherence: of the
-    noise of neighbouring images, see `draw_window`; all images have the same shifts then.
+    noise of neighbouring images, see `draw_window`; all images have the same shifts then. effort:
+    which windows are evaluated, None for all.
     """
 
     sampler: Sampler
@@ -29,6 +31,7 @@ class ReverseProcess:
     shift: ShiftConfig
     window_px: int | None
     coherence: float | None = None
+    effort: Effort | None = None
 
     @property
     def num_evaluations(self) -> int:
@@ -51,6 +54,10 @@ class ReverseProcess:
             return circular_shift(turn, max_px)
         return random_shift(seed, stack_index, number, max_px)
 
+    def spares(self, number: int) -> bool:
+        """Whether easy windows are left out of an evaluation, see `Effort`."""
+        return self.effort is not None and number < self.sampler.spared
+
     def not_finite(self, stack_index: int, number: int) -> SwinmpiError:
         """What to raise where the result of an evaluation is not all numbers."""
         return SwinmpiError(f"the network's answer is not finite in image {stack_index}, "
@@ -61,8 +68,9 @@ class ReverseProcess:
 def make_process(sampler: SamplerConfig, diffusion: DiffusionConfig,
                  window_px: int | None) -> ReverseProcess:
     """The reverse process of a configuration; ValueError for more steps than the path has."""
+    effort = None if sampler.adaptive is None else Effort(sampler.adaptive, sampler.adaptive_by)
     return ReverseProcess(make_sampler(sampler, diffusion, path_of(diffusion)),
-                          sampler.noise_scale, sampler.shift, window_px, sampler.coherence)
+                          sampler.noise_scale, sampler.shift, window_px, sampler.coherence, effort)
 
 
 def sampling_grid(shift: ShiftConfig, window_px: int | None, height_px: int,

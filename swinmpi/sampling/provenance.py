@@ -75,6 +75,11 @@ def folder_settings(request: SampleRequest, config: Config, checkpoint_sha256: s
     return json.loads(json.dumps(deciding))
 
 
+def spared(report: RunReport) -> dict:
+    """The share of evaluations that were not needed, where some could be spared."""
+    return {} if report.spared is None else {"spared": report.spared}
+
+
 def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: dict) -> dict:
     """What the finished file says about its making; `deciding` is its fingerprint."""
     request, config, distribution = plan.request, plan.config, plan.distribution
@@ -96,7 +101,8 @@ def provenance(plan: SamplingPlan, stack: Stack, report: RunReport, deciding: di
             "micro_batch": plan.calls.told, "mpi_library": library_version(),
             "job_id": os.environ.get("SLURM_JOB_ID"),
             "timings": {"seconds": report.seconds, "images": report.num_images,
-                        "share": dict(report.share)}, "failed_images": failed or None,
+                        "share": dict(report.share)} | spared(report),
+            "failed_images": failed or None,
             "shard": request.shard and shard_entries(request.shard, stack, deciding)}
 
 

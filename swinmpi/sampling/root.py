@@ -10,7 +10,7 @@ from torch import Tensor
 from swinmpi.diffusion.noise import X_T_STEP
 from swinmpi.families.family import Condition
 from swinmpi.parallel.ownership import Ownership
-from swinmpi.parallel.root import RootCollectives, StepPlan, plan_step
+from swinmpi.parallel.root import RootCollectives, StepPlan, deal_out, plan_step
 from swinmpi.parallel.shares import Weights
 from swinmpi.sampling.exchange import FinishedPart, Work, scaled
 from swinmpi.sampling.on_device.finiteness import FiniteCheck
@@ -74,20 +74,50 @@ class RootExchange:
         """On whole images, (N, C, height, width), on root; None elsewhere."""
         grid, shifts = self.grid, [self.shift(i, number) for i in self.stack_indices]
         with self.stopwatch.of("windows"):
-            live_at = tuple(shift if self.process.rolls else (0, 0) for shift in shifts)
-            plan = step_plan(grid, self.group.size, live_at, self.group.weights, self.num_parts)
+            plan, answers = self.planned(number, shifts), None
             frames = None
             if self.x_t is not None:
                 frames = together([self.frame_of(x, shift)
                                    for x, shift in zip(self.x_t, shifts, strict=True)])
-        shape = (len(shifts), self.channels, grid.frame_height_px, grid.frame_width_px)
-        frames = self.collectives.broadcast(frames, shape)
-        own = self.evaluate(frames, plan.own(self.group.rank), t, shifts)
-        windows = self.collectives.gather(own, plan)
-        if windows is None:
+                answers = self.unasked(number, frames)
+        if plan.items:
+            shape = (len(shifts), self.channels, grid.frame_height_px, grid.frame_width_px)
+            frames = self.collectives.broadcast(frames, shape)
+            own = self.evaluate(frames, plan.own(self.group.rank), t, shifts)
+            windows = self.collectives.gather(own, plan)
+            if windows is not None:
+                with self.stopwatch.of("windows"):
+                    parts = parts_of(answers, self.num_parts)
+                    places(plan.items, grid.cols, self.device).put(tiles(parts, grid.window_px),
+                                                                   windows)
+        if answers is None:
             return None
         with self.stopwatch.of("windows"):
-            return self.assemble(windows, plan.items, shifts)
+            return together([self.image_of(frame, shift)
+                             for frame, shift in zip(answers, shifts, strict=True)])
+
+    def planned(self, number: int, shifts: Sequence[Shift]) -> StepPlan:
+        """Who predicts what; where some windows are spared, the others are dealt out anew."""
+        process, grid = self.process, self.grid
+        live_at = tuple(shift if process.rolls else (0, 0) for shift in shifts)
+        plan = whole = step_plan(grid, self.group.size, live_at, self.group.weights,
+                                 self.num_parts)
+        if process.spares(number):
+            needed = [process.effort.evaluated(condition.difficulty, grid, shift)
+                      for shift, condition in zip(shifts, self.conditions, strict=True)]
+            plan = deal_out([(slot, position) for slot, of_image in enumerate(needed)
+                             for position in ownership_order(grid) if position in of_image],
+                            self.group.size, self.group.weights)
+        if self.group.is_root:
+            self.work.tally.add(len(whole.items), len(plan.items))
+        return plan
+
+    def unasked(self, number: int, frames: Tensor) -> Tensor:
+        """What stands for the network's answer in the windows that it is not asked about: zero
+        where nothing is true, else, where windows are spared, that x_0 is the base."""
+        if self.process.spares(number):
+            return frames * self.process.sampler.base_factor(number)
+        return torch.zeros_like(frames)
 
     def advance(self, number: int, output: Tensor | None) -> None:
         if self.x_t is None:
@@ -164,17 +194,6 @@ class RootExchange:
 
         self.work.predictor(own, t, inputs, store)
         return answers
-
-    def assemble(self, windows: Tensor, items: tuple[Item, ...],
-                 shifts: Sequence[Shift]) -> Tensor:
-        """What `evaluate` makes of items -> images (N, C, height, width)."""
-        grid = self.grid
-        frames = windows.new_zeros(len(shifts), self.channels, grid.frame_height_px,
-                                   grid.frame_width_px)
-        parts = parts_of(frames, self.num_parts)
-        places(items, grid.cols, self.device).put(tiles(parts, grid.window_px), windows)
-        return together([self.image_of(frame, shift)
-                         for frame, shift in zip(frames, shifts, strict=True)])
 
     def state_of(self, frame: Tensor, shift: Shift) -> Callable[[], Tensor]:
         """What gives the whole x_t out of its frame."""

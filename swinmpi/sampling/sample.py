@@ -28,6 +28,7 @@ from swinmpi.parallel.shares import group_of, images_of_group
 from swinmpi.reports.memory import keep_freed_memory
 from swinmpi.reports.timing import RunReport, shares_of
 from swinmpi.sampling.distribution import Distribution
+from swinmpi.sampling.effort.tally import spared_share
 from swinmpi.sampling.pixels import from_network, to_network, without_network
 from swinmpi.sampling.plan import SamplingPlan, describe_work, idle_of
 from swinmpi.sampling.process import Abandoned
@@ -75,12 +76,15 @@ def run(plan: SamplingPlan, world: World, stop: StopFlag,
         if world.any(abandoned):
             raise_stopped(results)
         results.drain()
+        spared = None
+        if resolver.effort is not None:
+            spared = spared_share(world.gather_everywhere(resolver.tally))
 
         def report() -> RunReport:
             seconds = time.perf_counter() - started
             num_images = len(results.remaining) - len(results.failed)
             shares = shares_of(world.stopwatch.since(spent), seconds)
-            return RunReport(num_images, seconds, shares, results.failed, results.figures)
+            return RunReport(num_images, seconds, shares, results.failed, results.figures, spared)
 
         results.finish(plan, report())
         return report()

@@ -15,7 +15,8 @@ MEANING = {"model": True, "diffusion": True, "train": {"target"}}
 ADDED = {"diffusion": {"beta_start": None, "beta_end": None, "path": "curved",
                        "start_std": 0.5},
          "sampler": {"clip_result": None, "start": "as_trained", "quiet_steps": 1,
-                     "coherence": None, "overlap": 1}}
+                     "coherence": None, "overlap": 1, "adaptive": None, "adaptive_steps": 1,
+                     "adaptive_by": "head"}}
 DISTILLED_KEY = "distilled_steps"  # of a checkpoint's header
 PRESETS_KEY = "presets"  # likewise: those that it has settings of its own for
 FREE = ("model.window_px", "model.dropout", "diffusion.variance")
@@ -75,8 +76,8 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
     config = load_config(files, overrides, preset, settings_of(header),
                          presets_of(header, trained))
     wanted, own = (flat(settings.model_dump(include=MEANING)) for settings in (config, trained))
-    if wanted["train.target"] == "distill":
-        wanted["train.target"] = "diffuser"  # which a student is
+    if wanted["train.target"] in ("distill", "difficulty"):
+        wanted["train.target"] = "diffuser"  # which a student is, and a model that gets a head
     for name in sorted(wanted, key=lambda name: name != "model.family"):
         if name not in FREE and wanted[name] != own.get(name):
             raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "
@@ -188,12 +189,38 @@ def check_overlap(config: Config) -> None:
                           "above 0 and model.window_px")
 
 
+def check_adaptive(config: Config) -> None:
+    """ConfigError where parts of an image cannot take fewer steps as asked."""
+    sampler, model = config.sampler, config.model
+    if sampler.adaptive is None:
+        for name in ("adaptive_steps", "adaptive_by"):
+            if (value := getattr(sampler, name)) != ADDED["sampler"][name]:
+                raise ConfigError(f"sampler.{name}: expected sampler.adaptive beside it, the share "
+                                  f"of easy tiles, got {value} alone; set sampler.adaptive=0.5, or "
+                                  "remove it")
+        return
+    if not sampler.diffuses:
+        raise ConfigError("sampler.adaptive: expected none with sampler.method regression, which "
+                          f"takes no steps, got {sampler.adaptive:g}; remove it")
+    if not model.tells_difficulty:
+        raise ConfigError("sampler.adaptive: expected a model of family aligned, whose regression "
+                          f"easy parts start from, got {model.family}; remove it")
+    if sampler.adaptive_steps > sampler.steps:
+        raise ConfigError("sampler.adaptive_steps: expected at most sampler.steps = "
+                          f"{sampler.steps}, got {sampler.adaptive_steps}")
+    if sampler.adaptive_by == "head" and not model.difficulty_head:
+        raise ConfigError("sampler.adaptive_by: expected a checkpoint with a head that tells what "
+                          "is hard (train.target difficulty), got one without; set "
+                          "sampler.adaptive_by=detail")
+
+
 def check_consistent(config: Config) -> None:
     """ConfigError where settings of a sampling run contradict each other."""
     sampler, model = config.sampler, config.model
     check_shift(config)
     check_path(config)
     check_overlap(config)
+    check_adaptive(config)
     if sampler.steps > config.diffusion.steps:
         raise ConfigError("sampler.steps: expected at most diffusion.steps = "
                           f"{config.diffusion.steps}, got {sampler.steps}")
@@ -216,9 +243,13 @@ def check_consistent(config: Config) -> None:
 
 
 def check_regression(config: Config, is_diffuser: bool) -> None:
-    """ConfigError where there should be no diffusion, but nothing makes an image without.
+    """ConfigError where there should be no diffusion, but nothing makes an image without, or steps
+    of what takes none.
     is_diffuser: what the checkpoint holds, else an encoder alone."""
     model = config.model
+    if config.sampler.adaptive is not None and not is_diffuser:
+        raise ConfigError("sampler.adaptive: expected a checkpoint that takes steps, got an "
+                          "encoder trained alone; remove it")
     regresses = model.regresses if is_diffuser else model.learns
     if not (config.sampler.diffuses or regresses):
         raise ConfigError("sampler.method: for regression (--preset regression) expected a model "

@@ -18,12 +18,15 @@ from swinmpi.parallel.ownership import Ownership
 from swinmpi.parallel.pieces import PieceExchange
 from swinmpi.parallel.staging import to_host
 from swinmpi.sampling.distribution import calls_of
+from swinmpi.sampling.effort.tally import Tally
+from swinmpi.sampling.effort.tiles import Effort
 from swinmpi.sampling.exchange import Exchange, FinishedPart, Work, scaled
 from swinmpi.sampling.predictor import Predictor
 from swinmpi.sampling.process import Abandoned, ReverseProcess, make_process, sampling_grid
 from swinmpi.sampling.root import RootExchange
 from swinmpi.sampling.torus import TorusExchange, row_bands, seen_rect
 from swinmpi.windows.moves import Rect
+from swinmpi.windows.tiles import forget_indices
 
 MAX_UNIT, BAND_LR_PX = 1.5, 32
 EXCHANGES: dict[str, Callable[[Work], Exchange]] = {"root": RootExchange, "torus": TorusExchange}
@@ -45,7 +48,7 @@ class SuperResolver:
         self.make_exchange, self.pieces = make_exchange, PieceExchange(group)
         self.diffuses = family.takes_steps and process.num_evaluations > 0
         self.predictor = Predictor(family, computing, group.stopwatch)
-        self.consistency = consistency
+        self.consistency, self.tally = consistency, Tally()
         self._exchange: tuple[tuple[int, int], Exchange] | None = None
 
     def exchange_for(self, height: int, width: int) -> Exchange:
@@ -60,7 +63,7 @@ class SuperResolver:
             self.predictor.calls = calls_of(self.computing.micro_batch, self.family.config, grid,
                                             device)
             work = Work(self.family, self.process, ownership, self.pieces, self.predictor,
-                        BORDER_LR_PX + (PROJECTED_LR_PX if self.consistency else 0))
+                        BORDER_LR_PX + (PROJECTED_LR_PX if self.consistency else 0), self.tally)
             self._exchange = (height, width), self.make_exchange(work)
         return self._exchange[1]
 
@@ -94,6 +97,8 @@ class SuperResolver:
         -1..1 (hot pixels) are limited where the network looks, not in the image it adds to.
         """
         exchange = self.exchange_for(lr[0].height, lr[0].width)
+        if self.effort is not None:
+            forget_indices()  # which windows go together depends on the image
         residuals = exchange.room_for_residuals(len(lr))
         exchange.conditions = self.conditions(lr, exchange, residuals)
 
@@ -127,10 +132,17 @@ class SuperResolver:
         work = exchange.work
         encoding = Encoding(work.ownership, self.pieces, torch.device(self.computing.device),
                             self.computing.precision, self.predictor.largest,
-                            self.shifts_return, self.predictor.calls_now, exchange.in_turn)
+                            self.shifts_return, self.predictor.calls_now, exchange.in_turn,
+                            self.effort and self.effort.by,
+                            self.effort is not None and exchange.in_turn)
         with self.group.stopwatch.of("encoder"):
             return self.family.conditions([image.clamped(MAX_UNIT) for image in lr], encoding,
                                           residuals)
+
+    @property
+    def effort(self) -> Effort | None:
+        """What decides which windows are evaluated, None for all."""
+        return self.process.effort if self.diffuses else None
 
     @property
     def shifts_return(self) -> bool:

@@ -91,8 +91,7 @@ class TorusExchange:
         with self.stopwatch.of("windows"):
             waiting = [self.ownership.waiting_for_others(*shifts)
                        for shifts in zip(self.before, after, strict=True)]
-            live = [(slot, position) for slot, shift in enumerate(after)
-                    for position in self.ownership.live(shift)]
+            live, spared = self.asked(number, after)
             items = sorted(live, key=lambda item: (item[1] in waiting[item[0]], item))
             outputs = [[Canvas.over(block.rect(self.grid, shift, 0), self.channels, self.device)
                         for block in self.ownership.own] for shift in after]
@@ -101,17 +100,15 @@ class TorusExchange:
                 condition.prepare(after[slot], [position for at, position in items if at == slot],
                                   lambda: None)
         self.evaluate(items, t, after, outputs, Arrivals(underway, waiting))
+        self.leave(number, spared, after, outputs)
         self.before = after
         return outputs
 
     def evaluate(self, items: Sequence[Item], t: int, shifts: Sequence[Shift],
                  outputs: Sequence[list[Canvas]], arrivals: "Arrivals") -> None:
         """Fill `outputs` with the network's answers to windows (slot, position)."""
-        blocks, grid = self.ownership.own, self.grid
-        states = [Tiled(grid, blocks, [Canvas(canvas.values[:self.channels], canvas.top,
-                                              canvas.left) for canvas in canvases])
-                  for canvases in self.images]
-        answers = [Tiled(grid, blocks, canvases) for canvases in outputs]
+        states = [self.tiled_state(canvases) for canvases in self.images]
+        answers = [Tiled(self.grid, self.ownership.own, canvases) for canvases in outputs]
 
         def tell(slot: int, positions: tuple[int, ...]) -> tuple[Tensor, ...]:
             return (states[slot].cut(shifts[slot], positions),
@@ -126,6 +123,36 @@ class TorusExchange:
         self.work.predictor(items, t, lambda part: of_slots(part, self.device, tell), store,
                             arrivals.before)
         arrivals.complete()
+
+    def asked(self, number: int, shifts: Sequence[Shift]) -> tuple[list[Item], list[list[int]]]:
+        """(own windows that the network is asked about, by image those that it is spared)."""
+        items, spared = [], []
+        for slot, shift in enumerate(shifts):
+            live = self.ownership.live(shift)
+            asked = live
+            if self.process.spares(number):
+                asked &= self.process.effort.evaluated(self.conditions[slot].difficulty, self.grid,
+                                                       shift)
+            items += [(slot, position) for position in asked]
+            spared.append(sorted(live - asked))
+            self.work.tally.add(len(live), len(asked))
+        return items, spared
+
+    def leave(self, number: int, spared: Sequence[Sequence[int]], shifts: Sequence[Shift],
+              outputs: Sequence[list[Canvas]]) -> None:
+        """Answer for the windows that the network is spared, by image: their x_0 is the base."""
+        with self.stopwatch.of("windows"):
+            for slot, positions in enumerate(spared):
+                if positions:
+                    x_t = self.tiled_state(self.images[slot]).cut(shifts[slot], positions)
+                    Tiled(self.grid, self.ownership.own, outputs[slot]).put(
+                        shifts[slot], positions, x_t * self.process.sampler.base_factor(number))
+
+    def tiled_state(self, canvases: Sequence[Canvas]) -> Tiled:
+        """The windows of x_t, without what the sampler keeps."""
+        return Tiled(self.grid, self.ownership.own,
+                     [Canvas(canvas.values[:self.channels], canvas.top, canvas.left)
+                      for canvas in canvases])
 
     def advance(self, number: int, output: list[list[Canvas]]) -> None:
         for slot, canvases in enumerate(output):

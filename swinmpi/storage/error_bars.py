@@ -60,7 +60,10 @@ class ErrorBars:
 
 def decided_by(config: Config) -> dict:
     """The settings that a factor holds for, as JSON has them. `output.consistent` is settled."""
-    silent = {"overlap"} if config.sampler.overlap == 1 else set()  # younger than the first factors
+    # Younger than the first factors.
+    silent = {"overlap"} if config.sampler.overlap == 1 else set()
+    if config.sampler.adaptive is None:
+        silent |= {"adaptive", "adaptive_steps", "adaptive_by"}
     sampler = config.sampler.model_dump(exclude={"seed"} | silent)
     noise = {"noise": config.data.noise} if config.model.told_noise else {}
     return json.loads(json.dumps({**noise, "sampler": sampler, "window_px": config.model.window_px,

@@ -16,6 +16,7 @@ from swinmpi.randomness import generator
 from swinmpi.reports.timing import about
 from swinmpi.training.distilling import taught
 from swinmpi.training.objective import TrainingModule, make_drawing, make_objective
+from swinmpi.training.setup import freeze_untrained
 
 # What small convolutions reach, a part of what a machine could: of a core with 256-bit vectors, of
 # a data-centre GPU in float32 (True) and in 16 bit. Orders of magnitude, not measurements.
@@ -38,6 +39,8 @@ def cost_of(config: Config) -> Cost:
     """Counted on tensors without content."""
     with torch.device("meta"):
         family = make_family(config.model, config.train.makes_diffuser)
+    if config.train.keeps_model:
+        freeze_untrained(family.model, config)
     objective = make_objective(config, family)
     if config.train.distils:
         objective = taught(objective, config, family, "meta")

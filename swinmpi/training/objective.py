@@ -35,7 +35,7 @@ def make_objective(config: Config, family: Family) -> Objective:
     return Objective(path_of(config.diffusion),
                      config.diffusion.prediction, DISTANCES[config.train.loss],
                      config.train.regression_weight, training_grid(config, family),
-                     config.sampler.shift.edge)
+                     config.sampler.shift.edge, config.train.keeps_model)
 
 
 def make_drawing(config: Config, family: Family) -> Drawing:

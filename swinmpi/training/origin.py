@@ -14,7 +14,7 @@ from swinmpi.storage.checkpoint import CheckpointFolder, load_weights
 from swinmpi.storage.header import read_header
 
 ADAPTS = ("window_px", "channels", "scale", "residual_gain", "dropout", "noise_aware",
-          "pixel_weight")
+          "pixel_weight", "difficulty_head")
 """`model` settings that may differ from those of `train.init`."""
 NAMED = 3
 
@@ -39,8 +39,11 @@ def settings_beneath(config: Config, resume: bool) -> dict:
         return {}
     newest = CheckpointFolder(Path(config.train.output), 1).latest() if resume else None
     header = read_header(newest / "weights.safetensors" if newest else origin)
-    trained_as(newest or origin, header)
+    trained = trained_as(newest or origin, header)
     settings = {name: dict(header.get(name, {})) for name in ("model", "diffusion", "sampler")}
+    if config.train.keeps_model:
+        head = {"difficulty_head": True} if trained.model.tells_difficulty else {}
+        return settings | {"model": settings["model"] | head}
     settings["sampler"] = {name: value for name, value in settings["sampler"].items()
                            if name == "shift"}
     if not newest and not config.train.distils:  # the pairs decide

@@ -12,6 +12,7 @@ from swinmpi.storage.checkpoint import CheckpointFolder
 from swinmpi.storage.pairs import PairReader
 from swinmpi.storage.probe import inspect_pairs
 from swinmpi.training.degrading import check_degrading
+from swinmpi.training.difficulty import check_head
 from swinmpi.training.distilling import check_distillation, prepared, rounds_of
 from swinmpi.training.estimate import describe_cost
 from swinmpi.training.fitting import check_fit, fitted, values_of
@@ -52,6 +53,7 @@ def plan(config: Config, num_ranks: int, resume: bool) -> TrainingPlan:
     folder = CheckpointFolder(Path(config.train.output), config.train.keep_last)
     check_encoder(config)
     check_distillation(config)
+    check_head(config)
     config = prepared(config)
     folder.check()
     inspect_pairs(config.train.data)

@@ -22,6 +22,7 @@ from swinmpi.storage.checkpoint import (
     load_weights,
 )
 from swinmpi.storage.files import tell
+from swinmpi.training.difficulty import check_head_alone
 from swinmpi.training.distilling import check_goes_on, check_teacher
 from swinmpi.training.log import Averages
 from swinmpi.training.origin import check_origin
@@ -37,6 +38,7 @@ def check_run(config: Config, folder: CheckpointFolder, resume: bool, values: Ma
     check_size(config.model)
     if not (resume and newest is not None):
         check_origin(config)
+        check_head_alone(config)
         check_teacher(config)
     check_encoder_checkpoint(config, resuming=resume and newest is not None)
     if newest is not None and not resume:
@@ -53,6 +55,9 @@ def check_drawing(config: Config) -> None:
     check_path(config)
     check_overlap(config)
     check_edge(config)
+    if config.sampler.adaptive is not None:
+        raise ConfigError("sampler.adaptive: expected none in training, whose samples are judged "
+                          f"as they are without, got {config.sampler.adaptive:g}; remove it")
     if settings.target == "diffuser" and not config.sampler.diffuses:
         raise ConfigError("sampler.method: expected a reverse process to validate a diffuser with, "
                           "got regression; set another method")
@@ -136,7 +141,9 @@ def check_same_run(config: Config, header: Mapping, path: Path) -> None:
 
 def tell_other_pairs(config: Config, header: Mapping, values: Mapping) -> None:
     """A line where a run goes on with pairs of other values, or degraded in another way, than
-    before: it may be meant so."""
+    before: it may be meant so. A model that gets a head tells of its own pairs alone."""
+    if config.train.keeps_model:
+        return
     for name in ("value_range", "value_dtype", "degradation", "lr_kernel", "noise", "blur_px"):
         before, now = header.get(name), values.get(name)
         if before != now:
@@ -149,8 +156,7 @@ def check_state(config: Config, path: Path) -> dict:
     Returns what its checkpoint says about itself."""
     with torch.device("meta"):
         model = make_family(config.model, config.train.makes_diffuser).model
-    if config.train.freeze_encoder:
-        freeze(model.encoder)
+    freeze_untrained(model, config)
     weights, header = load_weights(path / "weights.safetensors")
     check_same_run(config, header, path)
     check_goes_on(config, header, path)
@@ -229,6 +235,15 @@ def load_encoder(encoder: nn.Module, checkpoint: str) -> None:
         encoder.load_trunk(weights)
     else:
         load_into(encoder, weights, checkpoint)
+
+
+def freeze_untrained(model: nn.Module, config: Config) -> None:
+    """Only what a run trains asks for gradients."""
+    if config.train.freeze_encoder:
+        freeze(model.encoder)
+    if config.train.keeps_model:
+        model.requires_grad_(False)
+        model.encoder.difficulty.requires_grad_(True)
 
 
 def freeze(encoder: nn.Module) -> None:

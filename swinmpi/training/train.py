@@ -33,6 +33,7 @@ from swinmpi.training.batches import BatchSource, Prefetched, channels_last
 from swinmpi.training.compiling import compile_networks
 from swinmpi.training.crops import crops_on
 from swinmpi.training.degrading import degraded_groups
+from swinmpi.training.difficulty import words_beneath
 from swinmpi.training.distilling import (
     TEACHER_KEY,
     first_teacher,
@@ -58,7 +59,7 @@ from swinmpi.training.setup import (
     checked_averages,
     checked_progress,
     fitting_state,
-    freeze,
+    freeze_untrained,
     load_encoder,
     load_moments,
     start_folder,
@@ -151,8 +152,7 @@ class Trainer:
                 worker.root_first(load_teacher, self.teacher, config, 0)
                 self.model.load_state_dict(self.teacher.model.state_dict())
                 self.taught_by = worker.on_root(first_teacher, config)
-        if config.train.freeze_encoder:
-            freeze(self.model.encoder)
+        freeze_untrained(self.model, config)
         if worker.size > 1:
             self.losses: nn.Module = DistributedDataParallel(module, gradient_as_bucket_view=True)
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
@@ -163,6 +163,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(worker.device.type,
                                            enabled=config.parallel.precision == "fp16")
         self.update, self.best, self.values, self.averages = 0, math.inf, {}, Averages()
+        self.words = worker.on_root(words_beneath, config) if newest is None else {}
         if newest is not None:
             worker.root_first(self.load, newest)
 
@@ -249,8 +250,9 @@ class Trainer:
                                           exclude={"train": self.config.train.unsaid,
                                                    "model": self.config.model.unsaid})
         target = "diffuser" if self.config.train.makes_diffuser else "encoder"
-        return {"swinmpi": __version__, "update": self.update, "target": target,
-                **self.values, **student_words(self.config, self.taught_by), **sections}
+        learned = {} if self.words else self.values  # a model that only gets a head keeps its own
+        return {"swinmpi": __version__, "update": self.update, "target": target, **learned,
+                **student_words(self.config, self.taught_by), **sections, **self.words}
 
     def save(self, folder: CheckpointFolder) -> None:
         """Not collective: one rank writes."""
@@ -268,6 +270,7 @@ class Trainer:
         """Go on from one `update-*` folder."""
         weights, header = load_weights(path / "weights.safetensors")
         check_same_run(self.config, header, path)
+        self.words = words_beneath(self.config, header)
         load_into(self.model, weights, str(path))
         ema, _ = load_weights(path / "ema.safetensors")
         check_shapes(self.ema.tensors, ema, str(path))

@@ -26,7 +26,7 @@ from swinmpi.training.batches import (
 )
 from swinmpi.training.crops import as_bits
 from swinmpi.training.objective import TrainingModule
-from swinmpi.training.setup import freeze
+from swinmpi.training.setup import freeze_untrained
 
 MICRO_BATCH, MAX_LOSS_IMAGES = 4, 512
 Answer = Callable[[LrRows, Tensor, int], dict[str, Tensor]]
@@ -43,8 +43,7 @@ def validate(config: Config, worker: Worker, ema: Mapping[str, Tensor], pairs: P
     family = make_family(config.model, config.train.makes_diffuser)
     module = TrainingModule(family, objective).to(worker.device).eval()
     module.model.load_state_dict(dict(ema))
-    if config.train.freeze_encoder:
-        freeze(module.model.encoder)  # what is not trained is not in the loss either
+    freeze_untrained(module.model, config)  # what is not trained is not in the loss either
     source = BatchSource(config, module.family, pairs, worker.rank, worker.size)
     split = pairs.validate_indices
     losses = worker.gather([loss(module, source.validation_batch(int(i)), worker.device)

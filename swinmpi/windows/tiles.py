@@ -107,6 +107,13 @@ def parted(items: tuple[Item, ...],
                   torch.tensor(of_slot, device=device)) for slot, of_slot in found.items())
 
 
+def forget_indices() -> None:
+    """Where windows that belong together are others for every image, what is kept of them would
+    only grow."""
+    for kept in (places, index_of, parted, by_block):
+        kept.cache_clear()
+
+
 class Tiled:
     """Windows of one image on the canvases of some blocks of it, which hold them at any shift that
     is asked for."""

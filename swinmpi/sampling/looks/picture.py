@@ -218,11 +218,12 @@ def words_of(config: Config, header: Mapping) -> str:
     """The preset of a checkpoint that a configuration is, else its sampler."""
     sampler, base = config.sampler, settings_of(header)
     presets = presets_of(header, load_config(base=base))
+    easy = "" if sampler.adaptive is None else f", adaptive {sampler.adaptive:g}"
     for name, sections in presets.items():
         meant = load_config(preset=name, base=base, presets=presets).sampler
         if all(getattr(sampler, key) == getattr(meant, key) for key in sections["sampler"]):
-            return f"preset {name}"
-    return f"{sampler.method}, {sampler.steps} steps, noise_scale {sampler.noise_scale:g}"
+            return f"preset {name}{easy}"
+    return f"{sampler.method}, {sampler.steps} steps, noise_scale {sampler.noise_scale:g}{easy}"
 
 
 def short(name: str) -> str:

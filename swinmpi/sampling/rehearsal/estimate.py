@@ -47,8 +47,9 @@ def describe_time(plans: Sequence[SamplingPlan], family: Family | None) -> str:
             costs[size] = costs.get(size) or measure(plan, family, size)
         seconds += seconds_of(plan, costs) * crowding(plan)
     ranks = plans[0].distribution.num_ranks
-    return (f"time        {about(seconds)} on {ranks} rank{'s' if ranks > 1 else ''} (measured on "
-            f"one micro-batch; {NOT_COUNTED})")
+    most = "at most " if plans[0].config.sampler.adaptive else ""
+    return (f"time        {most}{about(seconds)} on {ranks} rank{'s' if ranks > 1 else ''} "
+            f"(measured on one micro-batch; {NOT_COUNTED})")
 
 
 def seconds_of(plan: SamplingPlan, costs: Mapping[int, Costs]) -> float:
