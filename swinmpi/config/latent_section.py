@@ -17,7 +17,8 @@ class LatentModel(AlignedModel):
     encoder: Literal["conv"] = Field("conv", description="transformers tell windows of families "
                                      "aligned and thesis")
     noise_aware: Literal[False] = Field(False, description="for family aligned")
-    difficulty_head: Literal[False] = Field(False, description="for family aligned")
+    difficulty_head: Literal[False] = Field(False, description="for sampler.adaptive, which is "
+                                            "for family aligned alone")
     window_px: int = Field(24, ge=16, le=4096, multiple_of=4, description="side of a window in px "
                            "of the latents, as sampler.shift.max_px; may be changed after training")
     residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="the autoencoder is given (HR "

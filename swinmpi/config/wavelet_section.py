@@ -16,7 +16,8 @@ class WaveletModel(AlignedModel):
     encoder: Literal["conv"] = Field("conv", description="transformers tell windows of families "
                                      "aligned and thesis")
     noise_aware: Literal[False] = Field(False, description="for family aligned")
-    difficulty_head: Literal[False] = Field(False, description="for family aligned")
+    difficulty_head: Literal[False] = Field(False, description="for sampler.adaptive, which is "
+                                            "for family aligned alone")
     window_px: int = Field(24, ge=8, le=4096, multiple_of=4, description="side of a window in px "
                            "of the bands, of which one covers 2 x 2 HR px, as "
                            "sampler.shift.max_px; may be changed after training")
