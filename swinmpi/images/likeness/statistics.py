@@ -79,20 +79,13 @@ def haar(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def quiet_square(crop: np.ndarray) -> float:
     """The mean square of the finest diagonal detail where there is least of it, which is noise; NaN
     where everything has holes."""
-    blocks = in_blocks(crop)[0].mean(axis=(0, 2, 4))
-    known = blocks[np.isfinite(blocks)]
-    return float(np.quantile(known, QUIETEST)) if known.size else math.nan
-
-
-def in_blocks(crop: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of a crop (C, h, w): (squares of the finest diagonal details, (C, rows of blocks, BLOCK_PX,
-    blocks in a row, BLOCK_PX); the pixels of these blocks, which are twice as large)."""
     height, width = (side // (2 * BLOCK_PX) * 2 * BLOCK_PX for side in crop.shape[1:])
     a, b, c, d = (crop[:, top:height:2, left:width:2] for top in (0, 1) for left in (0, 1))
-    rows, cols = (side // (2 * BLOCK_PX) for side in (height, width))
     squares = ((a - b - c + d) / 2) ** 2
-    return (squares.reshape(len(crop), rows, BLOCK_PX, cols, BLOCK_PX),
-            crop[:, :height, :width].reshape(len(crop), rows, 2 * BLOCK_PX, cols, 2 * BLOCK_PX))
+    blocks = squares.reshape(len(crop), height // 2 // BLOCK_PX, BLOCK_PX, width // 2 // BLOCK_PX,
+                             BLOCK_PX).mean(axis=(0, 2, 4))
+    known = blocks[np.isfinite(blocks)]
+    return float(np.quantile(known, QUIETEST)) if known.size else math.nan
 
 
 def mean_square(values: np.ndarray) -> float:
