@@ -21,12 +21,13 @@ def run(argv: Sequence[str] | None) -> None:
     plan = merge.plan(options.shards, options.output, options.virtual, options.overwrite)
     if options.dry_run:
         from swinmpi.sampling.looks.merged import describe_merged
-        print("\n".join([merge.describe(plan), *describe_merged(plan, options.overwrite)]))
+        picture = describe_merged(plan, options.output, options.overwrite)
+        print("\n".join([merge.describe(plan), *picture]))
         return
     merge.run(plan)
     # Imported here, as torch comes along: without it an error is told within a second.
     from swinmpi.sampling.looks.merged import draw_merged
-    written = [options.output, *draw_merged(plan, options.overwrite)]
+    written = [options.output, *draw_merged(plan, options.output, options.overwrite)]
     print(f"written: {', '.join(map(str, written))}", flush=True)
     if plan.failed:
         raise SomeImagesFailed(f"{options.output}: written, "

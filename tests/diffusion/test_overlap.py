@@ -74,6 +74,12 @@ def test_where_windows_do_not_move_in_turn_it_is_refused(overrides):
     check_overlap(load_config(overrides=overrides))
 
 
+def test_a_regression_has_no_last_step():
+    config = load_config(overrides=["sampler.method=regression", "sampler.overlap=2"])
+    process = make_process(config.sampler, config.diffusion, config.model.window_px)
+    assert process.num_evaluations == 0
+
+
 def test_settings_that_say_nothing_about_it_stay_what_they_were():
     for settings, there in ((load_config(), False),
                             (load_config(overrides=["sampler.overlap=2"]), True)):

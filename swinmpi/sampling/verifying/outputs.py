@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from swinmpi.errors import ConfigError, StackError
-from swinmpi.images.pictures import Pixels, read_page
+from swinmpi.images.pictures import Pixels, read_page, read_pages
 from swinmpi.sampling.plan import SamplingPlan
 from swinmpi.sampling.plan import plan as plan_sampling
 from swinmpi.sampling.request import PictureJob, SampleRequest, open_stack, output_plan
@@ -84,9 +84,13 @@ class StoredPictures:
         picture, number = PictureStack(self.group).member(image_index)
         path = self.folder / picture.target
         try:
-            return in_planes(read_page(path, number))
+            count, page = len(read_pages(path)), in_planes(read_page(path, number))
         except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
             raise StackError(f"{path} ({reason_of(error)})") from None
+        if count != len(picture.pages):
+            raise StackError(f"{path} (it has {count} pages, of which {len(picture.pages)} were "
+                             "made)")
+        return page
 
     def completed(self, image_index: int,
                   made: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
