@@ -34,7 +34,8 @@ class RootExchange:
     def __init__(self, work: Work):
         self.num_parts, self.channels = work.family.num_parts, work.family.x_channels
         self.work = replace(work, ownership=Ownership(
-            work.grid, work.group.size, work.group.rank, num_parts=self.num_parts))
+            work.grid, work.group.size, work.group.rank, weights=work.group.weights,
+            num_parts=self.num_parts))
         self.grid, self.process, self.group = work.grid, work.process, work.group
         self.stopwatch = work.group.stopwatch
         self.device = work.device
