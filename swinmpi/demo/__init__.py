@@ -38,12 +38,23 @@ def bicubic(scale: int) -> Shipped:
     return Shipped(f"bicubic_x{scale}.safetensors", "nothing", "Apache-2.0")
 
 
+HR_IMAGES = "the HR images of demo_x2.h5, shrunk"
+PHOTOGRAPHS = "16 photographs of Debian packages"
 SHIPPED = {
-    "photos_x2": Shipped("photos_x2.safetensors", "16 photographs of Debian packages", "Apache-2.0",
-                         {"regression": 2.82, "faithful": 2.82, "fast": 2.70, "balanced": 1.94,
+    "photos_x2": Shipped("photos_x2.safetensors", PHOTOGRAPHS, "Apache-2.0",
+                         {"regression": 2.82, "faithful": 2.82, "fast": 1.96, "balanced": 1.97,
                           "detailed": 1.57}, "demo_x2.h5",
                          {preset: "photos_x2_one_step.safetensors"
                           for preset in ("fast", "balanced")}),
+    "photos_x4": Shipped("photos_x4.safetensors", PHOTOGRAPHS, "Apache-2.0",
+                         {"regression": 1.68, "faithful": 1.67, "fast": 1.62, "balanced": 1.50,
+                        "detailed": 0.79}, HR_IMAGES),
+    "grey_x2": Shipped("grey_x2.safetensors", PHOTOGRAPHS, "Apache-2.0",
+                       {"regression": 2.57, "faithful": 2.57, "fast": 2.41, "balanced": 2.01,
+                        "detailed": 0.77}, HR_IMAGES),
+    "grey_x4": Shipped("grey_x4.safetensors", PHOTOGRAPHS, "Apache-2.0",
+                       {"regression": 1.39, "faithful": 1.39, "fast": 1.31, "balanced": 1.10,
+                        "detailed": 0.17}, HR_IMAGES),
     **{f"bicubic_x{scale}": bicubic(scale) for scale in (2, 3, 4, 8)}}
 MODELS = {name: model.file for name, model in SHIPPED.items()}
 FILES = tuple(file for model in SHIPPED.values() for file in model.files)

@@ -160,7 +160,8 @@ def describe_steps(config: Config, grid: WindowGrid) -> str:
     """Windows and steps of an image, in words."""
     windows = "1 window" if grid.num_positions == 1 else f"{grid.num_positions} windows"
     return (f"{windows} of {grid.window_px} px{' of latents' * config.model.diffuses_code}, "
-            f"{config.sampler.steps} steps ({config.sampler.method})"
+            f"{config.sampler.steps} step{'s' * (config.sampler.steps > 1)} "
+            f"({config.sampler.method})"
             + (f", the last at {config.sampler.overlap} shifts" if config.sampler.overlap > 1
                else ""))
 

@@ -116,7 +116,7 @@ def test_an_array_of_four_is_merged_into_the_same_bytes(cluster, inputs, tmp_pat
     cluster.submit(tmp_path, "--ntasks=1", "--array=1-4", ARRAY,
                    *sampling(inputs)).wait().assert_completed()
     assert_wanted(tmp_path / "out.h5", inputs)
-    assert {path.name for path in tmp_path.iterdir()} == {"out.h5", "job.log"}
+    assert {path.name for path in tmp_path.iterdir()} == {"out.h5", "out.png", "job.log"}
     again = cluster.submit(tmp_path, "--ntasks=1", "--array=1,3", ARRAY,
                            *sampling(inputs, "other.h5")).wait()
     assert (set(again.fields("ExitCode")) == {"2:0"}

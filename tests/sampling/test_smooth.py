@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from swinmpi.cli.sample import main
-from swinmpi.demo import DEMO_MODEL, MODELS, shipped
+from swinmpi.demo import DEMO_MODEL, SHIPPED, shipped
 from tests.support.sampling import arguments, sr_of, write_stack
 
 HEIGHT, WIDTH, WINDOW_PX = 60, 84, 48
@@ -41,11 +41,12 @@ def test_the_measure_finds_a_step():
 @pytest.mark.slow
 @pytest.mark.parametrize("preset,dtype,limit", [
     ("regression", "float32", 0.1), ("regression", "uint16", 0.1), ("balanced", "float32", 0.5),
-    ("detailed", "float32", 0.5), ("faithful", "float32", 0.5)])
+    ("detailed", "float32", 0.5), ("faithful", "float32", 0.5), ("fast", "float32", 0.5)])
 def test_how_smooth_smooth_gradients_stay(tmp_path, preset, dtype, limit):
     gain = 1 if dtype == "float32" else 256
     images = np.round(gradients() * gain) if gain > 1 else gradients()
     stack, output = write_stack(tmp_path / "lr.h5", images.astype(dtype)), tmp_path / "out.h5"
-    assert main(arguments(stack, output, shipped(MODELS[DEMO_MODEL]), f"--preset={preset}",
+    checkpoint = shipped(SHIPPED[DEMO_MODEL].file_of(preset))
+    assert main(arguments(stack, output, checkpoint, f"--preset={preset}",
                           f"output.value_range=[0, {255 * gain}]")) == 0
     assert max(step_at_borders(image / gain) for image in sr_of(output)) < limit
