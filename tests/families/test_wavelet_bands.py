@@ -105,7 +105,7 @@ def test_the_loss_has_pixels_beside_bands_and_powers_beside_both():
 @pytest.mark.parametrize("num_ranks", [2, 3, 4, 5])
 def test_bands_of_one_window_lie_on_different_ranks(num_ranks):
     grid = WindowGrid(8, 8, 8, 0)
-    plan = step_plan(grid, num_ranks, ((0, 0),), num_parts=4)
+    plan = step_plan(grid, num_ranks, ((0, 0),), None, num_parts=4)
     assert sorted(plan.items) == [(band, 0) for band in range(4)]
     assert sorted(plan.counts, reverse=True) == sorted(
         ([4 // num_ranks + (r < 4 % num_ranks) for r in range(num_ranks)]), reverse=True)
@@ -114,7 +114,7 @@ def test_bands_of_one_window_lie_on_different_ranks(num_ranks):
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5, 9])
 def test_every_rank_has_the_features_of_the_windows_whose_parts_it_predicts(num_ranks):
     grid, shifts = WindowGrid(19, 27, 8, 2), ((0, 0), (2, 2), (2, 0))
-    plan = step_plan(grid, num_ranks, shifts, num_parts=4)
+    plan = step_plan(grid, num_ranks, shifts, None, num_parts=4)
     assert len(set(plan.items)) == len(plan.items)
     assert max(plan.counts) - min(plan.counts) <= 4 * len(shifts)
     for rank in range(num_ranks):
