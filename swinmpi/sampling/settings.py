@@ -34,9 +34,9 @@ def settings_of(header: Mapping) -> dict:
 def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
     """The presets as a checkpoint takes them: its own where it has some, else by a method that
     walks its path, in the steps it was distilled for, and in a few at least where it predicts
-    eps."""
+    eps. CheckpointError where its own cannot be read."""
     methods, steps = trained.diffusion.methods, distilled_steps(header)
-    own = header.get(PRESETS_KEY, {})
+    own = own_presets(header)
     made = {}
     for name, preset in PRESETS.items():
         if name in own:
@@ -51,6 +51,17 @@ def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
             sampler["steps"] = max(sampler["steps"], FEWEST_STEPS_OF_EPS)
         made[name] = preset | ({"sampler": sampler} if sampler else {})
     return made
+
+
+def own_presets(header: Mapping) -> Mapping[str, Mapping]:
+    """Settings of the sampler, in sections, by preset; CheckpointError."""
+    told = header.get(PRESETS_KEY, {})
+    if not (isinstance(told, Mapping) and all(
+            isinstance(preset, Mapping) and isinstance(preset.get("sampler"), Mapping)
+            for preset in told.values())):
+        raise CheckpointError("the checkpoint's header: expected presets with sections `sampler`, "
+                              f"got {str(told)[:60]}; copy or download it again")
+    return told
 
 
 def distilled_steps(header: Mapping) -> int | None:

@@ -101,3 +101,15 @@ def test_fast_is_two_steps_of_any_checkpoint(tmp_path, capsys):
     assert sample.main([*arguments(stack, tmp_path / "out.h5", checkpoint), "--preset", "fast",
                         "--dry-run"]) == 0
     assert "2 steps (ddim)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("presets", [["fast"], {"fast": 1}, {"fast": {"sampler": 3}}, {"fast": {}},
+                                     {"fast": {"sampler": {"stepz": 3}}}])
+def test_presets_of_a_damaged_header_are_refused(tmp_path, capsys, presets):
+    own = write_checkpoint(tmp_path / "own.safetensors")
+    tensors, header = load_weights(own)
+    save_weights(own, tensors, header | {"presets": presets})
+    stack = write_stack(tmp_path / "in.h5", smooth_stack(1, 24, 24))
+    words = arguments(stack, tmp_path / "out.h5", own)
+    assert sample.main([*words, "--preset=fast"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "out.h5").exists()
