@@ -4,21 +4,14 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from swinmpi.config.base import WIDEST
-from swinmpi.config.model_sections import AlignedModel
+from swinmpi.config.model_sections import CoarserModel
 
 
-class LatentModel(AlignedModel):
+class LatentModel(CoarserModel):
     """As aligned, but what is diffused is a code that an autoencoder makes of the residual
     (thesis 4.2.4); the autoencoder is trained first, by train.target encoder, and then kept."""
 
     family: Literal["latent"] = Field("latent", description="which family of model this is")
-    scale: Literal[2, 4] = Field(2, description="HR size / LR size; in training that of the pairs "
-                                 "when absent")
-    encoder: Literal["conv"] = Field("conv", description="transformers tell windows of families "
-                                     "aligned and thesis")
-    noise_aware: Literal[False] = Field(False, description="for family aligned")
-    difficulty_head: Literal[False] = Field(False, description="for sampler.adaptive, which is "
-                                            "for family aligned alone")
     window_px: int = Field(24, ge=16, le=4096, multiple_of=4, description="side of a window in px "
                            "of the latents, as sampler.shift.max_px; may be changed after training")
     residual_gain: float = Field(16.0, ge=1e-6, le=1e6, description="the autoencoder is given (HR "
@@ -55,11 +48,3 @@ class LatentModel(AlignedModel):
     @property
     def diffuses_code(self) -> bool:
         return True
-
-    @property
-    def can_be_taught(self) -> bool:
-        return False
-
-    @property
-    def tells_difficulty(self) -> bool:
-        return False

@@ -201,6 +201,27 @@ class AlignedModel(VitSettings, ModelSection):
         return True
 
 
+class CoarserModel(AlignedModel):
+    """What families share that are as aligned, but diffuse something else than pixels, on a
+    coarser grid."""
+
+    scale: Literal[2, 4] = Field(2, description="HR size / LR size; in training that of the pairs "
+                                 "when absent")
+    encoder: Literal["conv"] = Field("conv", description="transformers tell windows of families "
+                                     "aligned and thesis")
+    noise_aware: Literal[False] = Field(False, description="for family aligned")
+    difficulty_head: Literal[False] = Field(False, description="for sampler.adaptive, which is "
+                                            "for family aligned alone")
+
+    @property
+    def can_be_taught(self) -> bool:
+        return False
+
+    @property
+    def tells_difficulty(self) -> bool:
+        return False
+
+
 class ThesisModel(VitSettings, ModelSection):
     """As published: a window is told the whole LR image and where it lies in it (a mask)."""
 

@@ -4,20 +4,13 @@ from typing import Literal
 from pydantic import Field
 
 from swinmpi.config.base import WIDEST
-from swinmpi.config.model_sections import AlignedModel
+from swinmpi.config.model_sections import CoarserModel
 
 
-class WaveletModel(AlignedModel):
+class WaveletModel(CoarserModel):
     """As aligned, in the four Haar bands of the residual, predicted one by one (thesis 4.2.2)."""
 
     family: Literal["wavelet"] = Field("wavelet", description="which family of model this is")
-    scale: Literal[2, 4] = Field(2, description="HR size / LR size; in training that of the pairs "
-                                 "when absent")
-    encoder: Literal["conv"] = Field("conv", description="transformers tell windows of families "
-                                     "aligned and thesis")
-    noise_aware: Literal[False] = Field(False, description="for family aligned")
-    difficulty_head: Literal[False] = Field(False, description="for sampler.adaptive, which is "
-                                            "for family aligned alone")
     window_px: int = Field(24, ge=8, le=4096, multiple_of=4, description="side of a window in px "
                            "of the bands, of which one covers 2 x 2 HR px, as "
                            "sampler.shift.max_px; may be changed after training")
@@ -25,10 +18,10 @@ class WaveletModel(AlignedModel):
                                   "the grid of the bands")
     residual_gain: None = Field(None, description="nothing: bands are divided by what is measured "
                                 "of them while the network is trained")
-    band_scaling: Literal["own", "common"] = Field(
-        "own", description="own: every band is divided by its own deviation; common: all by the "
-        "same one, for comparison: the noise then has the weaker bands for longer, the diagonal "
-        "one (thesis fig. 4.3)")
+    band_scaling: Literal["own", "common", "none"] = Field(
+        "own", description="own: every band is divided by its own deviation; for comparison "
+        "common: all by the same one, and none: bands as they are of images in -1..1, which stay "
+        "noisy, the diagonal one most (thesis fig. 4.3)")
     pixel_weight: float = Field(1.0, ge=0, le=1e6, description="of the L1 distance that "
                                 "predictions have after the inverse transform, beside that of the "
                                 "bands (train.loss)")
@@ -48,11 +41,3 @@ class WaveletModel(AlignedModel):
     @property
     def num_parts(self) -> int:
         return 4
-
-    @property
-    def can_be_taught(self) -> bool:
-        return False
-
-    @property
-    def tells_difficulty(self) -> bool:
-        return False

@@ -1,11 +1,14 @@
 """How wrong an image is in each of its Haar bands: what a diagonal band that stays noisy looks like
-in numbers (thesis fig. 4.3)."""
+in numbers and to the eye (thesis fig. 4.3)."""
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from swinmpi.images.contact_sheet import contact_sheet, to_uint8
 from swinmpi.images.figures import ComparedImage, Figure
 from swinmpi.images.haar import BANDS, haar
 
@@ -40,3 +43,19 @@ BAND_FIGURES = (
              0.0, compared=partial(band_error, band=band)) for band in BANDS),
     Figure("power_HH", "HH power", ".3f", "what is in the diagonal Haar band over what should be",
            1.0, compared=partial(band_power, band="HH")))
+
+
+def diagonal_bands(versions: Mapping[str, Sequence[np.ndarray]]) -> Image.Image:
+    """The band HH of every version's images, side by side; 0 is grey, black and white are three
+    times the deviation of the last version, which is the truth.
+
+    versions: images (H, W, C) by label, as many of each. Under each band stands its power.
+    """
+    rows, captions = [], []
+    for images in zip(*versions.values(), strict=True):
+        bands = [band_of(image, "HH").mean(dim=0).numpy() for image in images]
+        limit = 3 * bands[-1].std()
+        rows.append([to_uint8(band, -limit, limit) for band in bands])
+        captions.append([f"{ratio(band_of(image, 'HH'), band_of(images[-1], 'HH')):.2f}"
+                         for image in images])
+    return contact_sheet(rows, list(versions), captions, max_rows=len(rows))

@@ -8,15 +8,18 @@ import numpy as np
 
 from swinmpi.errors import SwinmpiError
 from swinmpi.evaluation.beside import sheet_of_stacks
+from swinmpi.experiments.band_figures import diagonal_bands
 from swinmpi.experiments.markdown import as_markdown
 from swinmpi.experiments.pictures import pictures_report
 from swinmpi.experiments.plan import ExperimentPlan
 from swinmpi.experiments.statistics import Results, loss_of, quality_report
 from swinmpi.experiments.timing import draw_usage, time_report
+from swinmpi.images.contact_sheet import as_png
 from swinmpi.images.plots import plot_overlaid
 from swinmpi.storage.files import write_atomically
+from swinmpi.storage.stack import Stack
 
-MOST_COLUMNS = 10
+MOST_COLUMNS, MOST_ROWS = 10, 6
 
 
 def write_report(plan: ExperimentPlan) -> list[Path]:
@@ -73,21 +76,42 @@ def draw_dial(plan: ExperimentPlan, report: Mapping, results: Results, path: Pat
 
 def draw_sheet(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
     """The first test images by every arm (first seed). Of many arms some are left out, evenly."""
-    runs = {run.arm.name: run for run in reversed(plan.runs)}
-    names = [arm.name for arm in plan.experiment.arms]
+    stacks = stacks_of(plan)
+    names = list(stacks)
     tests = {results[name][0]["test"] for name in names}
     if len(tests) > 1:
         return False
     if len(names) > MOST_COLUMNS:
         names = [names[at] for at in np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)]
     test, png = plan.request.output / "data" / tests.pop(), io.BytesIO()
-    sheet_of_stacks({name: str(runs[name].output / "sr.h5") for name in names}, f"{test}::/hr",
+    sheet_of_stacks({name: stacks[name] for name in names}, f"{test}::/hr",
                     f"{test}::/lr").save(png, "PNG", optimize=True)
     write_atomically(path, png.getvalue())
     return True
 
 
+def draw_bands(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
+    """The diagonal Haar band of the first test images by every arm (first seed), where bands are
+    compared."""
+    if not plan.experiment.bands:
+        return False
+    test, versions = next(iter(results.values()))[0]["test"], {}
+    truth = {"HR": f"{plan.request.output / 'data' / test}::/hr"}
+    for name, address in {**stacks_of(plan), **truth}.items():
+        with Stack.open(address) as stack:
+            versions[name] = [np.moveaxis(stack.read(index), 0, -1)
+                              for index in range(min(MOST_ROWS, stack.num_images))]
+    write_atomically(path, as_png(diagonal_bands(versions)))
+    return True
+
+
+def stacks_of(plan: ExperimentPlan) -> dict[str, str]:
+    """What every arm made with the first seed, by its name."""
+    first = {run.arm.name: run for run in reversed(plan.runs)}
+    return {arm.name: str(first[arm.name].output / "sr.h5") for arm in plan.experiment.arms}
+
+
 REPORTS = {"quality": quality_report, "time": time_report, "pictures": pictures_report}
 PICTURES = {"time": (("usage.png", draw_usage),), "pictures": (),
             "quality": (("losses.png", draw_losses), ("fidelity_detail.png", draw_dial),
-                        ("contact_sheet.png", draw_sheet))}
+                        ("contact_sheet.png", draw_sheet), ("bands.png", draw_bands))}

@@ -49,6 +49,7 @@ def test_quality(tmp_path, capsys, name):
     check_figures(report["baselines"]["bicubic"])
     check_page(folder, report)
     assert (folder / "contact_sheet.png").exists()
+    assert (folder / "bands.png").exists() == experiment.bands
     assert (folder / "losses.png").exists() == any(arm["training"] for arm in report["arms"])
 
 

@@ -8,7 +8,7 @@ from swinmpi.diffusion.schedule import make_schedule
 from swinmpi.families.family import DISTANCES, Batch, Drawing, Objective
 from swinmpi.families.loading import make_family
 from swinmpi.families.wavelet import POWERS, X_0_STD
-from swinmpi.images.haar import BANDS
+from swinmpi.images.haar import BANDS, haar
 from swinmpi.images.imresize import imresize_tensor
 from swinmpi.models.deviations import note_measured
 from swinmpi.parallel.ownership import Ownership
@@ -74,9 +74,9 @@ def test_the_network_is_told_which_band_it_is_and_sees_no_other():
     assert all(not torch.equal(answers[0], other) for other in answers[1:])
 
 
-@pytest.mark.parametrize("scaling", ["own", "common"])
+@pytest.mark.parametrize("scaling", ["own", "common", "none"])
 def test_own_scaling_lifts_the_diagonal_band_out_of_the_noise(scaling):
-    """Figure 4.3: with one divisor for all, noise has the diagonal band for longest."""
+    """Figure 4.3: as they are, or with one divisor, noise has the diagonal band for longest."""
     family = wavelet(f"model.band_scaling={scaling}")
     batch = batch_for(family, num_images=16)
     base = imresize_tensor(batch.lr, size=(32, 32))
@@ -86,6 +86,9 @@ def test_own_scaling_lifts_the_diagonal_band_out_of_the_noise(scaling):
     stds = [float(band.square().mean().sqrt()) for band in bands]
     if scaling == "own":
         assert stds == pytest.approx([X_0_STD] * 4, rel=1e-4)
+    elif scaling == "none":
+        assert torch.equal(torch.cat(bands, dim=1), haar(batch.hr - base))
+        assert torch.allclose(family.image(torch.cat(bands, dim=1), base), batch.hr, atol=1e-6)
     else:
         assert float(np.sqrt(np.mean(np.square(stds)))) == pytest.approx(X_0_STD, rel=1e-4)
         assert max(stds) > 1.5 * min(stds), "else the figures above say nothing"
