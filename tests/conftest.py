@@ -1,12 +1,16 @@
 """Fixtures of all tests: programs under a real mpirun, or alone."""
+import os
 import shutil
 import sys
 from pathlib import Path
 
-import pytest
-from hypothesis import settings
+# Before torch is imported: its threads would wait for those of the tests beside.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tests.support.programs import Finished, run_program
+import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from tests.support.programs import Finished, run_program  # noqa: E402
 
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("shared machine", deadline=None)
