@@ -36,8 +36,8 @@ setup(
         "fid": ["torch-fidelity>=0.4"],
         "filters": ["hdf5plugin>=4", "imagecodecs>=2024.1"],
         "test": ["pytest>=8", "pytest-xdist>=3.3", "hypothesis>=6.90", "diffusers>=0.30",
-                 "matplotlib>=3.7", "xarray", "h5netcdf", "netCDF4", "nexusformat", "silx", "imagecodecs>=2024.1", "mpich>=4.2",
-                 "torch-fidelity>=0.4"],
+                 "matplotlib>=3.7", "xarray", "h5netcdf", "netCDF4", "nexusformat", "silx",
+                 "imagecodecs>=2024.1", "mpich>=4.2", "torch-fidelity>=0.4"],
     },
     entry_points={"console_scripts": [f"swinmpi-{name} = swinmpi.cli.{name}:main"
                                       for name in commands]},
