@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from swinmpi.config import ModelConfig, load_config
+from swinmpi.config import Config, ModelConfig, load_config
 from swinmpi.demo import DEFAULT_PRESET, SHIPPED, Shipped, shipped
 from swinmpi.errors import ConfigError
 
@@ -75,6 +75,12 @@ def steps_of(model: Shipped) -> list[str]:
     return told
 
 
+def words_on_models(options: Namespace, plan) -> list[str]:
+    """Lines on shipped models that may suit better than the one that is used."""
+    return [*words_on_grey(plan.request.checkpoint, plan.stack.channels),
+            *words_on_students(options, plan.config)]
+
+
 def words_on_grey(checkpoint: Path, channels: int,
                   models: Mapping[str, Shipped] = SHIPPED) -> list[str]:
     """A line where images of one channel go to a shipped model for colour, though one for grey
@@ -89,6 +95,23 @@ def words_on_grey(checkpoint: Path, channels: int,
     grey = [name for name, model in models.items() if model_of(model).learns
             and (model_of(model).scale, model_of(model).channels) == wanted]
     return [f"a model for grey images ships as well: --model {name}" for name in grey[:1]]
+
+
+def words_on_students(options: Namespace, config: Config,
+                      models: Mapping[str, Shipped] = SHIPPED) -> list[str]:
+    """A line where steps that are set, as in the recorded configuration of a run, are those of a
+    student that ships, but are taken by the model's own network. Nobody's choice is changed."""
+    from swinmpi.sampling.settings import distilled_steps
+    from swinmpi.storage.header import read_header
+    if options.checkpoint or options.preset or not config.sampler.diffuses:
+        return []
+    own, steps = models[options.model], config.sampler.steps
+    students = [preset for preset, file in own.presets.items()
+                if distilled_steps(read_header(shipped(file))) == steps]
+    if not students or not chooses_steps(options):
+        return []
+    return [f"sampler.steps is set, so {own.file} takes {steps}; the student that was taught to "
+            f"take so few is used with --preset {' or '.join(students)}"]
 
 
 def model_of(model: Shipped) -> ModelConfig:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from swinmpi.cli.models import HELP, LIST, list_models, weights_of, words_on_grey
+from swinmpi.cli.models import HELP, LIST, list_models, weights_of, words_on_models
 from swinmpi.cli.options import make_parser, parse, run_command, speaks_for_all
 from swinmpi.cli.sweeping import add_options, check_options, sweep_on, sweep_plan
 from swinmpi.config import Config
@@ -104,7 +104,7 @@ def sample_on(world: World, stop: StopFlag, options: Namespace) -> None:
     from swinmpi.sampling.plan import plan as planned
     from swinmpi.sampling.sample import run
     plan = world.on_root(lambda: planned(*checked, world.size))
-    world.on_root(lambda: tell_before(plan))
+    world.on_root(lambda: tell_before(options, plan))
     report = run(plan, world, stop)
     world.on_root(lambda: conclude(options, plan, report))
 
@@ -259,13 +259,13 @@ def conclude_many(plan, report, failed: Sequence[str]) -> None:
                                f"{named(failed)}")
 
 
-def tell_before(plan) -> None:
-    """Which images this job does, if not all, and whether a model for them ships that is not
-    used. On one process."""
+def tell_before(options: Namespace, plan) -> None:
+    """Which images this job does, if not all, and whether a model for them, or a student, ships
+    that is not used. On one process."""
     if plan.request.shard is not None:
         from swinmpi.sampling.request import describe_shard
         print(describe_shard(plan.request), flush=True)
-    for line in words_on_grey(plan.request.checkpoint, plan.stack.channels):
+    for line in words_on_models(options, plan):
         print(line, flush=True)
 
 
@@ -297,7 +297,7 @@ def show_plan(options: Namespace) -> None:
     from swinmpi.sampling.rehearsal.dry_run import dry_run, dry_run_many
     print(dry_run_many(plan) if is_of_many(plan) else dry_run(plan))
     first = plan.plans[0] if is_of_many(plan) else plan
-    for line in words_on_grey(first.request.checkpoint, first.stack.channels):
+    for line in words_on_models(options, first):
         print(f"model       {line}")
     for line in describe_looks(options, plan):
         print(line)

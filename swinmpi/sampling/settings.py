@@ -33,8 +33,8 @@ def settings_of(header: Mapping) -> dict:
 
 def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
     """The presets as a checkpoint takes them: its own where it has some, else by a method that
-    walks its path, in the steps it was distilled for, and in a few at least where it predicts
-    eps. CheckpointError where its own cannot be read."""
+    walks its path, in the steps it was distilled for (faithful: without noise), and in a few at
+    least where it predicts eps. CheckpointError where its own cannot be read."""
     methods, steps = trained.diffusion.methods, distilled_steps(header)
     own = own_presets(header)
     made = {}
@@ -47,6 +47,8 @@ def presets_of(header: Mapping, trained: Config) -> dict[str, dict]:
             sampler["method"] = methods[0]
         if steps is not None and "steps" in sampler:
             sampler["steps"] = steps
+            if name == "faithful":  # what a student makes of noise is a sample, not the mean
+                sampler["noise_scale"] = 0.0
         elif trained.diffusion.prediction == "eps" and "steps" in sampler:
             sampler["steps"] = max(sampler["steps"], FEWEST_STEPS_OF_EPS)
         made[name] = preset | ({"sampler": sampler} if sampler else {})

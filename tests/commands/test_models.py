@@ -8,10 +8,11 @@ import pytest
 
 from swinmpi import demo
 from swinmpi.cli import evaluate, sample
-from swinmpi.cli.models import list_models, model_file, words_on_grey
-from swinmpi.config import PRESETS
+from swinmpi.cli.models import list_models, model_file, words_on_grey, words_on_students
+from swinmpi.config import PRESETS, load_config
 from swinmpi.demo import FILES, MODELS, SHIPPED, Shipped, shipped
 from swinmpi.errors import ConfigError
+from swinmpi.sampling.settings import presets_of, settings_of
 from swinmpi.storage.checkpoint import load_weights, save_weights
 from swinmpi.storage.header import read_header
 from tests.support.sampling import arguments, smooth_stack, write_checkpoint, write_stack
@@ -93,6 +94,31 @@ def test_a_grey_stack_is_told_of_the_grey_model_but_only_there(own):
     for checkpoint, channels in ((colour, 3), (grey, 1), (Path("own.safetensors"), 1)):
         assert words_on_grey(checkpoint, channels, own) == []
     assert words_on_grey(colour, 1, {"colour": own["colour"]}) == []
+
+
+def test_steps_that_are_a_students_name_it_where_it_is_not_used(own, tmp_path):
+    recorded = tmp_path / "recorded.yaml"
+    recorded.write_text("sampler: {steps: 1}")
+    by_hand = ["--set", "sampler.steps=1"]
+    for given, told in ((by_hand, True), (["--config", str(recorded)], True),
+                        (["--set", "sampler.steps=2"], False), ([], False),
+                        ([*by_hand, "--preset", "fast"], False),
+                        ([*by_hand, "--checkpoint", "own.safetensors"], False),
+                        ([*by_hand, "--set", "sampler.method=regression"], False)):
+        options = sample.parser().parse_args(given)
+        options.model = "colour"
+        config = load_config(options.config, options.overrides)
+        words = words_on_students(options, config, own)
+        assert len(words) == told and all("--preset fast" in line for line in words), given
+
+
+def test_a_student_is_faithful_without_noise(own):
+    """From noise it would take the step to a full sample, the same as `detailed`."""
+    header = read_header(Path(own["colour"].presets["fast"]))
+    presets = presets_of(header, load_config(base=settings_of(header)))
+    assert [presets[name]["sampler"]["noise_scale"]
+            for name in ("faithful", "fast", "detailed")] == [0, 1, 1]
+    assert presets["faithful"]["sampler"]["steps"] == 1
 
 
 def test_fast_is_two_steps_of_any_checkpoint(tmp_path, capsys):
