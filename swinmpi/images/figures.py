@@ -140,10 +140,13 @@ def consistency_of_part(part: ImagePart) -> np.ndarray:
 
 
 def seams_of_part(part: ImagePart) -> np.ndarray:
-    """(sum of gradients across window borders, their number, the same elsewhere)."""
+    """(sum of gradients across window borders, their number, the same elsewhere), of pixels that
+    have a number: what the network made of the others is not in the image."""
     if part.window_px is None:
         return np.zeros(4)
-    return metrics.seam_sums(part.sample, part.base, part.origin, part.wanted, part.window_px)
+    there = np.isfinite(part.sr)
+    sample = part.sample if there.all() else np.where(there, part.sample, np.nan)
+    return metrics.seam_sums(sample, part.base, part.origin, part.wanted, part.window_px)
 
 
 FIGURES: tuple[Figure, ...] = (
