@@ -33,11 +33,14 @@ def weights_of(options: Namespace) -> Path:
 
 
 def chooses_steps(options: Namespace) -> bool:
-    """Whether a file, --set or --sweep says by which method, or in how many steps."""
+    """Whether a file, --set or --sweep says by which method, or in how many steps; or that easy
+    parts take fewer, of which a student's one step has none to spare."""
     from swinmpi.sampling.settings import check_settings
-    given = check_settings(options.config, options.overrides, None).sampler.model_fields_set
+    sampler = check_settings(options.config, options.overrides, None).sampler
+    given = sampler.model_fields_set & {"method", "steps"}
     swept = {text.partition("=")[0] for text in getattr(options, "sweep", ())}
-    return bool({"method", "steps"} & given or {"sampler.method", "sampler.steps"} & swept)
+    return bool(given or sampler.adaptive is not None
+                or swept & {"sampler.method", "sampler.steps", "sampler.adaptive"})
 
 
 def list_models(models: Mapping[str, Shipped] = SHIPPED) -> str:

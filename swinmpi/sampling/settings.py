@@ -95,7 +95,7 @@ def resolve_config(header: Mapping, checkpoint: Path, files: Sequence[Path | str
         if name not in FREE and wanted[name] != own.get(name):
             raise CheckpointError(f"{checkpoint}: expected a model with {name} {wanted[name]}, "
                                   f"as configured, but it was trained with {own.get(name)}; "
-                                  "remove that setting or choose another --checkpoint")
+                                  "remove that setting, or choose another --checkpoint or --model")
     check_noise(config, checkpoint)
     if config.model.told_noise and config.data.noise is None:
         config = config.replaced(data={"noise": MEASURE})
@@ -197,9 +197,10 @@ def check_overlap(config: Config) -> None:
     moves = shift.pattern == "circular" and shift.circular == "turn" and shift.edge == "roll"
     if not moves or shift.max_px == 0 or config.model.window_px is None:
         raise ConfigError("sampler.overlap: expected 1 unless windows move by "
-                          f"sampler.shift.pattern circular in turn, got {config.sampler.overlap}; "
-                          "remove it, or set pattern=circular, circular=turn, edge=roll, a max_px "
-                          "above 0 and model.window_px")
+                          f"sampler.shift.pattern circular in turn, got {config.sampler.overlap}, "
+                          "which may come from a preset; set sampler.overlap=1, or "
+                          "pattern=circular, circular=turn, edge=roll, a max_px above 0 and "
+                          "model.window_px")
 
 
 def check_adaptive(config: Config) -> None:

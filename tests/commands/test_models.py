@@ -8,7 +8,13 @@ import pytest
 
 from swinmpi import demo
 from swinmpi.cli import evaluate, sample
-from swinmpi.cli.models import list_models, model_file, words_on_grey, words_on_students
+from swinmpi.cli.models import (
+    list_models,
+    model_file,
+    weights_of,
+    words_on_grey,
+    words_on_students,
+)
 from swinmpi.config import PRESETS, load_config
 from swinmpi.demo import FILES, MODELS, SHIPPED, Shipped, shipped
 from swinmpi.errors import ConfigError
@@ -94,6 +100,16 @@ def test_a_grey_stack_is_told_of_the_grey_model_but_only_there(own):
     for checkpoint, channels in ((colour, 3), (grey, 1), (Path("own.safetensors"), 1)):
         assert words_on_grey(checkpoint, channels, own) == []
     assert words_on_grey(colour, 1, {"colour": own["colour"]}) == []
+
+
+@pytest.mark.parametrize(("given", "student"), [
+    ([], True), (["--set", "sampler.noise_scale=0.5"], True), (["--set", "sampler.steps=4"], False),
+    (["--set", "sampler.adaptive=0.5"], False), (["--sweep", "sampler.adaptive=0,0.5"], False),
+    (["--sweep", "sampler.noise_scale=0,1"], True)])
+def test_steps_that_are_chosen_are_those_of_the_teacher(given, student):
+    """The student has one step, of which easy parts could not be spared any."""
+    used = weights_of(sample.parser().parse_args(given))
+    assert (used == shipped("photos_x2_one_step.safetensors")) == student
 
 
 def test_steps_that_are_a_students_name_it_where_it_is_not_used(own, tmp_path):
