@@ -53,8 +53,8 @@ SHIPPED = {
                        {"regression": 2.79, "faithful": 2.79, "fast": 2.62, "balanced": 2.27,
                         "detailed": 1.22}, HR_IMAGES),
     "grey_x4": Shipped("grey_x4.safetensors", PHOTOGRAPHS, "Apache-2.0",
-                       {"regression": 1.39, "faithful": 1.39, "fast": 1.31, "balanced": 1.10,
-                        "detailed": 0.17}, HR_IMAGES),
+                       {"regression": 1.52, "faithful": 1.52, "fast": 1.41, "balanced": 1.41,
+                        "detailed": 0.34}, HR_IMAGES),
     **{f"bicubic_x{scale}": bicubic(scale) for scale in (2, 3, 4, 8)}}
 MODELS = {name: model.file for name, model in SHIPPED.items()}
 FILES = tuple(file for model in SHIPPED.values() for file in model.files)
