@@ -76,14 +76,13 @@ def draw_dial(plan: ExperimentPlan, report: Mapping, results: Results, path: Pat
 
 def draw_sheet(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
     """The first test images by every arm (first seed). Of many arms some are left out, evenly."""
-    stacks = stacks_of(plan)
+    stacks, test = stacks_of(plan), common_test(plan, results)
     names = list(stacks)
-    tests = {results[name][0]["test"] for name in names}
-    if len(tests) > 1:
+    if test is None:
         return False
     if len(names) > MOST_COLUMNS:
         names = [names[at] for at in np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)]
-    test, png = plan.request.output / "data" / tests.pop(), io.BytesIO()
+    png = io.BytesIO()
     sheet_of_stacks({name: stacks[name] for name in names}, f"{test}::/hr",
                     f"{test}::/lr").save(png, "PNG", optimize=True)
     write_atomically(path, png.getvalue())
@@ -93,16 +92,21 @@ def draw_sheet(plan: ExperimentPlan, report: Mapping, results: Results, path: Pa
 def draw_bands(plan: ExperimentPlan, report: Mapping, results: Results, path: Path) -> bool:
     """The diagonal Haar band of the first test images by every arm (first seed), where bands are
     compared."""
-    if not plan.experiment.bands:
+    test, versions = common_test(plan, results), {}
+    if not plan.experiment.bands or test is None:
         return False
-    test, versions = next(iter(results.values()))[0]["test"], {}
-    truth = {"HR": f"{plan.request.output / 'data' / test}::/hr"}
-    for name, address in {**stacks_of(plan), **truth}.items():
+    for name, address in {**stacks_of(plan), "HR": f"{test}::/hr"}.items():
         with Stack.open(address) as stack:
             versions[name] = [np.moveaxis(stack.read(index), 0, -1)
                               for index in range(min(MOST_ROWS, stack.num_images))]
     write_atomically(path, as_png(diagonal_bands(versions)))
     return True
+
+
+def common_test(plan: ExperimentPlan, results: Results) -> Path | None:
+    """The file of the test images; None where arms have different ones."""
+    tests = {seeds[0]["test"] for seeds in results.values()}
+    return plan.request.output / "data" / tests.pop() if len(tests) == 1 else None
 
 
 def stacks_of(plan: ExperimentPlan) -> dict[str, str]:

@@ -46,11 +46,9 @@ class Wavelet(Aligned):
     @property
     def divisors(self) -> Tensor:
         """What the channels of the bands are divided by, (4 C, 1, 1)."""
-        measured, scaling = self.model.unet.deviations, self.config.band_scaling
-        if scaling == "none":
-            return torch.ones_like(measured.values).repeat_interleave(self.config.channels).view(
-                -1, 1, 1)
-        of_bands = measured.values if scaling == "own" else measured.common()
+        measured = self.model.unet.deviations
+        of_bands = {"own": measured.values, "common": measured.common(),
+                    "none": torch.full_like(measured.values, X_0_STD)}[self.config.band_scaling]
         of_bands = of_bands.clamp(min=LEAST_DEVIATION)
         return (of_bands / X_0_STD).repeat_interleave(self.config.channels).view(-1, 1, 1)
 
